@@ -1,0 +1,44 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format bench-quick clean
+
+help:
+	@echo "make setup   create .venv, install everything, build the embedded models (skips what is done)"
+	@echo "make demo    a real question through both halves of PipeSD on this machine, and its figures"
+	@echo "make bench-quick  scenario 1 and fast-edge, the main rivals, one seed: under 10 minutes"
+	@echo "make test    set up what is missing, check the code, run all tests"
+	@echo "make lint    ruff, mypy --strict, import-linter"
+	@echo "make format  let ruff fix and format"
+	@echo "make clean   remove caches and .venv"
+
+setup:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+		echo "make setup: Python 3.11 or newer is needed as $(PYTHON): install it," \
+		     "or name another one with 'make setup PYTHON=/path/to/python3'." >&2; exit 1; }
+	@$(PYTHON) tools/setup.py
+
+demo: setup
+	@$(BIN)/pipesd demo
+
+bench-quick: setup
+	$(BIN)/pipesd bench run --scenario scenario-1 --scenario fast-edge --datasets humaneval --seeds 1 --prompts 2 \
+		--tokens 48 --policies cloud,vanilla:published,pipesd,adaptive --out bench-quick
+	$(BIN)/pipesd bench report bench-quick
+
+test: setup lint
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
