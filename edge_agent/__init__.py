@@ -1,0 +1,1 @@
+"""Edge side of PipeSD: drafts locally, uploads drafts, follows the committed stream."""

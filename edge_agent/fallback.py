@@ -1,0 +1,66 @@
+"""What becomes of an answer when the verifier is out of reach."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+
+from edge_agent.errors import CloudUnreachable, DraftCapacityError
+from edge_agent.generation import GenerationChunk, GenerationRequest, GenerationStats
+
+__all__ = ["AWAY", "LOST", "Fallback", "local_after_loss"]
+
+logger = logging.getLogger("pipesd.edge")
+
+AWAY = "verifier out of reach"
+LOST = "verifier lost in mid-answer"
+"""Reasons of the route `local`."""
+
+Locally = Callable[[GenerationRequest, GenerationStats], AsyncGenerator[GenerationChunk, None]]
+
+
+class Fallback(enum.StrEnum):
+    """What to do while the verifier is out of reach."""
+
+    LOCAL = "local"
+    """The draft model answers, or goes on, alone; marked as not verified."""
+    ERROR = "error"
+    """The answer fails: 503, or an error event in mid-stream."""
+    WAIT = "wait"
+    """The answer waits until the verifier is back, and goes on where it was."""
+
+
+async def local_after_loss(
+    request: GenerationRequest,
+    collaborate: AsyncGenerator[GenerationChunk, None],
+    stats: GenerationStats,
+    locally: Locally,
+) -> AsyncGenerator[GenerationChunk, None]:
+    """What `collaborate` gives, and if the verifier cannot be reached (any more) the rest from `locally`.
+
+    `stats` are those of the generation; `locally` goes on from the committed tokens with them. Raises
+    what `collaborate` raises, but `CloudUnreachable` only if the draft model cannot take the prompt.
+    """
+    committed: list[int] = []
+    try:
+        async with aclosing(collaborate) as chunks:
+            async for chunk in chunks:
+                committed += chunk.token_ids
+                yield chunk
+            return
+    except CloudUnreachable as error:
+        lost = error
+    logger.warning("the draft model answers alone: %s", lost)
+    stats.route_reason = LOST if committed else AWAY
+    sampling = replace(request.sampling, max_tokens=request.sampling.max_tokens - len(committed))
+    prompt = (*request.prompt_token_ids, *committed)
+    rest = replace(request, prompt_token_ids=prompt, sampling=sampling)
+    try:
+        async with aclosing(locally(rest, stats)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+    except DraftCapacityError:
+        raise lost from None

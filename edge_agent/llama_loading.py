@@ -1,0 +1,159 @@
+"""Turning a GGUF file into llama.cpp's model and context, and its failures into one clear sentence."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from edge_agent.errors import ConfigError, ModelError
+
+__all__ = ["LlamaSettings", "load_model", "new_context"]
+
+_LOG_ERROR = 3  # GGML_LOG_LEVEL_ERROR
+_VOCAB_TYPE_NONE = 0  # LLAMA_VOCAB_TYPE_NONE
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaSettings:
+    """How to run the draft model. Raises `ConfigError` for values that make no sense.
+
+    `n_ctx` tokens of KV cache are shared by `max_sequences` sequences. `n_batch` tokens at
+    most are evaluated in one call: it bounds how long a long prompt holds up the other
+    sequences. `n_gpu_layers` < 0 means all. `debug` lets llama.cpp log to stderr; that,
+    like llama.cpp's logging itself, is process-wide and the model loaded last decides.
+    """
+
+    n_ctx: int = 8192
+    max_sequences: int = 4
+    n_batch: int = 512
+    n_threads: int = 1
+    n_gpu_layers: int = 0
+    debug: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("n_ctx", "max_sequences", "n_threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of the draft model is {getattr(self, name)}: set it to 1 or more")
+        if self.n_batch < self.max_sequences:
+            raise ConfigError(
+                f"n_batch of the draft model is {self.n_batch}: set it to max_sequences "
+                f"({self.max_sequences}) or more, so that every sequence can advance in each call"
+            )
+
+
+def load_model(path: Path, settings: LlamaSettings) -> Any:
+    """A `llama_model *`, to be freed by the caller. Raises `ModelError`."""
+    _check_file(path)
+    _set_logging(settings.debug)
+    _start_backend()
+    params = llama_cpp.llama_model_default_params()  # mmap is the default
+    params.n_gpu_layers = settings.n_gpu_layers
+    _log_errors.clear()
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ModelError(
+            f"{path} cannot be loaded ({_reason()}): download it again or choose another GGUF file"
+        )
+    if not _generates_text(model):
+        llama_cpp.llama_model_free(model)
+        raise ModelError(f"{path} is not a text generation model: choose another GGUF file")
+    return model
+
+
+def new_context(model: Any, path: Path, settings: LlamaSettings, abort: ctypes.Array[ctypes.c_char]) -> Any:
+    """A `llama_context *`, to be freed by the caller. Raises `ModelError`.
+
+    A running decode ends early once `abort` holds b"\\1\\0"; the caller keeps the buffer alive.
+    """
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = settings.n_ctx
+    params.n_batch = settings.n_batch
+    params.n_ubatch = min(settings.n_batch, params.n_ubatch)
+    params.n_seq_max = settings.max_sequences
+    params.kv_unified = True  # prefixes can be shared, and one sequence may use all the room
+    params.n_threads = params.n_threads_batch = settings.n_threads
+    params.abort_callback = llama_cpp.ggml_abort_callback(_strlen_address())
+    params.abort_callback_data = ctypes.addressof(abort)
+    params.n_outputs_max = settings.max_sequences  # else room for the logits of a whole batch is reserved
+    _log_errors.clear()
+    context = llama_cpp.llama_init_from_model(model, params)
+    if not context:
+        raise ModelError(
+            f"no context of {settings.n_ctx} tokens can be made for {path} ({_reason()}): make it smaller"
+        )
+    if not llama_cpp.llama_get_memory(context):
+        llama_cpp.llama_free(context)
+        raise ModelError(f"{path} is not a text generation model: choose another GGUF file")
+    return context
+
+
+def _check_file(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read ({error.strerror or error}): give the path of a GGUF file"
+        ) from error
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file: give one, llama.cpp reads no other format")
+
+
+def _generates_text(model: Any) -> bool:
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    has_vocab = llama_cpp.llama_vocab_type(vocab) != _VOCAB_TYPE_NONE
+    has_encoder = llama_cpp.llama_model_has_encoder(model)
+    return bool(has_vocab and not has_encoder and llama_cpp.llama_model_has_decoder(model))
+
+
+@functools.cache
+def _start_backend() -> None:
+    llama_cpp.llama_backend_init()
+
+
+@functools.cache
+def _strlen_address() -> int:
+    """C's `strlen`, used as the abort callback: 1 for the buffer b"\\1\\0", 0 for b"\\0\\0".
+
+    llama.cpp asks before each of the graph's hundreds of nodes. A Python callback would have to get hold
+    of the interpreter lock each time, which stalls the model whenever another thread is busy.
+    """
+    library = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
+    address = ctypes.cast(library.strlen, ctypes.c_void_p).value
+    assert address is not None
+    return address
+
+
+_log_errors: deque[str] = deque(maxlen=8)
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _keep_errors(level: int, text: bytes | None, _user_data: int | None) -> None:
+    if level == _LOG_ERROR and text:
+        _log_errors.append(text.decode("utf-8", "replace").strip())
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _print_all(level: int, text: bytes | None, user_data: int | None) -> None:
+    if text:
+        sys.stderr.write(text.decode("utf-8", "replace"))
+        if level == _LOG_ERROR:
+            _log_errors.append(text.decode("utf-8", "replace").strip())
+
+
+def _set_logging(debug: bool) -> None:
+    # Both callbacks are module-level names: llama.cpp keeps a bare pointer to them.
+    llama_cpp.llama_log_set(_print_all if debug else _keep_errors, None)
+
+
+def _reason() -> str:
+    """llama.cpp's first complaint, without the function name it starts with."""
+    return _log_errors[0].split(": ", 1)[-1].rstrip(".") if _log_errors else "llama.cpp gives no reason"

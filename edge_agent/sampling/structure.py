@@ -1,0 +1,96 @@
+"""Drafts that keep to the form that an answer must have: masks by llguidance, which roll back with the text.
+
+The server enforces the form with its own backend. Where the two disagree (white space, dialects of
+grammars) a draft is rejected and nothing else happens.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+from llguidance.gbnf_to_lark import any_to_lark
+from numpy.typing import NDArray
+
+from edge_agent.generation import TokenizerBundle
+from edge_agent.sampling.mask import TokenMask
+from pipesd_vllm.protocol import Structure, StructureKind
+
+__all__ = ["GrammarMask", "StructureMasks"]
+
+logger = logging.getLogger("pipesd.draft")
+
+_ANY_OBJECT: Final = '{"type": "object"}'
+
+
+class StructureMasks:
+    """Makes masks for one target. Building it reads the whole vocabulary: a second or so, off the loop."""
+
+    def __init__(self, bundle: TokenizerBundle) -> None:
+        """Raises `ValueError` for a tokenizer that llguidance cannot read."""
+        ends = list(bundle.eos_token_ids) or None
+        self._tokenizer = LLTokenizer(bundle.tokenizer_json, eos_token=ends)
+
+    def mask(self, structure: Structure, prompt_length: int) -> TokenMask | None:
+        """A mask for a sequence with that many tokens of prompt; None if the form is not understood here."""
+        try:
+            matcher = LLMatcher(self._tokenizer, _grammar(structure), log_level=0)
+        except Exception as error:  # parsers at work on a client's text: any fault means no mask
+            logger.warning("drafting without the answer's form: %s", error)
+            return None
+        if matcher.is_error():
+            logger.warning("drafting without the answer's form: %s", matcher.get_error())
+            return None
+        return GrammarMask(matcher, prompt_length, self._tokenizer.vocab_size)
+
+
+class GrammarMask:
+    """A `TokenMask` over `num_tokens` tokens; the sequence begins with `prompt_length` tokens of prompt.
+
+    A text that has left the grammar, as the server's backend may let it, is not masked any more.
+    """
+
+    def __init__(self, matcher: LLMatcher, prompt_length: int, num_tokens: int) -> None:
+        self._matcher = matcher
+        self._prompt_length = prompt_length
+        self._num_tokens = num_tokens
+        self._num_consumed = 0
+        self._words = np.zeros((num_tokens + 31) // 32, dtype=np.int32)
+
+    def apply(self, scores: NDArray[np.float32], tokens: Sequence[int]) -> None:
+        new = list(tokens[self._prompt_length + self._num_consumed :])
+        num_accepted = self._matcher.try_consume_tokens(new)
+        self._num_consumed += num_accepted
+        if num_accepted < len(new) or self._matcher.is_error():
+            return
+        self._matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
+        bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")[: self._num_tokens]
+        scores[: bits.size][bits[: scores.size] == 0] = -np.inf
+        scores[bits.size :] = -np.inf
+
+    def rewind(self, length: int) -> None:
+        surplus = self._num_consumed - max(0, length - self._prompt_length)
+        if surplus > 0:
+            self._matcher.rollback(surplus)
+            self._num_consumed -= surplus
+
+
+def _grammar(structure: Structure) -> str:
+    """In llguidance's terms. Raises whatever its parsers raise."""
+    match structure.kind:
+        case StructureKind.JSON_SCHEMA:
+            return LLMatcher.grammar_from_json_schema(structure.value)
+        case StructureKind.JSON_OBJECT:
+            return LLMatcher.grammar_from_json_schema(_ANY_OBJECT)
+        case StructureKind.REGEX:
+            return LLMatcher.grammar_from_regex(structure.value)
+        case StructureKind.GRAMMAR:
+            return LLMatcher.grammar_from_lark(any_to_lark(structure.value))
+        case StructureKind.CHOICE:
+            choices = msgspec.json.decode(structure.value, type=list[str])
+            quoted = " | ".join(msgspec.json.encode(choice).decode() for choice in choices)
+            return LLMatcher.grammar_from_lark(f"start: {quoted}")

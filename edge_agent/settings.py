@@ -1,0 +1,228 @@
+"""Settings of the edge agent, parsed once: flags > environment `PIPESD_*` > TOML file > defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from edge_agent.errors import ConfigError
+from edge_agent.fallback import Fallback
+from edge_agent.policies.registry import DEFAULT_POLICY, POLICY_NAMES
+from pipesd_vllm.protocol import MAX_DRAFT_TOKENS, Mode
+
+__all__ = [
+    "ENV_PREFIX",
+    "EdgeSettings",
+    "LogFormat",
+    "LogLevel",
+    "default_config_file",
+    "load_settings",
+    "setting_origins",
+]
+
+ENV_PREFIX: Final = "PIPESD_"
+LogFormat = Literal["none", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Threshold = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+_FLAGS: Final = {"cloud_url": "--cloud", "listen_host": "--host", "listen_port": "--port"}
+"""Flags that are not called like their setting."""
+
+
+def default_config_file() -> Path:
+    """Where the TOML file is looked for when none is named."""
+    import platformdirs
+
+    return platformdirs.user_config_path("pipesd") / "config.toml"
+
+
+def default_draft_threads() -> int:
+    """Leave a core to the rest of the machine; beyond four a small draft gains nothing."""
+    return min(4, max(1, (os.cpu_count() or 2) - 1))
+
+
+class EdgeSettings(BaseSettings):
+    """What an edge agent is started with. Use `load_settings`, which explains what is wrong."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    config_file: Path | None = None
+    """TOML file to read instead of the default one."""
+    cloud_url: str
+    """Base URL of the vLLM server, without `/v1` and without a slash at the end."""
+    api_key: SecretStr | None = None
+    """Key of the vLLM server."""
+    draft: str = Field("embedded", min_length=1)
+    """"embedded", the path of a GGUF file, or "hf:repo/file"."""
+    draft_threads: int = Field(default_factory=default_draft_threads, ge=1, le=256)
+    draft_context: int = Field(4096, ge=256, le=1 << 20)
+    """Tokens that one conversation can hold in the draft model."""
+    max_sequences: int = Field(4, ge=1, le=256)
+    """Conversations that draft at the same time."""
+    mode: Mode = Mode.BALANCED
+    policy: str = DEFAULT_POLICY
+    """Drafting policy, see docs/control.md."""
+    tune: bool = True
+    """Tune thresholds, look-ahead and patience in live traffic (needs `pipesd[tune]`)."""
+    pass_weight_ms: float = Field(0.0, ge=0.0, le=10_000.0)
+    """Lambda of the tuner's objective: what one target forward pass is worth, in ms of waiting."""
+    trace: Path | None = None
+    """Write every event of the pipeline to this file, for `pipesd trace`."""
+    patience_ms: int = Field(500, ge=1, le=60_000)
+    """How long the server waits for drafts in the mode `balanced`."""
+    max_ahead: int = Field(16, ge=1, le=MAX_DRAFT_TOKENS)
+    """Most draft tokens beyond the committed ones."""
+    max_window: int = Field(8, ge=1, le=MAX_DRAFT_TOKENS)
+    """Most draft tokens between two requests to verify."""
+    sequence_threshold: Threshold = 0.3
+    """R1 of the NAV trigger: verify once the product of the drafts' probabilities is at most this."""
+    token_threshold: Threshold = 0.35
+    """R2 of the NAV trigger: verify once the newest draft's probability is at most this."""
+    # Not `host` and `port`: Kubernetes sets PIPESD_PORT for a service that is named pipesd.
+    listen_host: str = Field("127.0.0.1", min_length=1)
+    listen_port: int = Field(8650, ge=0, le=65_535)
+    """0 picks a free port."""
+    gateway_api_key: SecretStr | None = None
+    """Key that the gateway asks of its own clients; none: everyone who reaches it may use it."""
+    connect_timeout_s: float = Field(10.0, gt=0.0, le=600.0)
+    fallback: Fallback = Fallback.LOCAL
+    """What happens while the verifier is out of reach."""
+    log_level: LogLevel = "warning"
+    log_format: LogFormat = "none"
+    """Form of the gateway's line for each request, on stderr; none: no such lines."""
+    otel_endpoint: str | None = None
+    """OTLP/HTTP collector of traces, without `/v1/traces` (needs `pipesd[otel]`); none: `OTEL_*` decide."""
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, value: str) -> str:
+        if value not in POLICY_NAMES:
+            raise ValueError(f"choose one of {', '.join(POLICY_NAMES)}")
+        return value
+
+    @field_validator("api_key", "gateway_api_key")
+    @classmethod
+    def _clean_key(cls, value: SecretStr | None) -> SecretStr | None:
+        """A key travels in a header; one that comes out of a file often ends in a line break."""
+        given = value.get_secret_value() if value else ""
+        key = given.strip()
+        if not key.isprintable() or (given and not key):
+            raise ValueError("a key is one line of printable characters")
+        return SecretStr(key) if value else value
+
+    @field_validator("otel_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if value is not None and not _names_a_server(urlsplit(value.strip())):
+            raise ValueError("not a URL such as http://collector:4318")
+        return value and value.strip().rstrip("/")
+
+    @field_validator("cloud_url")
+    @classmethod
+    def _normalise_url(cls, value: str) -> str:
+        url = urlsplit(value.strip())
+        if not _names_a_server(url):
+            raise ValueError("not a URL such as http://gpu-server:8000")
+        if url.username or url.password or url.query or url.fragment:
+            raise ValueError("give scheme, host and port alone; the key goes into api_key")
+        path = url.path.rstrip("/").removesuffix("/v1").rstrip("/")  # people paste OpenAI base URLs
+        return f"{url.scheme}://{url.netloc}{path}"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the TOML file."""
+        file = TomlConfigSettingsSource(settings_cls, _config_file(init_settings(), env_settings()))
+        return init_settings, env_settings, file
+
+
+def load_settings(flags: Mapping[str, Any]) -> EdgeSettings:
+    """Settings from `flags` (None: not given), environment and TOML file, in this order.
+
+    `flags["config_file"]` names the TOML file; a named one must exist. Raises `ConfigError` with one
+    line a problem that names the setting and where its value came from.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    file = _config_file(given, _environment())
+    if file != default_config_file() and not file.is_file():
+        raise ConfigError(f"The settings file {file} does not exist: create it or leave out --config.")
+    try:
+        return EdgeSettings(**given)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(e, given, file) for e in error.errors())) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The settings file {file} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise ConfigError(f"The settings file {file} cannot be read: {error.strerror}.") from error
+
+
+def setting_origins(flags: Mapping[str, Any]) -> dict[str, str]:
+    """Where `load_settings(flags)` takes each setting from: "flag", "env", "file" or "default".
+
+    A file that cannot be read counts as empty: `load_settings` says what is wrong with it.
+    """
+    given = {name for name, value in flags.items() if value is not None}
+    environment = _environment()
+    try:
+        in_file = tomllib.loads(_config_file(flags, environment).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        in_file = {}
+    sources = (("flag", given), ("env", set(environment)), ("file", set(in_file)))
+    return {
+        name: next((origin for origin, names in sources if name in names), "default")
+        for name in EdgeSettings.model_fields
+    }
+
+
+def _names_a_server(url: SplitResult) -> bool:
+    try:
+        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # a port that is no number or too large
+        return False
+
+
+def _environment() -> dict[str, str]:
+    """Settings found in the environment, by field name."""
+    names = {name.lower(): value for name, value in os.environ.items() if value}
+    found = {field: names.get(f"{ENV_PREFIX.lower()}{field}") for field in EdgeSettings.model_fields}
+    return {field: value for field, value in found.items() if value is not None}
+
+
+def _config_file(*sources: Mapping[str, Any]) -> Path:
+    named = [source["config_file"] for source in sources if source.get("config_file")]
+    return Path(named[0]).expanduser() if named else default_config_file()
+
+
+def _explain(error: ErrorDetails, flags: Mapping[str, Any], file: Path) -> str:
+    name = ".".join(str(part) for part in error["loc"][:1])
+    env_name = ENV_PREFIX + name.upper()
+    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+    if error["type"] == "missing":
+        return f"{name} is not set: pass {flag}, set {env_name}, or write it into {file}."
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(EdgeSettings.model_fields)
+        return f"Unknown setting {name!r} in {file}; known settings: {known}."
+    source = flag if name in flags else env_name if name in _environment() else str(file)
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{name} (from {source}): {message[:1].lower()}{message[1:]}."

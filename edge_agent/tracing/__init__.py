@@ -1,0 +1,1 @@
+"""What one generation did and when: recorded at the edge, laid out as a pipeline, drawn as a Gantt chart."""
