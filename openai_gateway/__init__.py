@@ -1,0 +1,1 @@
+"""OpenAI-compatible HTTP front and command line on top of the edge agent."""

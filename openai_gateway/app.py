@@ -1,0 +1,97 @@
+"""The gateway's web application: which path does what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+
+from edge_agent.generation import Generator
+from openai_gateway.anthropic.counting import GeneratorPromptCounter
+from openai_gateway.gateway import Gateway, GatewayTimings
+from openai_gateway.http import install_error_handlers, key_check, read_body, unless_gone
+from openai_gateway.metrics import GatewayMetrics, metrics_router
+from openai_gateway.observing import RequestObserver
+from openai_gateway.openapi import DocumentedApp
+from openai_gateway.protocols import catalog_of, protocols_router
+from openai_gateway.session_options import session_options
+from openai_gateway.web.pages import web_router
+
+__all__ = ["create_app"]
+
+
+def create_app(
+    generator: Generator,
+    *,
+    api_key: str | None = None,
+    timings: GatewayTimings | None = None,
+    metrics: GatewayMetrics | None = None,
+    observers: Sequence[RequestObserver] = (),
+) -> FastAPI:
+    """An ASGI application that serves OpenAI's API from `generator`, which the caller closes.
+
+    With `api_key`, everything under /v1 and /api needs it. `metrics` are shown under /metrics;
+    `observers` are told of each request as well.
+    """
+    app = DocumentedApp(title="PipeSD gateway", docs_url=None, redoc_url=None)
+    install_error_handlers(app)
+    # Browser clients run on other origins and the key is in a header, not in a cookie.
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["x-pipesd-route", "x-request-id", "retry-after", "x-pipesd-left-out"],
+    )
+    metrics = metrics or GatewayMetrics()
+    gateway = Gateway(generator, timings, observers=(metrics, *observers))
+    app.include_router(metrics_router(metrics.registry), include_in_schema=False)
+    app.include_router(web_router(), include_in_schema=False)
+    app.include_router(_open_routes(gateway))
+    guarded = [Depends(key_check(api_key))]
+    app.include_router(_api_routes(gateway), dependencies=guarded)
+    ping_s = (timings or GatewayTimings()).ping_s
+    counter = GeneratorPromptCounter(generator)
+    translated = protocols_router(gateway.chats, counter, catalog_of(generator), ping_s=ping_s)
+    app.include_router(translated, dependencies=guarded)
+    return app
+
+
+def _open_routes(gateway: Gateway) -> APIRouter:
+    router = APIRouter()
+
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health")
+    async def health() -> Response:
+        return await gateway.health()
+
+    return router
+
+
+def _api_routes(gateway: Gateway) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        return await unless_gone(
+            request, gateway.chat(await read_body(request), session_options(request.headers))
+        )
+
+    @router.post("/completions")
+    async def completions(request: Request) -> Response:
+        return await unless_gone(
+            request, gateway.complete(await read_body(request), session_options(request.headers))
+        )
+
+    @router.head("/models", include_in_schema=False)
+    @router.get("/models")
+    async def models() -> Response:
+        return await gateway.models()
+
+    @router.head("/models/{name:path}", include_in_schema=False)
+    @router.get("/models/{name:path}")
+    async def model(name: str) -> Response:
+        return await gateway.model(name)
+
+    return router

@@ -1,0 +1,66 @@
+"""`pipesd config show`: every setting of the edge agent, its value and where it comes from."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Final
+
+import typer
+
+from openai_gateway.cli import options
+
+__all__ = ["app"]
+
+_MASK: Final = "********"
+
+app = typer.Typer(no_args_is_help=True, help="Settings of the edge agent.")
+
+
+@app.callback()
+def _root() -> None:
+    """Settings of the edge agent."""
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    cloud_url: options.CloudUrl = None,
+    api_key: options.ApiKey = None,
+    draft: options.Draft = None,
+    mode: options.Mode = None,
+    policy: options.Policy = None,
+    config_file: options.ConfigFile = None,
+) -> None:
+    """Print each setting, its value and its origin: flag, env, file or default. Keys are masked."""
+    rows = _rows({name: value for name, value in ctx.params.items() if name != "as_json"})
+    if as_json:
+        typer.echo(json.dumps({name: {"value": value, "origin": origin} for name, value, origin in rows}))
+        return
+    width = max(len(name) for name, _, _ in rows)
+    for name, value, origin in rows:
+        typer.echo(f"{name:{width}}  {origin:8}{'-' if value is None else value}")
+
+
+def _rows(flags: dict[str, Any]) -> list[tuple[str, Any, str]]:
+    """(setting, value, origin). Raises `ConfigError` for a setting that makes no sense."""
+    from edge_agent.settings import load_settings, setting_origins
+
+    origins = setting_origins(flags)
+    has_server = origins["cloud_url"] != "default"
+    # The one setting without a default must not keep the others from being shown.
+    settings = load_settings(flags if has_server else {**flags, "cloud_url": "http://unset"})
+    rows = []
+    for name, origin in origins.items():
+        unset = name == "cloud_url" and not has_server
+        rows.append((name, None, "unset") if unset else (name, _shown(getattr(settings, name)), origin))
+    return rows
+
+
+def _shown(value: Any) -> Any:
+    """The value as JSON has it; secrets masked."""
+    from pydantic import SecretStr
+
+    if isinstance(value, SecretStr):
+        return _MASK
+    return value if value is None or isinstance(value, bool | int | float) else str(value)

@@ -1,0 +1,140 @@
+"""`pipesd doctor`: do draft, link and server fit together, and what is to be expected of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from openai_gateway.cli import options
+
+if TYPE_CHECKING:
+    from edge_agent.settings import EdgeSettings
+    from openai_gateway.cli.diagnosis import Figures, Verdict
+
+__all__ = ["doctor", "report"]
+
+_NAMES = {
+    "draft_ms": "drafting, ms/token",
+    "plain_ms": "server alone, ms/token",
+    "step_ms": "verifying pass, ms",
+    "rtt_ms": "round trip, ms",
+    "acceptance": "acceptance",
+    "uplink_mbit_s": "uplink, Mbit/s",
+    "downlink_mbit_s": "downlink, Mbit/s",
+}
+
+
+def doctor(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    cloud_url: options.CloudUrl = None,
+    api_key: options.ApiKey = None,
+    draft: options.Draft = None,
+    draft_threads: options.DraftThreads = None,
+    patience_ms: options.PatienceMs = None,
+    max_window: options.MaxWindow = None,
+    connect_timeout_s: options.ConnectTimeoutS = None,
+    config_file: options.ConfigFile = None,
+) -> None:
+    """Check draft, server and link with short real generations, and say which mode fits and why."""
+    from edge_agent.errors import EdgeError
+    from edge_agent.settings import load_settings
+    from openai_gateway.cli.diagnosis import diagnose
+
+    flags = {name: value for name, value in ctx.params.items() if name != "as_json"}
+    settings = load_settings(flags)
+    try:
+        pair, figures = asyncio.run(_measure(settings))
+    except EdgeError as error:
+        if not as_json:
+            raise
+        typer.echo(json.dumps({"ok": False, "problem": str(error)}))
+        raise typer.Exit(1) from error
+    report(pair, figures, diagnose(figures), as_json=as_json)
+
+
+async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:
+    """Names and fingerprint of the pair, and its figures. Raises `EdgeError`."""
+    from dataclasses import replace
+
+    from edge_agent.agent import EdgeAgent
+    from edge_agent.fallback import Fallback
+    from openai_gateway.cli.doctor_probe import Probe
+
+    # An unreachable server is the finding, not something to work around.
+    settings = settings.model_copy(update={"fallback": Fallback.ERROR, "tune": False})
+    async with _tokenizer_download(settings) as (download, fingerprint):
+        agent = await EdgeAgent.start(settings)
+        try:
+            probe = Probe(agent, agent.link_snapshot, settings.patience_ms, settings.max_window)
+            downlink = await probe.measure_downlink(download)
+            figures = replace(await probe.measure(), downlink_mbit_s=downlink)
+            target = await agent.target()
+            pair = {"draft": agent.draft_name, "target": target.model, "fingerprint": await fingerprint()}
+        finally:
+            await agent.close()
+    return pair, figures
+
+
+@asynccontextmanager
+async def _tokenizer_download(settings: EdgeSettings) -> AsyncIterator[Any]:
+    """Two functions: the tokenizer's bytes as they arrive, and the fingerprint that the server states."""
+    import httpx
+
+    from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH
+
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    timeout_s = settings.connect_timeout_s
+
+    async with httpx.AsyncClient(
+        base_url=settings.cloud_url, headers=headers, timeout=timeout_s, trust_env=False
+    ) as client:
+
+        async def download() -> AsyncIterator[bytes]:
+            try:
+                async with client.stream("GET", TOKENIZER_PATH) as answer:
+                    async for part in answer.aiter_raw():
+                        yield part
+            except httpx.HTTPError as error:
+                raise _lost(settings.cloud_url, error) from error
+
+        async def fingerprint() -> str:
+            try:
+                return str((await client.get(INFO_PATH)).json()["fingerprint"]["sha256"])
+            except httpx.HTTPError as error:
+                raise _lost(settings.cloud_url, error) from error
+
+        yield download, fingerprint
+
+
+def _lost(url: str, error: Exception) -> Exception:
+    from edge_agent.errors import CloudUnreachable
+
+    reason = error or type(error).__name__
+    return CloudUnreachable(f"the connection to {url} was lost ({reason}); check the network and try again")
+
+
+def report(pair: dict[str, Any], figures: Figures, verdict: Verdict, *, as_json: bool) -> None:
+    """Print the findings to stdout."""
+    from openai_gateway.cli.diagnosis import FORMULA
+
+    if as_json:
+        found = {"ok": True, **pair, "measured": asdict(figures), "formula": FORMULA, **asdict(verdict)}
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(f"draft {pair['draft']} and target {pair['target']} share their vocabulary")
+    typer.echo(f"  tokenizer fingerprint {pair['fingerprint'][:16]}")
+    for name, text in _NAMES.items():
+        value = getattr(figures, name)
+        typer.echo(f"  {text:24}{'not measured' if value is None else f'{value:.2f}'}")
+    typer.echo(f"expected ms/token ({FORMULA})")
+    for mode, tpt_ms in verdict.expected_tpt_ms.items():
+        typer.echo(f"  {mode:24}{tpt_ms:.2f}")
+    typer.echo(f"recommended: --mode {verdict.mode}: {verdict.reason}.")

@@ -1,0 +1,73 @@
+"""`pipesd up`: server and edge agent on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from openai_gateway.cli import options
+from openai_gateway.cli.processes import ServerProcess
+
+__all__ = ["CONTEXT_SETTINGS", "METAVAR", "up"]
+
+# Flags for vLLM come after `--`: a mistyped flag of ours must not be taken for one of them.
+CONTEXT_SETTINGS: Final = {"allow_extra_args": True}
+METAVAR: Final = "[OPTIONS] [-- any vLLM flag...]"
+
+
+def up(
+    ctx: typer.Context,
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target", help="Target model: embedded, a path or a Hugging Face id.", metavar="MODEL"
+        ),
+    ] = "embedded",
+    target_port: Annotated[
+        int | None,
+        typer.Option("--target-port", help="Port of the server (default: a free one).", show_default=False),
+    ] = None,
+    draft: options.Draft = None,
+    draft_threads: options.DraftThreads = None,
+    mode: options.Mode = None,
+    policy: options.Policy = None,
+    fallback: options.Fallback = None,
+    tune: options.Tune = None,
+    trace: options.Trace = None,
+    max_ahead: options.MaxAhead = None,
+    listen_host: options.ListenHost = None,
+    listen_port: options.ListenPort = None,
+    gateway_api_key: options.GatewayApiKey = None,
+    log_level: options.LogLevel = None,
+    log_format: options.LogFormat = None,
+    otel_endpoint: options.OtelEndpoint = None,
+    config_file: options.ConfigFile = None,
+) -> None:
+    """Start server and edge agent on this machine; with nothing said, for the small embedded model.
+
+    Flags after `--` go to vLLM. Ctrl-C stops both.
+    """
+    from edge_agent.agent import EdgeAgent
+    from edge_agent.settings import load_settings
+    from openai_gateway.cli.hosting import bind_gateway, run_gateway
+    from openai_gateway.cli.local_target import local_target
+    from openai_gateway.cli.running import announced
+
+    server = local_target(target, ctx.args, port=target_port)
+    flags = {name: value for name, value in ctx.params.items() if not name.startswith("target")}
+    settings = load_settings({**flags, "cloud_url": server.base_url})
+    with bind_gateway(settings) as listener, server:
+        wait_with_status(server)
+        with announced("server", server.base_url, target):
+            run_gateway(settings, listener, EdgeAgent.start, stop_when=lambda: not server.is_running())
+        server.check_running()
+
+
+def wait_with_status(server: ServerProcess) -> None:
+    """Wait until `server` is ready and show how it goes. Raises `ServerFailed`."""
+    from openai_gateway.cli.console import live_status, stderr
+
+    with live_status() as show:
+        server.wait_ready(progress=lambda s, line: show(f"Starting the {server.name} ({s:.0f} s) {line}"))
+    stderr.print(f"The {server.name} is ready; its log: {server.log_path}", soft_wrap=True)

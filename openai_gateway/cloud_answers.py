@@ -1,0 +1,153 @@
+"""Answers that the server gives on its own API: the route `cloud`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from edge_agent.errors import CloudMisbehaved, CloudUnreachable
+from edge_agent.generation import GenerationStats, Generator, Route, TargetInfo
+from edge_agent.passthrough import ForwardedAnswer
+from openai_gateway.answer import translate
+from openai_gateway.chat_service import Json, StreamedAnswer, WholeAnswer
+from openai_gateway.cloud_errors import error_in_stream, refusal
+from openai_gateway.cloud_shapes import CloudChunks, complete_whole
+from openai_gateway.endpoints import Endpoint
+from openai_gateway.pump import Pump
+from openai_gateway.routes import RouteChoice, route_header
+from openai_gateway.sse import read_events
+
+__all__ = ["CloudAnswers"]
+
+_DONE = b"[DONE]"
+
+
+class CloudAnswers:
+    """Passes requests through. Texts, ids and usage are the server's; the extensions are ours."""
+
+    def __init__(
+        self, generator: Generator, first_chunk_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._generator = generator
+        self._first_chunk_s = first_chunk_s
+        self._clock = clock
+
+    async def whole(
+        self, endpoint: Endpoint, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
+    ) -> WholeAnswer:
+        """Raises `ApiError`, `EdgeError`. Cancelling the call ends the request on the server."""
+        stats = self._stats(choice, body)
+        forwarded = await self._send(endpoint, _without_stream(body), target, choice, stats)
+        try:
+            data = await forwarded.read()
+        finally:
+            await forwarded.aclose()
+        answer = _decode(data)
+        stats.downlink_bytes = len(data)
+        stats.last_token_s = self._clock()
+        headers = {**route_header(choice.route, choice.reason), "x-request-id": str(answer.get("id", ""))}
+        return WholeAnswer(complete_whole(answer, stats), headers)
+
+    async def stream(
+        self, endpoint: Endpoint, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
+    ) -> StreamedAnswer:
+        """Raises `ApiError`, `EdgeError` for what fails before the first chunk."""
+        stats = self._stats(choice, body)
+        forwarded = await self._send(endpoint, {**body, "stream": True}, target, choice, stats)
+        include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        pump = Pump(self._events(forwarded, stats, choice.causes))
+        try:
+            first = await pump.peek(self._first_chunk_s)
+        except BaseException as error:
+            await pump.aclose()
+            if isinstance(error, Exception):
+                raise translate(error) from error
+            raise
+        headers = {**route_header(choice.route, choice.reason)}
+        if first is not None and "id" in first:
+            headers["x-request-id"] = str(first["id"])
+        chunks = _translated(pump, CloudChunks(stats, self._clock, include_usage=include_usage))
+        return StreamedAnswer(headers, chunks, pump.aclose)
+
+    def _stats(self, choice: RouteChoice, body: Mapping[str, Any]) -> GenerationStats:
+        stats = GenerationStats(Route.CLOUD, choice.reason, started_s=self._clock())
+        stats.seed = body.get("seed")
+        return stats
+
+    async def _send(
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        target: TargetInfo,
+        choice: RouteChoice,
+        stats: GenerationStats,
+    ) -> ForwardedAnswer:
+        """What the server answers, its status below 400. Raises `ApiError`, `EdgeError`."""
+        content = msgspec.json.encode({**body, "model": target.model})
+        stats.uplink_bytes = len(content)
+        forwarded = await self._forward(endpoint.path, content, choice)
+        if forwarded.status < 400:
+            return forwarded
+        try:
+            data = await forwarded.read()
+        finally:
+            await forwarded.aclose()
+        raise refusal(forwarded.status, data, choice.causes, sent=body)
+
+    async def _forward(self, path: str, content: bytes, choice: RouteChoice) -> ForwardedAnswer:
+        try:
+            return await self._generator.forward(path, content)
+        except CloudUnreachable as error:
+            if not choice.causes:
+                raise
+            needed = f"'{choice.causes[0]}' needs the server's own API"
+            raise CloudUnreachable(f"{needed}, and {error}") from error
+
+    async def _events(
+        self, forwarded: ForwardedAnswer, stats: GenerationStats, causes: tuple[str, ...]
+    ) -> AsyncIterator[Json]:
+        """The stream's chunks. Raises `ApiError`, `EdgeError`."""
+        try:
+            async for data in read_events(_counted(forwarded.parts(), stats)):
+                if data == _DONE:
+                    return
+                chunk = _decode(data)
+                if "error" in chunk:
+                    raise error_in_stream(chunk, causes)
+                yield chunk
+            raise CloudUnreachable("the server ended the stream before its end")
+        finally:
+            await forwarded.aclose()
+
+
+async def _counted(parts: AsyncIterator[bytes], stats: GenerationStats) -> AsyncIterator[bytes]:
+    async for part in parts:
+        stats.downlink_bytes += len(part)
+        yield part
+
+
+async def _translated(chunks: AsyncIterator[Json], shape: CloudChunks) -> AsyncIterator[Json]:
+    """The chunks as the client gets them; all failures as `ApiError`."""
+    try:
+        async for chunk in chunks:
+            if shape.wanted(chunk):
+                yield shape.complete(chunk)
+    except Exception as error:
+        raise translate(error) from error
+
+
+def _without_stream(body: Mapping[str, Any]) -> Json:
+    return {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
+
+
+def _decode(data: bytes) -> Json:
+    try:
+        decoded = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise CloudMisbehaved(f"the server's answer is not JSON: {error}") from error
+    if not isinstance(decoded, dict):
+        raise CloudMisbehaved("the server's answer is not a JSON object")
+    return decoded

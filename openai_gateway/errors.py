@@ -1,0 +1,174 @@
+"""What the gateway answers when it cannot serve a request, in OpenAI's error shape.
+
+ApiError                      status, message, type, param, code, headers
+├── InvalidRequest            400; the request itself is at fault
+│   ├── UnsupportedParameter  it asks for something that is not implemented
+│   └── ContextLengthExceeded prompt, or prompt plus answer, exceed the context
+├── InvalidApiKey             401
+├── ModelNotFound             404
+└── BodyTooLarge              413
+
+`from_edge_error` is the one place where the edge agent's exceptions become these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge_agent.errors import (
+    CloudMisbehaved,
+    CloudRefused,
+    CloudUnreachable,
+    DraftCapacityError,
+    EdgeError,
+)
+from pipesd_vllm.protocol import RefusalCode
+
+__all__ = [
+    "INVALID_REQUEST_TYPE",
+    "RETRY_AFTER_OVERLOADED_S",
+    "SERVER_ERROR_TYPE",
+    "ApiError",
+    "BodyTooLarge",
+    "ContextLengthExceeded",
+    "InvalidApiKey",
+    "InvalidRequest",
+    "ModelNotFound",
+    "UnsupportedParameter",
+    "from_edge_error",
+    "from_status",
+    "internal_error",
+]
+
+RETRY_AFTER_UNREACHABLE_S = 2
+RETRY_AFTER_OVERLOADED_S = 1
+
+INVALID_REQUEST_TYPE = "invalid_request_error"
+SERVER_ERROR_TYPE = "server_error"
+
+
+class ApiError(Exception):
+    """An answer with `status` and a body in OpenAI's error shape."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = INVALID_REQUEST_TYPE,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, dict[str, str | None]]:
+        """`{"error": {"message", "type", "param", "code"}}`."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+class InvalidRequest(ApiError):
+    """The request itself is at fault; `param` names the field."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(400, message, param=param, code=code)
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter that would change the answer's meaning and is not implemented."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message, param=param, code="unsupported_parameter")
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt, or prompt plus requested answer, do not fit into the model's context."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message, param=param, code="context_length_exceeded")
+
+
+class InvalidApiKey(ApiError):
+    """The key is missing or wrong."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            401,
+            "Incorrect or missing API key: send it as 'Authorization: Bearer KEY'.",
+            code="invalid_api_key",
+            headers={"www-authenticate": "Bearer"},
+        )
+
+
+class ModelNotFound(ApiError):
+    """The named model is not served here."""
+
+    def __init__(self, model: str, served: str) -> None:
+        message = f"The model '{model}' does not exist here; this gateway serves '{served}'."
+        super().__init__(404, message, param="model", code="model_not_found")
+
+
+class BodyTooLarge(ApiError):
+    """The request body exceeds `limit_bytes`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(413, f"The request body exceeds {limit_bytes} bytes.", code="request_too_large")
+
+
+def internal_error() -> ApiError:
+    """The answer to a fault of ours; the details are in the log, not in the body."""
+    return ApiError(
+        500,
+        "The gateway failed while serving this request; its log has the details.",
+        kind=SERVER_ERROR_TYPE,
+        code="internal_error",
+    )
+
+
+def from_status(status: int, message: str, headers: Mapping[str, str] | None = None) -> ApiError:
+    """An error the web framework raised (unknown path, wrong method), in our shape."""
+    kind = INVALID_REQUEST_TYPE if status < 500 else SERVER_ERROR_TYPE
+    return ApiError(status, message, kind=kind, headers=headers)
+
+
+def from_edge_error(error: EdgeError) -> ApiError:
+    """The answer to an exception of the edge agent.
+
+    Only what the server refuses about the request becomes a 4xx: clients retry a 5xx.
+    """
+    message = str(error)
+    if isinstance(error, CloudRefused):
+        return _from_refusal(error.code, message)
+    if isinstance(error, CloudUnreachable):
+        return ApiError(
+            503,
+            message,
+            kind="service_unavailable_error",
+            code="cloud_unreachable",
+            headers={"retry-after": str(RETRY_AFTER_UNREACHABLE_S)},
+        )
+    if isinstance(error, DraftCapacityError):
+        headers = {"retry-after": str(RETRY_AFTER_OVERLOADED_S)}
+        return ApiError(429, message, kind="rate_limit_error", code="draft_busy", headers=headers)
+    if isinstance(error, CloudMisbehaved):
+        return ApiError(502, message, kind=SERVER_ERROR_TYPE, code="cloud_misbehaved")
+    return ApiError(500, message, kind=SERVER_ERROR_TYPE, code="configuration_error")
+
+
+def _from_refusal(code: str, message: str) -> ApiError:
+    match code:
+        case RefusalCode.PROMPT_TOO_LONG:
+            return InvalidRequest(message, code="context_length_exceeded")
+        case RefusalCode.OVERLOADED:
+            headers = {"retry-after": str(RETRY_AFTER_OVERLOADED_S)}
+            return ApiError(429, message, kind="rate_limit_error", code=code, headers=headers)
+        case RefusalCode.ENGINE_ERROR:
+            return ApiError(502, message, kind=SERVER_ERROR_TYPE, code=code)
+        case _:
+            return InvalidRequest(message, code=code)

@@ -1,0 +1,64 @@
+"""What clients may send to /api/chat and /api/generate."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["ChatRequest", "Common", "GenerateRequest", "Message", "Named"]
+
+IGNORED: Final = frozenset({"keep_alive", "truncate", "shift", "_debug_render_only"})
+"""How long to keep a model loaded, and what to do with prompts that do not fit (refused here)."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
+
+
+class Named(_Strict):
+    """Body of POST /api/show; older clients write `name`."""
+
+    model: str | None = None
+    name: str | None = None
+
+
+class Common(_Strict):
+    """What both endpoints share. `stream` is true unless it is said to be false."""
+
+    model: str = Field(min_length=1)
+    options: dict[str, Any] | None = None
+    format: Literal["", "json"] | dict[str, Any] | None = None
+    think: bool | str | None = None
+    stream: bool | None = None
+
+
+class Message(_Strict):
+    """One turn."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    thinking: str | None = None
+    images: list[Any] | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_name: str | None = None
+    tool_call_id: str | None = None
+
+
+class ChatRequest(Common):
+    """Body of POST /api/chat. Without messages it only asks for the model to be loaded."""
+
+    messages: list[Message] | None = None
+    tools: list[dict[str, Any]] | None = None
+
+
+class GenerateRequest(Common):
+    """Body of POST /api/generate. Without a prompt it only asks for the model to be loaded."""
+
+    prompt: str | None = None
+    system: str | None = None
+    suffix: str | None = None
+    template: str | None = None
+    raw: bool | None = None
+    context: list[int] | None = None
+    images: list[Any] | None = None

@@ -1,0 +1,48 @@
+"""All APIs that are translated to chat requests, as one router."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from fastapi import APIRouter
+
+from edge_agent.generation import Generator, Route, TargetInfo
+from openai_gateway.anthropic.counting import PromptCounter
+from openai_gateway.anthropic.endpoint import messages_router
+from openai_gateway.chat_service import ChatService
+from openai_gateway.ollama.catalog import Catalog, Model
+from openai_gateway.ollama.endpoint import LoadCatalog, ollama_router
+from openai_gateway.responses.endpoint import responses_router
+from openai_gateway.routes import asked_route, served_names
+
+__all__ = ["catalog_of", "protocols_router"]
+
+
+def protocols_router(
+    service: ChatService, counter: PromptCounter, catalog: LoadCatalog, *, ping_s: float
+) -> APIRouter:
+    """`ping_s`: time between keep-alives of a stream that is silent."""
+    router = APIRouter()
+    router.include_router(responses_router(service, ping_s=ping_s))
+    router.include_router(messages_router(service, counter, ping_s=ping_s))
+    router.include_router(ollama_router(service, catalog))
+    return router
+
+
+def catalog_of(generator: Generator, clock: Callable[[], float] = time.time) -> LoadCatalog:
+    """What `generator` serves, for Ollama's clients."""
+    since_s = clock()
+
+    async def load() -> Catalog:
+        target = await generator.target()
+        template = (await generator.tokenizer()).chat_template
+        return Catalog([_model(name, target, template) for name in served_names(target.model)], since_s)
+
+    return load
+
+
+def _model(name: str, target: TargetInfo, template: str | None) -> Model:
+    is_local = name != target.model and asked_route(name) is Route.LOCAL
+    context = (target.draft_max_len if is_local else None) or target.max_model_len
+    return Model(name, context, template, has_tools=not is_local)

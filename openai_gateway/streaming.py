@@ -1,0 +1,68 @@
+"""Answers as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
+
+from openai_gateway.chat_service import Json, StreamedAnswer
+from openai_gateway.errors import ApiError
+
+__all__ = ["EventStream", "answer_stream", "events"]
+
+DONE = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _event(body: Mapping[str, Any]) -> bytes:
+    return b"data: " + _encode(body) + b"\n\n"
+
+
+async def events(chunks: AsyncIterator[Json]) -> AsyncIterator[bytes]:
+    """One event a chunk, then [DONE]. If the answer fails, an event with the error is the last one."""
+    try:
+        async for chunk in chunks:
+            yield _event(chunk)
+    except ApiError as error:
+        yield _event(error.body())
+        return
+    yield DONE
+
+
+def _keep_alive() -> ServerSentEvent:
+    return ServerSentEvent(comment="keep-alive", sep="\n")
+
+
+class EventStream(EventSourceResponse):
+    """Sends `content`, with a `ping` (a comment) every `ping_s` seconds, and calls `close` whatever happens.
+
+    A client that goes away before the first event never starts `content`, so that alone could
+    not close the answer.
+    """
+
+    def __init__(
+        self,
+        content: AsyncIterator[bytes],
+        headers: Mapping[str, str],
+        ping_s: float,
+        close: Callable[[], Awaitable[None]],
+        ping: Callable[[], ServerSentEvent] = _keep_alive,
+    ) -> None:
+        super().__init__(content, headers=headers, ping=ping_s, sep="\n", ping_message_factory=ping)
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._close()
+
+
+def answer_stream(answer: StreamedAnswer, ping_s: float) -> EventStream:
+    """The response that streams `answer` and closes it."""
+    return EventStream(events(answer.chunks), answer.headers, ping_s, answer.aclose)

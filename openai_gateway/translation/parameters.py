@@ -1,0 +1,48 @@
+"""Parameters that a translator does not model: ignored where they ask for nothing, else refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from openai_gateway.errors import ApiError, UnsupportedParameter
+
+__all__ = ["refuse", "rest_of", "with_own_names"]
+
+
+def rest_of(
+    extra: Mapping[str, Any], *, ignored: Collection[str], neutral: Mapping[str, tuple[object, ...]]
+) -> dict[str, Any]:
+    """What is left of `extra` for the chat service to judge.
+
+    `ignored` changes nothing about an answer. For each name in `neutral` these values (and null) ask for
+    nothing. Raises `UnsupportedParameter` for another value of those.
+    """
+    rest: dict[str, Any] = {}
+    for name, value in extra.items():
+        if name in ignored or value is None:
+            continue
+        if name not in neutral:
+            rest[name] = value
+        elif not any(value == other and isinstance(value, type(other)) for other in neutral[name]):
+            raise refuse(name, "with this value is not supported here")
+    return rest
+
+
+def refuse(param: str, why: str) -> UnsupportedParameter:
+    """The error for `param`, which `why` completes to a sentence."""
+    return UnsupportedParameter(param, f"'{param}' {why}.")
+
+
+def with_own_names(error: ApiError, names: Mapping[str, str]) -> ApiError:
+    """`error` with the chat API's parameter names replaced by the protocol's own (`names`: chat to own)."""
+    message, param = error.message, error.param
+    for chat_name, own_name in names.items():
+        message = message.replace(f"'{chat_name}", f"'{own_name}")
+        if param is not None and param.partition("[")[0].partition(".")[0] == chat_name:
+            param = own_name + param[len(chat_name) :]
+    translated = ApiError(
+        error.status, message, kind=error.kind, param=param, code=error.code, headers=error.headers
+    )
+    translated.__cause__ = error
+    return translated

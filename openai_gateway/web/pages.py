@@ -1,0 +1,61 @@
+"""Serving the web page: files of this package, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+
+__all__ = ["web_router"]
+
+READ_METHODS: Final = ["GET", "HEAD"]
+PLAIN: Final = (
+    "PipeSD gateway: point an OpenAI client at /v1, an Anthropic client at /, an Ollama client at /;\n"
+    "open this address in a browser for a chat.\n"
+)
+ASSETS: Final = {"app.js": "text/javascript", "view.js": "text/javascript", "style.css": "text/css"}
+
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS: Final = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    # The files change with the gateway, and they are small.
+    "cache-control": "no-cache",
+}
+
+
+def web_router() -> APIRouter:
+    """`/` is the page for a browser and a line of text for anyone else; its files are under /web."""
+    router = APIRouter()
+
+    @router.api_route("/", methods=READ_METHODS)
+    async def root(request: Request) -> Response:
+        if "text/html" not in request.headers.get("accept", ""):
+            return Response(PLAIN, headers={"vary": "accept"}, media_type="text/plain")
+        return Response(_read("index.html"), headers={**HEADERS, "vary": "accept"}, media_type="text/html")
+
+    def add(name: str, media_type: str) -> None:
+        @router.api_route(f"/web/{name}", methods=READ_METHODS, name=name)
+        async def asset() -> Response:
+            return Response(_read(name), headers=HEADERS, media_type=media_type)
+
+    for name, media_type in ASSETS.items():
+        add(name, media_type)
+    return router
+
+
+def _read(name: str) -> bytes:
+    return files("openai_gateway.web").joinpath(name).read_bytes()
