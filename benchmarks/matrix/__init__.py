@@ -1,0 +1,1 @@
+"""`pipesd bench matrix`: sessions under random drafts against the target alone."""

@@ -1,0 +1,84 @@
+"""`pipesd bench pairs`: makes the models that scenarios name and says how often draft and target agree."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from benchmarks.datasets import available, load_dataset
+from benchmarks.pairs.agreement import agreement_rate, greedy_text, trace_of
+from benchmarks.pairs.catalog import PRUNED, Catalog, draft_description, target_description
+from benchmarks.prompts import tokenised
+from edge_agent.drafter import Drafter
+from edge_agent.generation import TokenizerBundle
+from edge_agent.llama_drafter import LlamaDrafter
+from edge_agent.llama_loading import LlamaSettings
+from edge_agent.models import resolve_model
+from openai_gateway.cli.console import live_status
+from openai_gateway.tokenization import TargetText
+
+__all__ = ["loaded", "make_pairs", "pairs_folder", "target_text"]
+
+_CONTEXT: Final = 2048
+
+
+def pairs_folder() -> Path:
+    """Where the models are kept."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("pipesd") / "pairs"
+
+
+def make_pairs(num_tokens: int, num_prompts: int, depth: int, specbench: Path | None) -> None:
+    """Make all drafts and one target; print them and the agreement. Raises `CliError`, `ModelError`."""
+    out = Console(highlight=False, soft_wrap=True)
+    with live_status() as show:
+        catalog = Catalog(pairs_folder(), show)
+        target = f"depth-x{depth}"
+        drafts = {name: catalog.draft(name) for name in PRUNED}
+        folder = Path(catalog.target(target))
+        out.print(f"{target}: {target_description(target)}\n  {folder}")
+        show("Writing the target's texts")
+        prompts = {
+            name: _prompts(name, specbench, num_prompts, folder) for name in available(None, specbench)
+        }
+        full = loaded("embedded")  # the target's weights are this file's, dequantised
+        texts = {name: [(p, greedy_text(full, p, num_tokens)) for p in ps] for name, ps in prompts.items()}
+        full.close()
+        for name, path in drafts.items():
+            show(f"Comparing {name}")
+            agreement = ", ".join(f"{_agreement(path, of):.2f} on {dataset}" for dataset, of in texts.items())
+            out.print(f"{name}: {draft_description(name)}\n  {path}\n  greedy agreement {agreement}")
+
+
+def _agreement(path: str, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float:
+    draft = loaded(path)
+    try:
+        return agreement_rate([point for prompt, text in texts for point in trace_of(draft, prompt, text)])
+    finally:
+        draft.close()
+
+
+def loaded(model: str) -> Drafter:
+    """A draft model in this process, on one thread. Raises `ModelError`."""
+    return LlamaDrafter.load(
+        resolve_model(model), LlamaSettings(n_threads=1, n_ctx=_CONTEXT, max_sequences=1)
+    )
+
+
+def _prompts(name: str, specbench: Path | None, num: int, target: Path) -> list[tuple[int, ...]]:
+    text = target_text(target)
+    return [asyncio.run(tokenised(p, text)).token_ids for p in load_dataset(name, specbench)[:num]]
+
+
+def target_text(target: Path) -> TargetText:
+    """The tokenizer and chat template of a Hugging Face folder that was made here."""
+    config = json.loads((target / "tokenizer_config.json").read_text())
+    special = {name: value for name, value in config.items() if name.endswith("_token")}
+    tokenizer = (target / "tokenizer.json").read_text()
+    return TargetText(TokenizerBundle(tokenizer, config.get("chat_template"), special, ()))

@@ -1,0 +1,1 @@
+"""The conditions that are compared under, one TOML file each."""

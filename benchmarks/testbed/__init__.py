@@ -1,0 +1,1 @@
+"""Every rival in the same run: real engines, one prompt, one link, one after the other."""

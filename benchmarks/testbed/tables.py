@@ -1,0 +1,95 @@
+"""Results as tables: cells for the terminal and for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Final
+
+from rich.table import Table
+
+from benchmarks.testbed.metrics import Row, rows
+from benchmarks.testbed.results import Results
+
+__all__ = ["COLUMNS", "cell", "compared", "scenario_rows", "tables"]
+
+NOT_MEASURED: Final = "-"
+
+COLUMNS: Final = MappingProxyType(
+    {
+        "tpt_ms": ("TPT, ms", "{:.1f}"),
+        "tokens_per_s": ("tokens/s", "{:.1f}"),
+        "ttft_ms": ("TTFT, ms", "{:.0f}"),
+        "itl_p50_ms": ("ITL p50, ms", "{:.0f}"),
+        "itl_p95_ms": ("p95", "{:.0f}"),
+        "itl_p99_ms": ("p99", "{:.0f}"),
+        "acceptance_rate": ("accept.", "{:.2f}"),
+        "nav_per_100_tokens": ("NAV/100", "{:.1f}"),
+        "target_passes_per_token": ("passes/tok", "{:.3f}"),
+        "rolled_back_share": ("rolled back", "{:.0%}"),
+        "up_bytes_per_token": ("B up/tok", "{:,.0f}"),
+        "down_bytes_per_token": ("B down/tok", "{:,.0f}"),
+        "engine_busy_ms_per_token": ("engine ms/tok", "{:.1f}"),
+        "server_cpu_ms_per_token": ("server CPU ms/tok", "{:.1f}"),
+        "edge_cpu_ms_per_token": ("edge CPU ms/tok", "{:.1f}"),
+        "server_rss_mb": ("server RSS, MB", "{:.0f}"),
+        "edge_rss_mb": ("edge RSS, MB", "{:.0f}"),
+        "energy_j_per_100_tokens": ("J/100 tok", "{:.1f}"),
+    }
+)
+"""Heading and layout of each metric."""
+_IN_TERMINAL: Final = (
+    "tpt_ms",
+    "ttft_ms",
+    "itl_p95_ms",
+    "acceptance_rate",
+    "nav_per_100_tokens",
+    "target_passes_per_token",
+    "rolled_back_share",
+    "up_bytes_per_token",
+)
+
+
+def cell(row: Row, metric: str, *, with_range: bool = True) -> str:
+    """The median, with (least to most) if there is more than one seed."""
+    figure, layout = row.figures.get(metric), COLUMNS[metric][1]
+    if figure is None:
+        return NOT_MEASURED
+    middle = layout.format(figure.median)
+    if row.num_seeds == 1 or not with_range:
+        return middle
+    return f"{middle} ({layout.format(figure.least)} to {layout.format(figure.most)})"
+
+
+def compared(row: Row) -> str:
+    """How many texts were the target's own, of those compared."""
+    return f"{row.num_same_text}/{row.num_compared}" if row.num_compared else NOT_MEASURED
+
+
+def scenario_rows(results: Results, scenario: str) -> dict[str, list[Row]]:
+    """Of one scenario, by data set."""
+    found: dict[str, list[Row]] = {}
+    for row in rows(record for record in results.records if record.scenario == scenario):
+        found.setdefault(row.dataset, []).append(row)
+    return found
+
+
+def tables(results: Results, scenarios: Sequence[str]) -> list[Table]:
+    """One for each scenario and data set: the metrics that matter most."""
+    return [
+        _table(results.descriptions[scenario].scenario.title, dataset, of_dataset)
+        for scenario in scenarios
+        for dataset, of_dataset in scenario_rows(results, scenario).items()
+    ]
+
+
+def _table(title: str, dataset: str, of_dataset: Sequence[Row]) -> Table:
+    table = Table(title=f"{title}; {dataset}", title_justify="left")
+    table.add_column("")
+    for metric in _IN_TERMINAL:
+        table.add_column(COLUMNS[metric][0], justify="right")
+    table.add_column("same text", justify="right")
+    for row in of_dataset:
+        cells = [cell(row, metric, with_range=metric == "tpt_ms") for metric in _IN_TERMINAL]
+        table.add_row(row.label, *cells, compared(row))
+    return table
