@@ -1,0 +1,174 @@
+"""vLLM's real scheduler with ours on top, and a model that is a function of the prefix.
+
+Everything but the forward pass is real: KV block accounting, preemption, queues, outputs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+import torch
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request
+from vllm.v1.structured_output import StructuredOutputManager
+
+from pipesd_vllm.commands import Command, OpenSession, pack
+from pipesd_vllm.embedded import ensure_embedded_target
+from pipesd_vllm.scheduler import PipeSDScheduler
+from pipesd_vllm.serve import PROPOSER
+
+BLOCK_SIZE = 16
+MAX_DRAFT = 8
+
+
+@cache
+def engine_config(max_num_seqs: int) -> VllmConfig:
+    """vLLM's own configuration for the embedded target on this machine."""
+    arguments = EngineArgs(
+        model=str(ensure_embedded_target()),
+        max_model_len=512,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=512,
+        block_size=BLOCK_SIZE,
+        speculative_config={
+            "method": "custom_class",
+            "model": PROPOSER,
+            "num_speculative_tokens": MAX_DRAFT,
+        },
+        scheduler_cls=PipeSDScheduler,
+    )
+    return arguments.create_engine_config()
+
+
+def next_token(tokens: Sequence[int]) -> int:
+    """The simulated target's choice."""
+    return (31 * len(tokens) + 7 * tokens[-1] + tokens[0]) % 1000 + 10
+
+
+def target_text(prompt: Sequence[int], num_tokens: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(num_tokens):
+        tokens.append(next_token(tokens))
+    return tokens[len(prompt) :]
+
+
+class Harness:
+    """Steps the scheduler by hand; `text[request_id]` is what the engine put out."""
+
+    def __init__(self, *, num_blocks: int = 200, max_num_seqs: int = 8) -> None:
+        config = engine_config(max_num_seqs)
+        config.cache_config.num_gpu_blocks = num_blocks
+        spec = FullAttentionSpec(block_size=BLOCK_SIZE, num_kv_heads=1, head_size=1, dtype=torch.float32)
+        self.scheduler = PipeSDScheduler(
+            vllm_config=config,
+            kv_cache_config=KVCacheConfig(
+                num_blocks=num_blocks,
+                kv_cache_tensors=[],
+                kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
+            ),
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=BLOCK_SIZE,
+            log_stats=False,
+        )
+        init_none_hash(sha256)
+        self._block_hasher = get_request_block_hasher(BLOCK_SIZE, sha256)
+        self.text: dict[str, list[int]] = {}
+        self.finished: set[str] = set()
+        self.passes: dict[str, int] = {}
+
+    def add(
+        self, request_id: str, prompt: Sequence[int], max_tokens: int, command: Command | None = None
+    ) -> None:
+        """An ordinary request, or a session when `command` opens one."""
+        self.text[request_id] = []
+        self.passes[request_id] = 0
+        self._submit(request_id, prompt, max_tokens, command)
+
+    def open(self, request_id: str, prompt: Sequence[int], max_tokens: int, *, eager: bool = False) -> None:
+        self.add(request_id, prompt, max_tokens, OpenSession(eager))
+
+    def tell(self, request_id: str, command: Command, tokens: Sequence[int] = (0,)) -> None:
+        """A later chunk of the session's input."""
+        self._submit(request_id, tokens, 1, command)
+
+    def has_work(self) -> bool:
+        """What the engine's loop asks before it goes to sleep."""
+        return bool(self.scheduler.has_requests())
+
+    def step(self) -> SchedulerOutput:
+        """One engine step: schedule, run the simulated model, update."""
+        output = self.scheduler.schedule()
+        sampled = {request_id: self._sample(request_id, output) for request_id in output.num_scheduled_tokens}
+        self._update(output, sampled)
+        return output
+
+    def run(self, most: int = 500) -> int:
+        """Step until the engine would sleep; returns the number of steps."""
+        for step in range(most):
+            if not self.has_work():
+                return step
+            self.step()
+        raise AssertionError("the engine does not come to rest")
+
+    def used_blocks(self) -> float:
+        return float(self.scheduler.get_kv_cache_usage())
+
+    def _submit(
+        self, request_id: str, tokens: Sequence[int], max_tokens: int, command: Command | None
+    ) -> None:
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=max_tokens,
+            ignore_eos=True,
+            output_kind=RequestOutputKind.DELTA,
+            extra_args=None if command is None else pack(command),
+        )
+        request = Request(
+            request_id=request_id,
+            prompt_token_ids=list(tokens),
+            sampling_params=params,
+            pooling_params=None,
+            resumable=command is not None,
+            block_hasher=self._block_hasher,
+        )
+        self.scheduler.add_request(request)
+
+    def _sample(self, request_id: str, output: SchedulerOutput) -> list[int]:
+        request = self.scheduler.requests[request_id]
+        drafts = output.scheduled_spec_decode_tokens.get(request_id, [])
+        if request.num_computed_tokens < request.num_tokens + len(drafts):
+            return []  # a prefill chunk
+        tokens, new = list(request.all_token_ids), []
+        for draft in [*drafts, None]:
+            token = next_token(tokens)
+            new.append(token)
+            tokens.append(token)
+            if token != draft:
+                break
+        return new
+
+    def _update(self, output: SchedulerOutput, sampled: dict[str, list[int]]) -> None:
+        ids = list(output.num_scheduled_tokens)
+        for request_id in ids:
+            self.passes[request_id] += 1
+        result = ModelRunnerOutput(
+            req_ids=ids,
+            req_id_to_index={request_id: index for index, request_id in enumerate(ids)},
+            sampled_token_ids=[sampled[request_id] for request_id in ids],
+        )
+        for batch in self.scheduler.update_from_output(output, result).values():
+            for item in batch.outputs:
+                self.text[item.request_id] += item.new_token_ids
+                if item.finish_reason is not None:
+                    self.finished.add(item.request_id)

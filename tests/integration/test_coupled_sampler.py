@@ -1,0 +1,133 @@
+"""The coupled samplers among vLLM's own, on made-up logits: no engine, no model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from vllm.v1.sample.rejection_sampler import RejectionSampler
+from vllm.v1.sample.sampler import Sampler
+
+from benchmarks.sampler_inputs import prepare_cpu_kernels, sampling_metadata, verify_step
+from pipesd_vllm.coupled_batch import Seat
+from pipesd_vllm.coupled_sampler import CoupledRejectionSampler, CoupledSampler
+from pipesd_vllm.sampling_rule import SamplingRule
+
+VOCAB_SIZE = 300
+RULES = [
+    SamplingRule(seed=3, temperature=1.0, top_p=0.9),
+    SamplingRule(),
+    SamplingRule(seed=-1, temperature=0.7),
+]
+
+
+class FakeBatch:
+    """A batch in which the requests named in `rules` have a seat."""
+
+    def __init__(self, rules: dict[int, SamplingRule]) -> None:
+        self.rules = rules
+
+    def seats(self) -> list[Seat]:
+        tokens = np.arange(10, dtype=np.int32)
+        return [Seat(index, rule, tokens, 6) for index, rule in sorted(self.rules.items())]
+
+
+def rows(count: int) -> torch.Tensor:
+    return torch.randn(count, VOCAB_SIZE, generator=torch.Generator().manual_seed(7)) * 3
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _cpu_kernels() -> None:
+    prepare_cpu_kernels()
+
+
+def samplers(rules: dict[int, SamplingRule]) -> tuple[CoupledSampler, CoupledRejectionSampler]:
+    batch = FakeBatch(rules)
+    stock = Sampler()
+    return CoupledSampler(stock, batch), CoupledRejectionSampler(RejectionSampler(stock), batch, None, None)
+
+
+def one_by_one(rule: SamplingRule, logits: torch.Tensor, index: int) -> int:
+    """The token of one row, drawn as the first of a step without drafts."""
+    tokens = np.arange(10 + index, dtype=np.int32)
+
+    class Single:
+        def seats(self) -> list[Seat]:
+            return [Seat(0, rule, tokens, 6)]
+
+    return int(
+        CoupledSampler(Sampler(), Single())(logits[None].clone(), sampling_metadata(1)).sampled_token_ids
+    )
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_verify_step_is_the_same_as_its_rows_one_by_one(others: int) -> None:
+    """Drafts are kept while they are what each row's own draw gives, in batches with and without others."""
+    rules = {index + others: rule for index, rule in enumerate(RULES)}
+    counts = [1] * others + [4, 4, 1]
+    logits = rows(sum(counts))
+    starts = np.cumsum([0, *counts])
+    drawn = {
+        index: [one_by_one(rule, logits[starts[index] + j], j) for j in range(counts[index])]
+        for index, rule in rules.items()
+    }
+    first, second, third = rules
+    drafts: list[list[int]] = [[] for _ in counts]
+    drafts[first] = drawn[first][:3]
+    drafts[second] = [drawn[second][0], drawn[second][1] + 1, 5]
+    _, rejection = samplers(rules)
+    output = rejection(verify_step(drafts), None, logits.clone(), sampling_metadata(len(counts)))
+    sampled = output.sampled_token_ids.tolist()
+    assert sampled[first] == drawn[first]
+    assert sampled[second] == [*drawn[second][:2], -1, -1]
+    assert sampled[third] == [drawn[third][0], -1, -1, -1]
+    for index in range(others):
+        assert sampled[index][0] == int(logits[starts[index]].argmax())
+
+
+def test_other_requests_keep_their_own_draws() -> None:
+    """A seeded request of vLLM's own draws the same tokens beside a session and without one."""
+
+    def drawn(rules: dict[int, SamplingRule]) -> tuple[int, int]:
+        generators = {index: torch.Generator().manual_seed(5) for index in range(2)}
+        sampler, rejection = samplers(rules)
+        plain = sampler(rows(2), sampling_metadata(2, 0.8, generators=generators))
+        drafts = verify_step([[4, 4], []])
+        verified = rejection(drafts, None, rows(4), sampling_metadata(2, 0.8, generators=generators))
+        return int(plain.sampled_token_ids[1]), int(verified.sampled_token_ids[1, 0])
+
+    assert drawn({0: RULES[0]}) == drawn({})
+
+
+def test_log_probabilities_of_sessions_and_others_stand_in_their_places() -> None:
+    """With and without drafts each token is reported with its own log-probability and rank."""
+    sampler, rejection = samplers({1: SamplingRule(seed=1, temperature=1.0, presence_penalty=1.0)})
+    wanted = sampling_metadata(2, max_num_logprobs=2)
+    logits = rows(2)
+    output = sampler(logits.clone(), wanted)
+    _check_report(output.logprobs_tensors, output.sampled_token_ids.ravel().tolist(), logits)
+    logits = rows(5)
+    spec = verify_step([[3], [4, 5]])
+    output = rejection(spec, None, logits.clone(), wanted)
+    tokens, lists = RejectionSampler.parse_output(
+        output.sampled_token_ids, VOCAB_SIZE, logprobs_tensors=output.logprobs_tensors
+    )
+    assert lists is not None
+    kept = [*range(len(tokens[0])), *range(2, 2 + len(tokens[1]))]
+    expected = logits.log_softmax(-1)[kept]
+    committed = [*tokens[0], *tokens[1]]
+    own = [float(row[token]) for row, token in zip(expected, committed, strict=True)]
+    assert lists.logprobs[:, 0].tolist() == pytest.approx(own)
+    assert lists.logprob_token_ids[:, 0].tolist() == committed
+
+
+def _check_report(report: object, tokens: list[int], logits: torch.Tensor) -> None:
+    expected = logits.log_softmax(-1)
+    for row, token in enumerate(tokens):
+        assert report.logprob_token_ids[row, 0] == token  # type: ignore[attr-defined]
+        assert float(report.logprobs[row, 0]) == pytest.approx(float(expected[row, token]))  # type: ignore[attr-defined]
+        rank = int((expected[row] > expected[row, token]).sum()) + 1
+        assert int(report.selected_token_ranks[row]) == rank  # type: ignore[attr-defined]
+        assert report.logprobs[row, 1:].tolist() == pytest.approx(  # type: ignore[attr-defined]
+            expected[row].topk(2).values.tolist()
+        )

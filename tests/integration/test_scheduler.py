@@ -1,0 +1,246 @@
+"""Sessions in vLLM's real scheduler: parking, KV pressure, exactness under hostile drafts."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from vllm.v1.request import RequestStatus
+
+from pipesd_vllm.commands import AddDrafts, CloseSession, GoAlone, Suspend
+
+from .scheduler_harness import MAX_DRAFT, Harness, target_text
+
+PROMPT = [101, 202, 303, 404, 505]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def draft(first: int, base: int, anchor: int = 0, verify: bool = True) -> AddDrafts:
+    return AddDrafts(first, base, anchor, verify, None)
+
+
+def test_a_session_without_drafts_sleeps_after_its_first_token() -> None:
+    """The first token comes by itself; then the engine has no work although the session lives."""
+    engine = Harness()
+    engine.open("s", PROMPT, 20)
+    engine.run()
+    assert engine.text["s"] == target_text(PROMPT, 1)
+    assert not engine.has_work()
+    assert "s" in engine.scheduler.requests
+
+
+def test_right_drafts_are_kept_in_one_pass() -> None:
+    """Eight right drafts and a bonus token come from one pass."""
+    engine = Harness()
+    engine.open("s", PROMPT, 40)
+    engine.run()
+    truth = target_text(PROMPT, 40)
+    engine.tell("s", draft(1, 6), truth[1:9])
+    engine.run()
+    assert engine.text["s"] == truth[:10]
+    assert engine.passes["s"] == 2
+
+
+def test_drafts_made_before_the_first_token_count() -> None:
+    """An edge that drafts from the prompt on saves the second round trip."""
+    engine = Harness()
+    truth = target_text(PROMPT, 10)
+    engine.open("s", PROMPT, 10)
+    engine.tell("s", draft(1, 5), truth[:6])
+    engine.run()
+    assert engine.text["s"] == truth[:7]
+
+
+def test_a_chain_goes_on_without_a_round_trip() -> None:
+    """Drafts sent while a pass runs are verified at once when they still fit."""
+    engine = Harness()
+    engine.open("s", PROMPT, 40)
+    engine.run()
+    truth = target_text(PROMPT, 40)
+    engine.tell("s", draft(1, 6), truth[1:5])
+    engine.tell("s", draft(5, 10, anchor=4), truth[5:20])
+    engine.run()
+    assert engine.text["s"] == truth[:21]
+
+
+def test_a_session_ends_at_max_tokens_and_leaves_nothing() -> None:
+    """Drafts beyond the end are cut; blocks, request and session state are gone."""
+    engine = Harness()
+    engine.open("s", PROMPT, 6)
+    engine.run()
+    engine.tell("s", draft(1, 6), target_text(PROMPT, 20)[1:])
+    engine.run()
+    assert engine.text["s"] == target_text(PROMPT, 6)
+    assert engine.finished == {"s"}
+    assert not engine.scheduler._sessions
+    assert engine.used_blocks() == 0
+
+
+def test_late_chunks_of_an_ended_session_are_dropped() -> None:
+    """Drafts and vLLM's end-of-input marker after the end start nothing."""
+    engine = Harness()
+    engine.open("s", PROMPT, 6)
+    engine.run()
+    engine.scheduler.finish_requests("s", RequestStatus.FINISHED_ABORTED)
+    for command in (draft(1, 6), GoAlone(6), Suspend(), CloseSession()):
+        engine.tell("s", command)
+    assert not engine.scheduler.requests
+    engine.run()
+
+
+def test_patience_and_eager_sessions_decode_alone() -> None:
+    """An eager session needs no drafts; one whose patience ran out goes on until drafts come."""
+    engine = Harness()
+    engine.open("patient", PROMPT, 10)
+    engine.open("eager", PROMPT, 10, eager=True)
+    engine.run()
+    assert engine.text["eager"] == target_text(PROMPT, 10)
+    engine.tell("patient", GoAlone(6))
+    engine.step()
+    engine.step()
+    truth = target_text(PROMPT, 10)
+    assert engine.text["patient"] == truth[:3]
+    engine.tell("patient", draft(1, 8), truth[3:5])
+    engine.run()
+    assert engine.text["patient"] == truth[:6]
+
+
+def test_ordinary_requests_run_beside_parked_sessions() -> None:
+    """Requests of vLLM's own API are served as ever, and do not wake the parked ones."""
+    engine = Harness()
+    for name in "abc":
+        engine.open(name, [*PROMPT, ord(name)], 10)
+    engine.run()
+    engine.add("plain", PROMPT, 12)
+    engine.run()
+    assert engine.text["plain"] == target_text(PROMPT, 12)
+    assert all(engine.passes[name] == 1 for name in "abc")
+
+
+def test_parked_sessions_give_way_under_kv_pressure() -> None:
+    """A request that needs the parked sessions' blocks gets them; the sessions come back exactly."""
+    engine = Harness(num_blocks=13)
+    prompts = {name: [ord(name)] * 40 for name in "abc"}  # 3 blocks each
+    for name, prompt in prompts.items():
+        engine.open(name, prompt, 40)
+        engine.run()
+    engine.add("plain", [7] * 120, 20)  # 9 of 12 blocks
+    engine.run()
+    assert engine.text["plain"] == target_text([7] * 120, 20)
+    for name, prompt in prompts.items():
+        truth = target_text(prompt, 40)
+        while name not in engine.finished:
+            done = len(engine.text[name])
+            engine.tell(name, draft(1000 + done, len(prompt) + done), truth[done : done + 6] or [1])
+            engine.run()
+        assert engine.text[name] == truth
+
+
+def test_parked_sessions_do_not_hold_seats() -> None:
+    """With every seat taken by parked sessions a new request still starts."""
+    engine = Harness(max_num_seqs=2)
+    engine.open("a", PROMPT, 10)
+    engine.open("b", [*PROMPT, 1], 10)
+    engine.run()
+    engine.add("plain", [9, 9], 5)
+    engine.run()
+    assert engine.text["plain"] == target_text([9, 9], 5)
+
+
+def test_a_suspended_session_holds_no_blocks_and_comes_back() -> None:
+    """Suspend frees the KV; the next drafts bring the session back from its tokens."""
+    engine = Harness()
+    engine.open("s", PROMPT, 10)
+    engine.run()
+    engine.tell("s", Suspend())
+    assert engine.used_blocks() == 0
+    assert not engine.has_work()
+    truth = target_text(PROMPT, 10)
+    engine.tell("s", draft(1, 6), truth[1:])
+    engine.run()
+    assert engine.text["s"] == truth
+
+
+KINDS = st.sampled_from(["right", "wrong", "half", "stale", "ahead", "duplicate", "orphan", "branch"])
+ROUNDS = st.lists(
+    st.tuples(KINDS, st.integers(1, 12), st.booleans(), st.integers(0, 2)), min_size=1, max_size=12
+)
+
+
+@pytest.fixture
+def little_garbage() -> Iterator[None]:
+    """`gc.collect` looks only at what is made from here on: vLLM's modules alone take it half a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("little_garbage")
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(ROUNDS, min_size=1, max_size=4), st.sampled_from([9, 13, 200]))
+def test_the_committed_stream_is_the_targets_whatever_is_drafted(sessions: list, num_blocks: int) -> None:
+    """Right, wrong, stale, early, duplicated, orphaned and branching drafts, in sessions that
+    compete for blocks: every stream is a prefix of the target's own text, and ends complete."""
+    engine = Harness(num_blocks=num_blocks)
+    prompts = {f"s{i}": [11 + i] * (20 + 7 * i) for i in range(len(sessions))}
+    hostiles = {name: Hostile(engine, name, prompt) for name, prompt in prompts.items()}
+    for name, prompt in prompts.items():
+        engine.open(name, prompt, 25)
+    for step in range(max(map(len, sessions))):
+        for name, rounds in zip(prompts, sessions, strict=True):
+            if step < len(rounds):
+                hostiles[name].send(*rounds[step])
+        engine.run()
+    for name, hostile in hostiles.items():
+        hostile.finish()
+        assert engine.text[name] == target_text(prompts[name], 25)
+    assert not engine.scheduler._sessions
+    gc.collect()
+
+
+class Hostile:
+    """An edge that knows the truth and lies about it in every way the protocol lets it."""
+
+    def __init__(self, engine: Harness, name: str, prompt: list[int]) -> None:
+        self.engine, self.name, self.prompt = engine, name, prompt
+        self.truth = target_text(prompt, 60)
+        self.next_id = 1
+        self.last: tuple[AddDrafts, list[int]] | None = None
+
+    def send(self, kind: str, length: int, verify: bool, steps: int) -> None:
+        done = len(self.engine.text[self.name])
+        base, anchor, parents = len(self.prompt) + done, 0, None
+        tokens = self.truth[done : done + length]
+        if kind == "wrong":
+            tokens = [token + 1 for token in tokens]
+        elif kind == "half":
+            tokens[length // 2 :] = [3] * (length - length // 2)
+        elif kind == "stale":
+            base = max(0, base - 3)
+        elif kind == "ahead":
+            base += 2
+        elif kind == "orphan":
+            anchor = 999_999
+        elif kind == "branch":
+            tokens, parents = [5, *tokens], [-1, -1, *range(1, len(tokens))]
+        elif kind == "duplicate" and self.last is not None:
+            self._tell(*self.last)
+            return
+        self._tell(AddDrafts(self.next_id, base, anchor, verify, parents), tokens)
+        self.next_id += len(tokens)
+        for _ in range(steps):
+            if self.engine.has_work():
+                self.engine.step()
+
+    def finish(self) -> None:
+        """Send the truth until the session ends."""
+        while self.name not in self.engine.finished:
+            self.send("right", MAX_DRAFT, True, 0)
+            self.engine.run()
+
+    def _tell(self, command: AddDrafts, tokens: list[int]) -> None:
+        self.last = command, tokens
+        if self.name not in self.engine.finished:
+            self.engine.tell(self.name, command, tokens)

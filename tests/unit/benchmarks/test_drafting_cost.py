@@ -1,0 +1,19 @@
+"""The cost of a coupled pick."""
+
+from itertools import count
+
+from benchmarks.drafting_cost import format_cost, measure
+
+
+def test_a_coupled_pick_is_cheap_beside_a_draft_step() -> None:
+    """The dearest parameters cost far less CPU time than the 7 ms of a draft step, whatever else runs."""
+    assert 0.0 < measure(num_picks=20, repeats=5).worst_extra_ms < 3.0
+
+
+def test_the_figures_are_milliseconds_a_token() -> None:
+    """With a clock that ticks once a reading: one second shared by all picks."""
+    ticks = count()
+    cost = measure(num_picks=10, repeats=1, clock=lambda: float(next(ticks)))
+    assert cost.greedy_ms == 100.0
+    assert set(cost.coupled_ms.values()) == {100.0}
+    assert "(+0.000)" in format_cost(cost)

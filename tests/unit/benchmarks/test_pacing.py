@@ -1,0 +1,39 @@
+"""Slower edges."""
+
+import math
+import threading
+import time
+
+from benchmarks.pacing import PacedDrafter
+from edge_agent.drafter import DraftToken
+from edge_agent.fake_drafter import FakeDrafter
+
+
+def fake() -> FakeDrafter:
+    return FakeDrafter(lambda tokens: DraftToken(len(tokens), 0.5), [f"t{i}" for i in range(10)])
+
+
+def test_a_draft_takes_at_least_gamma() -> None:
+    """The drafts are the model's own, and not sooner than the pace allows."""
+    paced = PacedDrafter(fake(), 0.03)
+    sequence = paced.open([1, 2])
+    started_s = time.monotonic()
+    assert paced.draft([sequence]) == {sequence: DraftToken(2, 0.5)}
+    assert time.monotonic() - started_s >= 0.03
+
+
+def test_a_hung_edge_never_drafts() -> None:
+    """An endless pace gives nothing, call after call, and leaves the sequence as it was."""
+    paced = PacedDrafter(fake(), math.inf)
+    sequence = paced.open([1, 2])
+    assert [paced.draft([sequence]) for _ in range(2)] == [{}, {}]
+
+
+def test_an_abort_ends_the_wait() -> None:
+    """A call that is being held back returns with nothing when it is aborted."""
+    paced = PacedDrafter(fake(), 60.0)
+    sequence = paced.open([1, 2])
+    timer = threading.Timer(0.05, paced.request_abort)
+    timer.start()
+    assert paced.draft([sequence]) == {}
+    timer.join()

@@ -1,0 +1,67 @@
+"""What is written down of an answer."""
+
+from benchmarks.netlink.model import LinkCounts
+from benchmarks.netlink.relay import RelayCounts
+from benchmarks.testbed.contestants import Answer
+from benchmarks.testbed.meters import Reading
+from benchmarks.testbed.plan import Job
+from benchmarks.testbed.rivals import parse_rivals
+from benchmarks.testbed.scenario_run import quiet, to_record, with_same_text
+from edge_agent.generation import GenerationStats
+
+BEFORE = Reading(10, 1.0, 2.0, 5.0, 1.0, None, 900.0, 300.0)
+AFTER = Reading(16, 1.5, 2.5, 6.0, 1.5, None, 910.0, 310.0)
+COUNTS = RelayCounts(LinkCounts(3, 300, 0), LinkCounts(4, 400, 0))
+
+
+def answer(text: str = "a", stats: GenerationStats | None = None) -> Answer:
+    return Answer(text, 4, 0.1, 0.4, (0.1, 0.2, 0.4), stats, num_nav=2)
+
+
+def job(name: str) -> Job:
+    return Job(0, 0, "humaneval", 0, parse_rivals([name])[0])
+
+
+def test_passes() -> None:
+    """A drafting rival tells its own, plain streaming has the engine's steps, the draft alone none."""
+    stats = GenerationStats(target_passes=3, draft_tokens_verified=5, draft_tokens_accepted=2)
+    records = {
+        name: to_record(
+            "s", job(name), "p", answer(stats=stats if name != "cloud" else None), BEFORE, AFTER, COUNTS
+        )
+        for name in ("cloud", "local", "pipesd:thin")
+    }
+    assert {name: record.target_passes for name, record in records.items()} == {
+        "cloud": 6,
+        "local": 0,
+        "pipesd:thin": 3,
+    }
+    drafting = records["pipesd:thin"].drafting
+    assert drafting is not None
+    assert (drafting.verified, drafting.accepted, drafting.num_nav) == (5, 2, 2)
+    assert records["local"].drafting is None
+    assert records["cloud"].gaps_ms == [100.0, 200.0]
+    assert records["cloud"].resources.up_bytes == 300
+
+
+def test_texts_are_compared_with_plain_streaming() -> None:
+    """Drafting rivals alone are compared, wherever plain streaming stands in the order."""
+    made = [
+        (to_record("s", job(name), "p", answer(), BEFORE, AFTER, COUNTS), text)
+        for name, text in (("pipesd:thin", "a"), ("adaptive:offload", "b"), ("cloud", "a"), ("local", ""))
+    ]
+    assert [record.same_text for record in with_same_text(made)] == [True, False, None, None]
+    assert [record.same_text for record in with_same_text(made[:2])] == [None, None]
+
+
+async def test_waits_until_nothing_more_comes() -> None:
+    """The counts are those of a path that has become quiet."""
+    steps = iter([1, 2, 3, 3, 4])
+
+    def counts() -> RelayCounts:
+        return RelayCounts(LinkCounts(next(steps)), LinkCounts())
+
+    async def sleep(_: float) -> None:
+        pass
+
+    assert (await quiet(counts, sleep)).up.num_packets == 3

@@ -1,0 +1,66 @@
+"""Which picker a request gets."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from edge_agent.errors import CloudUnreachable
+from edge_agent.fake_generator import fake_tokenizer_bundle
+from edge_agent.generation import GenerationRequest, SamplingSettings, TokenizerBundle
+from edge_agent.sampling.greedy import GreedyPicker
+from edge_agent.sampling.source import Pickers
+
+LOGITS = np.arange(4, dtype=np.float32)
+
+
+def request(**fields: object) -> GenerationRequest:
+    return GenerationRequest("r", (1, 2), SamplingSettings(8, **fields))  # type: ignore[arg-type]
+
+
+async def bundle() -> TokenizerBundle:
+    return TokenizerBundle("{}", None, {}, (3,))
+
+
+async def unreachable() -> TokenizerBundle:
+    raise CloudUnreachable("no verifier answers here")
+
+
+async def test_greedy_text_costs_what_it_always_did() -> None:
+    """A request without parameters is drafted by the plain argmax."""
+    assert isinstance(await Pickers().picker(request()), GreedyPicker)
+
+
+async def test_the_target_s_own_end_tokens_are_barred_before_the_least_length() -> None:
+    """`min_tokens` concerns tokens that only the target's tokenizer knows to be ends."""
+    picker = await Pickers(bundle).picker(request(min_tokens=2))
+    assert [picker.pick(LOGITS, tokens).token_id for tokens in ([1, 2], [1, 2, 2, 2])] == [2, 3]
+
+
+@pytest.mark.parametrize("tokenizer", [None, unreachable])
+async def test_without_a_tokenizer_drafting_goes_on(tokenizer: object) -> None:
+    """Not knowing the end tokens costs drafts, not the request."""
+    picker = await Pickers(tokenizer).picker(request(min_tokens=2))  # type: ignore[arg-type]
+    assert picker.pick(LOGITS, [1, 2]).token_id == 3
+
+
+async def test_bad_words_are_not_drafted() -> None:
+    """Greedy or sampled, the pick goes round a word's tokens, which the target's tokenizer names."""
+    texts = fake_tokenizer_bundle(["the fox", "a fox"])
+    tokenizer = Tokenizer.from_str(texts.tokenizer_json)
+    [word] = tokenizer.encode("x").ids
+    logits = np.zeros(tokenizer.get_vocab_size(), dtype=np.float32)
+    logits[[word, word + 1]] = 60.0, 50.0
+
+    async def own() -> TokenizerBundle:
+        return texts
+
+    for fields in ({}, {"temperature": 1.0, "seed": 3}):
+        assert (await Pickers(own).picker(request(**fields))).pick(logits, [1, 2]).token_id == word
+        picker = await Pickers(own).picker(request(bad_words=("x",), **fields))
+        assert picker.pick(logits, [1, 2]).token_id == word + 1
+
+
+async def test_a_tokenizer_that_cannot_be_read_costs_drafts_only() -> None:
+    """Without token ids bad words are left to the server."""
+    picker = await Pickers(bundle).picker(request(bad_words=("x",)))
+    assert picker.pick(LOGITS, [1, 2]).token_id == 3

@@ -1,0 +1,325 @@
+"""The draft model goes on alone, on a real drafting thread and a verifier in memory that goes away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from edge_agent.agent import EdgeAgent
+from edge_agent.cloud_api import CloudApi
+from edge_agent.control import ControlPlane
+from edge_agent.drafter import DraftToken
+from edge_agent.errors import CloudUnreachable
+from edge_agent.fake_drafter import FakeDrafter
+from edge_agent.fake_generator import fake_tokenizer_bundle
+from edge_agent.fake_transport import FakeTransport, fake_welcome
+from edge_agent.fallback import AWAY, LOST, Fallback
+from edge_agent.generation import (
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    Route,
+    SamplingSettings,
+    Source,
+    TokenizerBundle,
+)
+from edge_agent.parameter_sources import FixedSources
+from edge_agent.policies.base import PolicyParameters
+from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.worker import DraftWorker
+from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Mode, Open, fingerprint
+
+from .conftest import VOCABULARY, target_next, target_text
+
+PROMPT = (5, 17, 42)
+FINGERPRINT = fingerprint(VOCABULARY)
+BUNDLE = fake_tokenizer_bundle(["x"], num_merges=0)
+PARAMETERS = PolicyParameters(
+    sequence_threshold=0.3, token_threshold=0.2, max_ahead=12, patience_ms=500, max_window=4
+)
+MakeDrafter = Callable[..., FakeDrafter]
+MakeAgent = Callable[..., EdgeAgent]
+
+
+class Verifier:
+    """What the agent connects to: `lines` one after the other, while it `answers`; counts what was tried."""
+
+    def __init__(self, *lines: FakeTransport, answers: bool = True) -> None:
+        self.lines = list(lines)
+        self.answers = answers
+        self.num_connects = 0
+        self.requests: list[str] = []
+
+    async def connect(self) -> FakeTransport:
+        self.num_connects += 1
+        if not self.lines or not self.answers:
+            raise CloudUnreachable("no verifier answers here")
+        return self.lines.pop(0)
+
+    def handle(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request.url.path)
+        if not self.answers:
+            raise httpx.ConnectError("refused")
+        bodies = {INFO_PATH: info(), TOKENIZER_PATH: tokenizer()}
+        return httpx.Response(200, content=msgspec.json.encode(bodies[request.url.path]))
+
+
+def info() -> dict[str, object]:
+    print_ = {"num_tokens": FINGERPRINT.num_tokens, "sha256": FINGERPRINT.sha256}
+    return {"model": "org/target", "max_model_len": 4096, "vocab_size": 100, "fingerprint": print_}
+
+
+def tokenizer() -> dict[str, object]:
+    return {
+        "tokenizer_json": BUNDLE.tokenizer_json,
+        "chat_template": BUNDLE.chat_template,
+        "special_tokens": BUNDLE.special_tokens,
+        "eos_token_ids": [],
+    }
+
+
+def own_tokenizer() -> TokenizerBundle:
+    return TokenizerBundle(BUNDLE.tokenizer_json, "own template", {}, ())
+
+
+def line(commits_before_loss: int = -1) -> FakeTransport:
+    return FakeTransport(target_next, fake_welcome(FINGERPRINT), commits_before_loss=commits_before_loss)
+
+
+def request(route: Route = Route.COLLABORATIVE, max_tokens: int = 30, **sampling: Any) -> GenerationRequest:
+    return GenerationRequest("r", PROMPT, SamplingSettings(max_tokens, **sampling), route)
+
+
+@pytest.fixture
+async def make_agent(make_drafter: MakeDrafter, tmp_path: Path) -> AsyncIterator[MakeAgent]:
+    """`make_agent(verifier, fallback)`: an agent of that verifier; its draft errs at every seventh place."""
+    agents = []
+
+    def make(
+        verifier: Verifier, fallback: Fallback = Fallback.LOCAL, drafter: FakeDrafter | None = None
+    ) -> EdgeAgent:
+        worker = DraftWorker(drafter or make_drafter(7))
+        api = CloudApi("http://verifier", None, 1.0, tmp_path, httpx.MockTransport(verifier.handle))
+        control = ControlPlane(FixedSources(PARAMETERS), NullRecorder(), lambda: 0.0)
+        agent = EdgeAgent(
+            worker,
+            verifier,
+            api,
+            control,
+            mode=Mode.OFFLOAD,
+            fallback=fallback,
+            own_tokenizer=own_tokenizer,
+            draw_bits=lambda num_bits: num_bits,
+        )
+        agents.append(agent)
+        return agent
+
+    yield make
+    for agent in agents:
+        await agent.close()
+
+
+async def collect(agent: EdgeAgent, wanted: GenerationRequest) -> list[GenerationChunk]:
+    return [chunk async for chunk in agent.generate(wanted)]
+
+
+async def collect_into(seen: list[GenerationChunk], agent: EdgeAgent) -> None:
+    async for chunk in agent.generate(request()):
+        seen.append(chunk)  # noqa: PERF401 - keeps what precedes a failure
+
+
+def tokens_of(chunks: Sequence[GenerationChunk]) -> list[int]:
+    return [token for chunk in chunks for token in chunk.token_ids]
+
+
+def draft_text(tokens: Sequence[int], num_tokens: int) -> list[int]:
+    """What the draft of these tests writes alone."""
+    text = list(tokens)
+    for _ in range(num_tokens):
+        right = target_next(text)
+        text.append((right + 1) % 100 if len(text) % 7 == 0 else right)
+    return text[len(tokens) :]
+
+
+async def test_never_there(make_agent: MakeAgent) -> None:
+    """Out of reach from the start: the draft model's text, every token of it unverified."""
+    agent = make_agent(Verifier())
+    chunks = await collect(agent, request())
+    assert tokens_of(chunks) == draft_text(PROMPT, 30)
+    assert {source for chunk in chunks for source in chunk.sources} == {Source.UNVERIFIED}
+    stats = chunks[-1].stats
+    assert (stats.route, stats.route_reason, stats.verified) == (Route.LOCAL, AWAY, False)
+    assert stats.unverified_tokens == stats.completion_tokens == 30
+
+
+async def test_lost_in_mid_answer(make_agent: MakeAgent) -> None:
+    """Lost for good: the text up to the loss is the target's, the rest the draft's, and marked so."""
+    agent = make_agent(Verifier(line(commits_before_loss=3)))
+    chunks = await collect(agent, request())
+    verified = tokens_of([chunk for chunk in chunks if chunk.verified])
+    assert verified
+    assert verified == target_text(PROMPT, len(verified))
+    assert tokens_of(chunks) == verified + draft_text((*PROMPT, *verified), 30 - len(verified))
+    first = next(index for index, chunk in enumerate(chunks) if not chunk.verified)
+    assert not any(chunk.verified for chunk in chunks[first:])
+    stats = chunks[-1].stats
+    assert (stats.route_reason, stats.unverified_tokens) == (LOST, 30 - len(verified))
+    assert chunks[-1].finish_reason is FinishReason.LENGTH
+
+
+async def test_collaborative_again_as_soon_as_it_answers(make_agent: MakeAgent) -> None:
+    """The next request tries the verifier anew, and is the target's own again."""
+    verifier = Verifier(line(), answers=False)
+    agent = make_agent(verifier)
+    assert (await collect(agent, request()))[-1].stats.route is Route.LOCAL
+    verifier.answers = True
+    chunks = await collect(agent, request())
+    assert tokens_of(chunks) == target_text(PROMPT, 30)
+    assert chunks[-1].stats.route is Route.COLLABORATIVE
+    assert all(chunk.verified for chunk in chunks)
+
+
+@pytest.mark.parametrize("commits", [None, 3])
+async def test_error(make_agent: MakeAgent, commits: int | None) -> None:
+    """With `error` the answer ends in the agent's exception, before or after its first tokens."""
+    agent = make_agent(Verifier(*([] if commits is None else [line(commits)])), Fallback.ERROR)
+    seen: list[GenerationChunk] = []
+    with pytest.raises(CloudUnreachable):
+        await collect_into(seen, agent)
+    assert tokens_of(seen) == target_text(PROMPT, len(tokens_of(seen)))
+    assert bool(seen) is (commits is not None)
+
+
+class Later(Verifier):
+    """Does not answer for the first `num_failures` attempts after each line."""
+
+    def __init__(self, *lines: FakeTransport, num_failures: int) -> None:
+        super().__init__(*lines)
+        self._num_failures = self._left = num_failures
+
+    async def connect(self) -> FakeTransport:
+        if self._left:
+            self._left -= 1
+            self.num_connects += 1
+            raise CloudUnreachable("not yet")
+        self._left = self._num_failures
+        return await super().connect()
+
+
+async def test_wait(make_agent: MakeAgent) -> None:
+    """With `wait` the answer goes on when the verifier is back, at the start and in the middle: no seam."""
+    second = line()
+    verifier = Later(
+        line(commits_before_loss=2), second, num_failures=4
+    )  # more than a resume tries otherwise
+    agent = make_agent(verifier, Fallback.WAIT)
+    chunks = await collect(agent, request())
+    assert tokens_of(chunks) == target_text(PROMPT, 30)
+    assert all(chunk.verified for chunk in chunks)
+    assert verifier.num_connects == 10
+    assert any(isinstance(message, Open) and message.committed for message in second.sent)
+
+
+async def test_a_prompt_that_the_draft_cannot_hold(make_agent: MakeAgent, make_drafter: MakeDrafter) -> None:
+    """If the draft model cannot take over either, the answer says what is missing: the verifier."""
+    agent = make_agent(Verifier(), drafter=make_drafter(context_length=2))
+    with pytest.raises(CloudUnreachable):
+        await collect(agent, request())
+
+
+async def test_local_opens_no_connection(make_agent: MakeAgent) -> None:
+    """The route `local` asks neither the socket nor the HTTP routes for anything, first request or later."""
+    verifier = Verifier(line())
+    agent = make_agent(verifier)
+    for _ in range(2):
+        target = await agent.target(offline=True)
+        bundle = await agent.tokenizer(offline=True)
+        chunks = await collect(agent, request(Route.LOCAL))
+        assert (target.is_known, bundle.chat_template) == (False, "own template")
+        assert tokens_of(chunks) == draft_text(PROMPT, 30)
+        assert (chunks[-1].stats.route, chunks[-1].stats.route_reason) == (Route.LOCAL, "asked for")
+    assert (verifier.num_connects, verifier.requests) == (0, [])
+
+
+async def test_what_the_draft_alone_does_not_follow(make_agent: MakeAgent) -> None:
+    """The local route says which sampling parameters it leaves out."""
+    agent = make_agent(Verifier())
+    chunks = await collect(agent, request(Route.LOCAL, temperature=0.7, bad_words=("no",), logprobs=2))
+    assert chunks[-1].stats.ignored == ("logprobs",)
+    assert (await collect(agent, request(Route.LOCAL)))[-1].stats.ignored == ()
+
+
+async def test_a_temperature_without_a_seed_gets_one(make_agent: MakeAgent) -> None:
+    """The agent draws the seed that the client did not give, and the figures name it."""
+    agent = make_agent(Verifier())
+    chunks = await collect(agent, request(Route.LOCAL, temperature=0.7))
+    assert chunks[-1].stats.seed == 53
+    assert (await collect(agent, request(Route.LOCAL)))[-1].stats.seed is None
+
+
+async def test_more_local_answers_than_the_draft_has_room_for(
+    make_agent: MakeAgent, make_drafter: MakeDrafter
+) -> None:
+    """They wait for one another instead of failing."""
+    agent = make_agent(Verifier(), drafter=make_drafter(7, max_sequences=2))
+    answers = await asyncio.gather(*(collect(agent, request(Route.LOCAL)) for _ in range(6)))
+    assert [tokens_of(chunks) for chunks in answers] == [draft_text(PROMPT, 30)] * 6
+
+
+async def test_drafted_and_corrected(make_agent: MakeAgent) -> None:
+    """Every committed token says whether the edge had sent it; what was accepted was sent."""
+    chunks = await collect(make_agent(Verifier(line())), request())
+    sources = [source for chunk in chunks for source in chunk.sources]
+    assert len(sources) == 30
+    assert sources.count(Source.DRAFTED) >= chunks[-1].stats.draft_tokens_accepted > 0
+    assert sources.count(Source.CORRECTED) > 0
+
+
+async def test_names_and_tokenizer_of_an_earlier_run(make_agent: MakeAgent) -> None:
+    """An agent that starts without its verifier knows the target of the run before."""
+    verifier = Verifier(line())
+    earlier = make_agent(verifier)
+    known = await earlier.target()
+    bundle = await earlier.tokenizer()
+    verifier.answers = False
+    later = make_agent(verifier)
+    assert await later.target() == known
+    assert await later.tokenizer() == bundle
+    assert known.is_known
+    assert await make_agent(verifier).target(offline=True) == known
+
+
+async def test_nothing_remembered(make_agent: MakeAgent) -> None:
+    """In the very first run the draft model stands in, until the verifier answers."""
+    verifier = Verifier(line(), answers=False)
+    agent = make_agent(verifier)
+    stand_in = await agent.target()
+    assert (stand_in.model, stand_in.is_known, stand_in.max_model_len) == ("fake", False, 1024)
+    assert (await agent.tokenizer()).chat_template == "own template"
+    verifier.answers = True
+    assert (await agent.target()).model == "org/target"
+    assert (await agent.tokenizer()).chat_template == BUNDLE.chat_template
+
+
+async def test_another_draft_does_not_use_what_is_remembered(make_agent: MakeAgent) -> None:
+    """The remembered tokenizer is of no use to a draft with another vocabulary."""
+    verifier = Verifier()
+    earlier = make_agent(verifier)
+    await earlier.target()
+    await earlier.tokenizer()
+    verifier.answers = False
+    foreign = FakeDrafter(lambda tokens: DraftToken(0, 0.5), ["a", *VOCABULARY])
+    assert not (await make_agent(verifier, drafter=foreign).target()).is_known
+
+
+async def test_error_needs_the_verifier(make_agent: MakeAgent) -> None:
+    """With `error` nothing stands in for the target."""
+    agent = make_agent(Verifier(answers=False), Fallback.ERROR)
+    with pytest.raises(CloudUnreachable):
+        await agent.target()
+    with pytest.raises(CloudUnreachable):
+        await agent.tokenizer()

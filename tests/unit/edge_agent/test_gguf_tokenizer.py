@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from edge_agent.gguf_tokenizer import gguf_tokenizer
+from edge_agent.models import embedded_model
+from pipesd_vllm.embedded_tokenizer import write_tokenizer
+
+TEXTS = (
+    "Hello world, it's 2026!",
+    "naïve café 日本語 🙂\n\n  def f(x):\n\treturn x1234",
+    "",
+    "<|im_start|>user\nhi",
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, Tokenizer, str]:
+    """The embedded draft's own tokenizer, and the embedded target's; the own template."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    bundle = gguf_tokenizer(embedded_model())
+    write_tokenizer(embedded_model(), folder)
+    theirs = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert bundle.chat_template is not None
+    assert bundle.special_tokens["eos_token"] == "<|im_end|>"
+    assert bundle.eos_token_ids == (theirs.token_to_id("<|im_end|>"),)
+    return Tokenizer.from_str(bundle.tokenizer_json), theirs, bundle.chat_template
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_same_tokens_as_the_target(tokenizers: tuple[Tokenizer, Tokenizer, str], text: str) -> None:
+    """Offline the embedded pair is given the same tokens, special ones included, as online."""
+    ours, theirs, _ = tokenizers
+    assert ours.encode(text).ids == theirs.encode(text).ids
+
+
+def test_template(tokenizers: tuple[Tokenizer, Tokenizer, str]) -> None:
+    """The model's own chat template comes along."""
+    assert "<|im_start|>" in tokenizers[2]
+
+
+def test_paths_are_paths() -> None:
+    """A file that is no GGUF is an error, not a tokenizer."""
+    with pytest.raises(ValueError, match="GGUF"):
+        gguf_tokenizer(Path(__file__))

@@ -1,0 +1,118 @@
+"""The command line as a user meets it: run as a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from openai_gateway.cli.ports import bind_listener
+
+HEAVY = ("openai", "uvicorn", "fastapi", "httpx", "pydantic", "numpy", "llama_cpp", "vllm", "torch")
+
+
+@pytest.fixture
+def pipesd(tmp_path: Path) -> Runner:
+    return Runner(tmp_path)
+
+
+class Runner:
+    """Runs `pipesd ARGUMENTS...` with an empty configuration."""
+
+    def __init__(self, home: Path) -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PIPESD_")}
+        self.environment = {**kept, "XDG_CONFIG_HOME": str(home), "COLUMNS": "200"}
+
+    def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "openai_gateway.cli.main", *arguments],
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+def test_version(pipesd: Runner) -> None:
+    """`pipesd --version` prints the installed version."""
+    result = pipesd("--version")
+    assert (result.returncode, result.stdout) == (0, f"pipesd {version('pipesd')}\n")
+
+
+def test_help_lists_all_commands(pipesd: Runner) -> None:
+    """`pipesd --help` knows the built-in commands and the plugin's."""
+    result = pipesd("--help")
+    assert result.returncode == 0
+    assert all(name in result.stdout for name in ("serve", "edge", "up", "chat", "bench"))
+
+
+def test_help_is_quick() -> None:
+    """Loading the command line imports none of the heavy libraries."""
+    code = f"import sys, openai_gateway.cli.main; print([n for n in {HEAVY} if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_a_setting_that_makes_no_sense(pipesd: Runner) -> None:
+    """A bad setting: one sentence on stderr, no traceback, exit code 2."""
+    result = pipesd("edge", "--cloud", "nowhere")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr == "pipesd: cloud_url (from --cloud): not a URL such as http://gpu-server:8000.\n"
+
+
+def test_debug_shows_the_traceback(pipesd: Runner) -> None:
+    """The same failure with --debug, or PIPESD_DEBUG=1, shows where it comes from."""
+    for result in (pipesd("--debug", "edge"), pipesd("edge", PIPESD_DEBUG="1")):
+        assert result.returncode == 2
+        assert "Traceback" in result.stderr
+        assert "ConfigError" in result.stderr
+
+
+def test_a_busy_port(pipesd: Runner) -> None:
+    """A busy gateway port is named together with the flag, before anything is started."""
+    with bind_listener("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        result = pipesd("edge", "--cloud", "http://127.0.0.1:9", "--port", port)
+    assert result.returncode == 1
+    assert result.stderr == f"pipesd: Port {port} on 127.0.0.1 is in use: choose another with --port.\n"
+
+
+def test_an_unreachable_server(pipesd: Runner) -> None:
+    """An edge agent whose server does not answer says so, naming it, and exits 1."""
+    result = pipesd(
+        "edge",
+        "--cloud",
+        "http://127.0.0.1:9",
+        "--port",
+        "0",
+        "--connect-timeout-s",
+        "2",
+        "--fallback",
+        "error",
+    )
+    assert result.returncode == 1
+    assert "http://127.0.0.1:9" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_chat_without_a_gateway(pipesd: Runner) -> None:
+    """`pipesd chat` with nothing running says how to start it."""
+    result = pipesd("chat", "--url", "http://127.0.0.1:9/v1", "--message", "hello")
+    assert result.returncode == 1
+    assert result.stderr.startswith("pipesd: No gateway answers at http://127.0.0.1:9/v1")
+    assert "pipesd up" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("bogus",), ("edge", "--bogus"), ("up", "--prot", "1")])
+def test_misuse(pipesd: Runner, arguments: tuple[str, ...]) -> None:
+    """An unknown command or flag is a usage error (2) that names it."""
+    result = pipesd(*arguments)
+    assert result.returncode == 2
+    assert next(a for a in arguments if a in ("bogus", "--bogus", "--prot")) in result.stderr

@@ -1,0 +1,65 @@
+"""A real browser, started once for all tests of the page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, async_playwright
+
+from edge_agent.fake_generator import FakeGenerator
+from tests.contract.scripted import gateway
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+OpenPage = Callable[..., AbstractAsyncContextManager[Page]]
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="package")
+async def browser() -> AsyncIterator[Browser]:
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: install Debian's package 'chromium'")
+    async with async_playwright() as playwright:
+        # CI runs as root, where Chromium has no sandbox.
+        browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> OpenPage:
+    """`open_page(generator, key=None, **context)`: the page, in a fresh context.
+
+    Whatever it says on the console that is an error, policy violations included, fails the test; so does
+    a request to another host.
+    """
+
+    @asynccontextmanager
+    async def make(generator: FakeGenerator, key: str | None = None, **context: Any) -> AsyncIterator[Page]:
+        problems: list[str] = []
+        async with gateway(generator, key) as url:
+            page = await browser.new_page(**context)
+            page.set_default_timeout(30_000)
+            page.on("pageerror", lambda error: problems.append(str(error)))
+            page.on("console", lambda message: problems.extend(_problem(message.type, message.text)))
+            page.on(
+                "request",
+                lambda asked: None if asked.url.startswith((url, "data:")) else problems.append(asked.url),
+            )
+            await page.goto(url)
+            try:
+                yield page
+            finally:
+                await page.context.close()
+        assert problems == []
+
+    return make
+
+
+def _problem(kind: str, text: str) -> list[str]:
+    # The browser itself notes every failed request; the tests look at what the page makes of it.
+    return [text] if kind == "error" and "Failed to load resource" not in text else []
