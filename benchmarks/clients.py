@@ -20,6 +20,7 @@ __all__ = [
     "Clock",
     "TimedAnswer",
     "connected",
+    "connection_open",
     "sampling_body",
     "stream_chat",
     "stream_completion",
@@ -78,6 +79,12 @@ async def connected(base_url: str, api_key: str | None) -> AsyncIterator[openai.
         http_client=openai.DefaultAsyncHttpxClient(trust_env=not local),
     ) as client:
         yield client
+
+
+async def connection_open(client: openai.AsyncOpenAI) -> None:
+    """Let the client have a connection to its server, as a session has one. Raises `CliError`."""
+    with translated(client):
+        await client.models.list()
 
 
 async def stream_completion(

@@ -23,6 +23,7 @@ class PacedDrafter:
         self._gamma_s = gamma_s
         self._clock = clock
         self._aborted = threading.Event()
+        self._model_runs = False
 
     @property
     def info(self) -> DraftModelInfo:
@@ -46,8 +47,8 @@ class PacedDrafter:
         started_s = self._clock()
         if self._aborted.wait(max(0.0, self._gamma_s - self._expected_s())):
             return {}
-        drafts = self._drafter.draft(sequences)
-        time.sleep(max(0.0, self._gamma_s - (self._clock() - started_s)))
+        drafts = self._run_model(sequences)
+        self._aborted.wait(max(0.0, self._gamma_s - (self._clock() - started_s)))
         return drafts
 
     def room(self, sequence: int) -> int:
@@ -57,11 +58,20 @@ class PacedDrafter:
         self._drafter.close_sequence(sequence)
 
     def request_abort(self) -> None:
+        """While the model is not at work only the wait ends: a model keeps an abort for its next call."""
         self._aborted.set()
-        self._drafter.request_abort()
+        if self._model_runs:
+            self._drafter.request_abort()
 
     def close(self) -> None:
         self._drafter.close()
+
+    def _run_model(self, sequences: Sequence[int]) -> Mapping[int, DraftToken]:
+        self._model_runs = True
+        try:
+            return self._drafter.draft(sequences)
+        finally:
+            self._model_runs = False
 
     def _expected_s(self) -> float:
         """Part of the time kept for the model itself, so that an abort comes before its work is done."""

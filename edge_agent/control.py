@@ -37,7 +37,9 @@ class ControlPlane:
         """
         eager = mode is Mode.LATENCY
         source = self._sources.source(policy, mode, self.monitor.snapshot())
-        chosen = make_policy(policy, source.parameters, self._scheduler, eager_server=eager)
+        chosen = make_policy(
+            policy, source.parameters, self._scheduler, eager_server=eager, costs=self.monitor.snapshot
+        )
         trace = SessionTrace(self._recorder)
         trace.started(self._clock(), request_id, prompt_len, policy=policy, mode=str(mode))
         confidence = self._sampled_confidence if sampled else RawConfidence()

@@ -10,7 +10,15 @@ from operator import itemgetter
 from statistics import fmean, median
 from typing import Final
 
-__all__ = ["Line", "LineEstimator", "RollingMedian", "RoundTripEstimator", "TrimmedMean", "fit_line"]
+__all__ = [
+    "Line",
+    "LineEstimator",
+    "RollingMedian",
+    "RollingRatio",
+    "RoundTripEstimator",
+    "TrimmedMean",
+    "fit_line",
+]
 
 _OUTLIER_DEVIATIONS: Final = 4.0
 _SIGMA_PER_MAD: Final = 1.4826
@@ -132,6 +140,22 @@ class RollingMedian:
         if self._median is None and self._values:
             self._median = median(self._values)
         return self._median
+
+
+class RollingRatio:
+    """Sum over sum of the last `size` pairs."""
+
+    def __init__(self, size: int = 64) -> None:
+        self._pairs: deque[tuple[float, float]] = deque(maxlen=size)
+
+    def add(self, numerator: float, denominator: float) -> None:
+        self._pairs.append((numerator, denominator))
+
+    @property
+    def value(self) -> float | None:
+        """None before there is anything to divide by."""
+        below = sum([denominator for _, denominator in self._pairs])
+        return sum([numerator for numerator, _ in self._pairs]) / below if below else None
 
 
 class RoundTripEstimator:

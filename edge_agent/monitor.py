@@ -11,7 +11,13 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
-from edge_agent.estimators import LineEstimator, RollingMedian, RoundTripEstimator, TrimmedMean
+from edge_agent.estimators import (
+    LineEstimator,
+    RollingMedian,
+    RollingRatio,
+    RoundTripEstimator,
+    TrimmedMean,
+)
 
 __all__ = ["EnvironmentMonitor", "EnvironmentSnapshot", "LinkEstimate", "MeasuresLink", "drifted"]
 
@@ -47,6 +53,8 @@ class EnvironmentSnapshot(LinkEstimate):
     """How long drafts wait for a pass to start."""
     acceptance_rate: float | None = None
     """Share of verified drafts that were kept, over the last 100 rounds."""
+    tpt_s: float | None = None
+    """From commit to commit, a committed token."""
 
 
 @runtime_checkable
@@ -84,6 +92,7 @@ class EnvironmentMonitor:
         self._round_trips = RoundTripEstimator()
         self._steps = RollingMedian()
         self._queues = RollingMedian()
+        self._progress = RollingRatio()
         self._outcomes: deque[tuple[int, int]] = deque(maxlen=ROUNDS_AVERAGED)
         self._num_verified = 0
         self._num_accepted = 0
@@ -129,6 +138,11 @@ class EnvironmentMonitor:
             self._queues.add(queue_s)
             self._steps.add(step_s)
 
+    def on_progress(self, num_tokens: int, elapsed_s: float) -> None:
+        """A commit of `num_tokens` came `elapsed_s` after the one before."""
+        if _possible(elapsed_s) and num_tokens > 0:
+            self._progress.add(elapsed_s, num_tokens)
+
     def on_acceptance(self, num_verified: int, num_accepted: int) -> None:
         """A round's outcome; one that verified nothing does not count."""
         if not 0 <= num_accepted <= num_verified or num_verified == 0:
@@ -159,6 +173,7 @@ class EnvironmentMonitor:
             step_s=self._steps.value,
             queue_s=self._queues.value,
             acceptance_rate=self._num_accepted / self._num_verified if self._num_verified else None,
+            tpt_s=self._progress.value,
         )
 
     def _link_costs(self) -> tuple[float | None, float | None]:

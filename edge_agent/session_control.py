@@ -115,6 +115,7 @@ class SessionControl:
         last_s, self._last_commit_s = self._last_commit_s, received_s
         if last_s is None:
             return
+        self._monitor.on_progress(num_tokens, received_s - last_s)
         under = replace(self._parameters, patience_ms=self._patience_in_force_ms)
         self._source.observe(num_tokens, received_s - last_s, commit.passes, under)
         if self._source.parameters != self._parameters:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-from benchmarks.clients import stream_completion
+from benchmarks.clients import connection_open, stream_completion
 from benchmarks.conditions import Conditions
 from benchmarks.pair import Pair, connected_pair
 from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameters
@@ -21,6 +21,7 @@ from benchmarks.wire.padded_transport import PaddedConnector
 from edge_agent.agent import EdgeAgent, policy_parameters
 from edge_agent.cloud_api import CloudApi
 from edge_agent.control import ControlPlane
+from edge_agent.fallback import Fallback
 from edge_agent.generation import GenerationRequest, GenerationStats, Route, SamplingSettings
 from edge_agent.monitor import EnvironmentSnapshot
 from edge_agent.policies.base import PolicyParameters
@@ -31,6 +32,7 @@ from edge_agent.transport import Connector
 from edge_agent.tuning.autotuner import FixedParameters, ParameterSource
 from edge_agent.websocket_transport import WebSocketConnector
 from edge_agent.worker import DraftWorker
+from openai_gateway.cli.errors import CliError
 from pipesd_vllm.protocol import Mode
 
 __all__ = ["Answer", "Contestant", "Edge", "contestants", "started_edge"]
@@ -101,7 +103,11 @@ class Contestant:
         is_plain = self.rival.policy == CLOUD
         num_nav = self._counter.num_nav
         client = pair.cloud if is_plain else pair.gateway
+        if is_plain:
+            await connection_open(client)
         timed = await stream_completion(client, pair.target.model, prompt, num_tokens)
+        if timed.num_tokens != num_tokens:
+            raise CliError(f"{self.rival.label} gave {timed.num_tokens} tokens instead of {num_tokens}.")
         return Answer(
             timed.text,
             timed.num_tokens,
@@ -174,6 +180,7 @@ async def _contestant(edge: Edge, rival: Rival) -> AsyncIterator[Contestant]:
         control,
         mode=rival.mode or settings.mode,
         policy=rival.policy if rival.wire is not None else DEFAULT_POLICY,
+        fallback=Fallback.ERROR,  # what the draft model makes alone is no measurement of this rival
         connect_timeout_s=settings.connect_timeout_s,
     )
     try:

@@ -49,7 +49,9 @@ class Meters:
         energy: EnergyMeter,
         edge_cpu_s: Callable[[], float] = time.process_time,
     ) -> None:
-        self._client = httpx.AsyncClient(base_url=server_url, trust_env=False, timeout=30.0)
+        # A fresh connection a reading: a kept one may be closed by the server as the request leaves.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.AsyncClient(base_url=server_url, trust_env=False, timeout=30.0, limits=limits)
         self._server_pid = server_pid
         self._energy = energy
         self._edge_cpu_s = edge_cpu_s

@@ -126,8 +126,10 @@ class _Running:
             records.unlink(missing_ok=True)
             prompts = await _prompts(order, next(iter(ready.values())).pair.text)
             run = ScenarioRun(scenario, ready, path, meters, order.num_tokens, self.show)
-            await run.run(prompts, lambda record: append_record(records, record))
-            write_summary(order.out)
+            try:
+                await run.run(prompts, lambda record: append_record(records, record))
+            finally:
+                write_summary(order.out)  # of what was measured, however it ended
 
     def _settings(self, scenario: Scenario, server: str) -> EdgeSettings:
         draft = self.catalog.draft(scenario.draft)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -19,7 +20,9 @@ from benchmarks.testbed.contestants import Answer, Contestant
 from benchmarks.testbed.meters import Meters, Reading, used
 from benchmarks.testbed.plan import Job, interleaved
 from benchmarks.testbed.records import Drafting, RunRecord
-from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival
+from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival, Wire
+from edge_agent.errors import EdgeError
+from openai_gateway.cli.errors import CliError
 
 __all__ = ["Prompts", "ScenarioRun", "quiet", "to_record"]
 
@@ -27,9 +30,15 @@ Prompts = Mapping[str, Sequence[Sequence[TokenisedPrompt]]]
 """Of each data set, those of each seed."""
 Show = Callable[[str], None]
 
+logger = logging.getLogger("pipesd.bench")
+
 _WARM_UP_TOKENS: Final = 8
-_QUIET_S: Final = 0.15
+_QUIET_S: Final = 0.5
+"""Longer than TCP waits before it sends again."""
 _MOST_QUIET_WAIT_S: Final = 60.0
+_ATTEMPTS: Final = 3
+_MOST_S: Final = 60.0
+_MOST_S_A_TOKEN: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +65,26 @@ class ScenarioRun:
                 self.show(f"{self.scenario.name}: {prompt.name}, {job.rival.label}")
                 if not answers:
                     await self._seen(job.dataset, prompt)
-                answers.append(await self._measure(job, prompt))
+                answers.append(await self._measured(job, prompt))
             for record in with_same_text(answers):
                 keep(record)
+
+    async def _measured(self, job: Job, prompt: TokenisedPrompt) -> tuple[RunRecord, str]:
+        """An answer that broke off or stood still is no measurement: it is asked for anew (and logged)."""
+        for attempt in range(1, _ATTEMPTS):
+            try:
+                return await self._in_time(job, prompt)
+            except (CliError, EdgeError) as error:
+                logger.warning("%s, %s: attempt %d: %s", prompt.name, job.rival.label, attempt, error)
+        return await self._in_time(job, prompt)
+
+    async def _in_time(self, job: Job, prompt: TokenisedPrompt) -> tuple[RunRecord, str]:
+        limit_s = _MOST_S + _MOST_S_A_TOKEN * self.num_tokens
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._measure(job, prompt)
+        except TimeoutError:
+            raise CliError(f"{job.rival.label} took more than {limit_s:.0f} s for {prompt.name}.") from None
 
     async def _measure(self, job: Job, prompt: TokenisedPrompt) -> tuple[RunRecord, str]:
         before = await self.meters.read()
@@ -88,12 +114,14 @@ class ScenarioRun:
         """
         some = next(iter(self.contestants.values()))
         drafting = [c for rival, c in self.contestants.items() if rival.wire is not None]
+        drafting.sort(key=lambda contestant: contestant.rival.wire is not Wire.THIN)
         for seen in (
             Contestant.sharing(some, Rival(CLOUD)),
             Contestant.sharing(some, Rival(LOCAL)),
             *drafting[:1],
         ):
             await seen.answer(DATASETS[dataset], prompt.token_ids, 1)
+        await quiet(self.path.counts)
 
 
 def to_record(

@@ -22,6 +22,10 @@ from openai_gateway.cli.serve import server_command
 __all__ = ["Link", "Stage", "far_side_process", "opened_path", "raised_stage", "target_process"]
 
 _LOOPBACK: Final = "127.0.0.1"
+_PATIENT_SERVER: Final = {
+    "PIPESD_SERVER_IDLE_TIMEOUT_S": "86400",  # rivals wait for their turn with a connection open
+    "PIPESD_SERVER_SUSPEND_AFTER_S": "60",  # megabytes on the published wire are no absence
+}
 
 
 class Link(enum.StrEnum):
@@ -77,7 +81,11 @@ def target_process(stage: Stage, model: str, vllm_flags: list[str], log_folder: 
     """vLLM with the plugin, not started yet. Raises `CliError`."""
     port = free_port(_LOOPBACK)
     flags = ["--host", stage.host, "--port", str(port), *target_flags(vllm_flags)]
-    environment = {**target_environment(), "VLLM_HOST_IP": _LOOPBACK}  # else it looks for the way out
+    environment = {
+        **_PATIENT_SERVER,
+        **target_environment(),
+        "VLLM_HOST_IP": _LOOPBACK,  # else it looks for the way out
+    }
     return ServerProcess(
         [*stage.prefix, *server_command([model, *flags])],
         health_url=f"http://{stage.host}:{port}/health",

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from edge_agent.batch_schedule import BatchScheduler
-from edge_agent.policies.base import ChainView, Decision, PolicyParameters
+from edge_agent.monitor import EnvironmentSnapshot
+from edge_agent.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
 from edge_agent.policies.pipesd import PipeSdPolicy
+from edge_agent.trigger import TriggerSettings
 
 MIN_BATCH: Final = 4
 """Tokens below which a batch waits for the trigger: a frame's header costs as much as 4 to 8 tokens."""
 _WORTHWHILE_SHARE: Final = 0.01
+MOST_BREAK_EVEN: Final = 0.8
+"""Above it passes are asked for that bring hardly more than a token."""
+
+
+def break_even_confidence(costs: EnvironmentSnapshot) -> float:
+    """The confidence of a window below which one more draft costs more time than it saves; 0: not known.
+
+    Verification waits `gamma` for it, and if the window is right so far, which has probability C, a token
+    is saved, which takes `TPT`: it pays while `C * TPT > gamma` (optimal stopping).
+    """
+    if costs.gamma_s is None or not costs.tpt_s:
+        return 0.0
+    return min(MOST_BREAK_EVEN, costs.gamma_s / costs.tpt_s)
 
 
 class AdaptivePolicy(PipeSdPolicy):
@@ -19,12 +36,20 @@ class AdaptivePolicy(PipeSdPolicy):
     The server keeps the continuation in its trie and verifies it the moment it fits: no round trip lies
     between two passes. Before the trigger, batches leave where the DP plan saves at least 1 % of the
     window's time, and with `eager_server` (mode `latency`: the server verifies what has arrived)
-    as soon as `MIN_BATCH` drafts are there.
+    as soon as `MIN_BATCH` drafts are there. R1 is at least the confidence at which drafting on
+    breaks even by `costs`.
     """
 
     def __init__(
-        self, parameters: PolicyParameters, scheduler: BatchScheduler, *, eager_server: bool = False
+        self,
+        parameters: PolicyParameters,
+        scheduler: BatchScheduler,
+        costs: Callable[[], EnvironmentSnapshot] = EnvironmentSnapshot,
+        *,
+        eager_server: bool = False,
     ) -> None:
+        self._costs = costs
+        self._break_even = break_even_confidence(costs())
         self._eager_server = eager_server
         super().__init__(parameters, scheduler)
 
@@ -32,6 +57,15 @@ class AdaptivePolicy(PipeSdPolicy):
         if self._window.observe(probability, view) or self._at_bound(view):
             return self._verify()
         return self._before_trigger(view)
+
+    def on_commit(self, outcome: RoundOutcome) -> None:
+        self._break_even = break_even_confidence(self._costs())
+        self._window.retune(self._trigger_settings())
+        super().on_commit(outcome)
+
+    def _trigger_settings(self) -> TriggerSettings:
+        settings = super()._trigger_settings()
+        return replace(settings, sequence_threshold=max(settings.sequence_threshold, self._break_even))
 
     def _before_trigger(self, view: ChainView) -> Decision:
         if view.num_unsent < MIN_BATCH:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Literal
 
 from edge_agent.batch_schedule import BatchScheduler
 from edge_agent.errors import ConfigError
+from edge_agent.monitor import EnvironmentSnapshot
 from edge_agent.policies.adaptive import AdaptivePolicy
 from edge_agent.policies.base import PolicyParameters
 from edge_agent.policies.edgellm import EdgeLlmPolicy
@@ -44,15 +45,17 @@ def make_policy(
     *,
     task: Task = "code",
     eager_server: bool = False,
+    costs: Callable[[], EnvironmentSnapshot] = EnvironmentSnapshot,
 ) -> WindowedPolicy:
     """A policy for one session; `scheduler` is shared by the sessions of a link.
 
-    `task` sets vanilla's window; `eager_server`: the server verifies drafts without being asked.
+    `task` sets vanilla's window; `eager_server`: the server verifies drafts without being asked;
+    `costs` tells what drafting and a token cost now (by default: not known).
     Raises `ConfigError` for an unknown name.
     """
     match name:
         case "adaptive":
-            return AdaptivePolicy(parameters, scheduler, eager_server=eager_server)
+            return AdaptivePolicy(parameters, scheduler, costs, eager_server=eager_server)
         case "pipesd":
             return PipeSdPolicy(parameters, scheduler)
         case "edgellm":

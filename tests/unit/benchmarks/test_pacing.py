@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections.abc import Mapping, Sequence
 
 from benchmarks.pacing import PacedDrafter
 from edge_agent.drafter import DraftToken
@@ -37,3 +38,26 @@ def test_an_abort_ends_the_wait() -> None:
     timer.start()
     assert paced.draft([sequence]) == {}
     timer.join()
+
+
+class _Sticky(FakeDrafter):
+    """As llama.cpp: an abort that finds no call running ends the next one."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda tokens: DraftToken(len(tokens), 0.5), [f"t{i}" for i in range(10)])
+        self._sticks = False
+
+    def draft(self, sequences: Sequence[int]) -> Mapping[int, DraftToken]:
+        aborted, self._sticks = self._sticks, False
+        return {} if aborted else super().draft(sequences)
+
+    def request_abort(self) -> None:
+        self._sticks = True
+
+
+def test_an_abort_in_the_wait_costs_the_next_draft_nothing() -> None:
+    """The model, which was not at work, hears nothing of it: the next call drafts."""
+    paced = PacedDrafter(_Sticky(), 0.02)
+    sequence = paced.open([1, 2])
+    paced.request_abort()
+    assert paced.draft([sequence]) == {sequence: DraftToken(2, 0.5)}

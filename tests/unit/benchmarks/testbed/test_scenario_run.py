@@ -1,13 +1,22 @@
 """What is written down of an answer."""
 
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import pytest
+
 from benchmarks.netlink.model import LinkCounts
-from benchmarks.netlink.relay import RelayCounts
-from benchmarks.testbed.contestants import Answer
-from benchmarks.testbed.meters import Reading
+from benchmarks.netlink.path import EmulatedPath
+from benchmarks.netlink.relay import Configure, RelayCounts
+from benchmarks.prompts import TokenisedPrompt
+from benchmarks.scenarios.loading import load_scenario
+from benchmarks.testbed.contestants import Answer, Contestant
+from benchmarks.testbed.meters import Meters, Reading
 from benchmarks.testbed.plan import Job
-from benchmarks.testbed.rivals import parse_rivals
-from benchmarks.testbed.scenario_run import quiet, to_record, with_same_text
+from benchmarks.testbed.rivals import Rival, parse_rivals
+from benchmarks.testbed.scenario_run import ScenarioRun, quiet, to_record, with_same_text
 from edge_agent.generation import GenerationStats
+from openai_gateway.cli.errors import CliError
 
 BEFORE = Reading(10, 1.0, 2.0, 5.0, 1.0, None, 900.0, 300.0)
 AFTER = Reading(16, 1.5, 2.5, 6.0, 1.5, None, 910.0, 310.0)
@@ -65,3 +74,47 @@ async def test_waits_until_nothing_more_comes() -> None:
         pass
 
     assert (await quiet(counts, sleep)).up.num_packets == 3
+
+
+class _Flaky:
+    """A contestant's place, whose first answers break off."""
+
+    def __init__(self, num_failures: int) -> None:
+        self._num_left = num_failures
+
+    async def answer(self, task: str, prompt: Sequence[int], num_tokens: int) -> Answer:
+        self._num_left -= 1
+        if self._num_left >= 0:
+            raise CliError("An answer broke off.")
+        return answer()
+
+
+class _Still:
+    """A path that carries nothing."""
+
+    def configure(self, configure: Configure) -> None:
+        pass
+
+    def counts(self) -> RelayCounts:
+        return COUNTS
+
+
+class _Read:
+    async def read(self) -> Reading:
+        return BEFORE
+
+
+def flaky_run(num_failures: int) -> ScenarioRun:
+    rival = parse_rivals(["local"])[0]
+    contestants = cast("Mapping[Rival, Contestant]", {rival: _Flaky(num_failures)})
+    meters, path = cast(Meters, _Read()), cast(EmulatedPath, _Still())
+    return ScenarioRun(load_scenario("fast-edge"), contestants, path, meters, 4, lambda _: None)
+
+
+async def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    """Two failures are no measurement and no end of the run; the third one ends it."""
+    prompt = TokenisedPrompt("p", [1, 2])
+    record, _ = await flaky_run(2)._measured(job("local"), prompt)
+    assert record.policy == "local"
+    with pytest.raises(CliError, match="broke off"):
+        await flaky_run(3)._measured(job("local"), prompt)
