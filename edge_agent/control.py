@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edge_agent.batch_schedule import BatchScheduler
 from edge_agent.confidence import CalibratedConfidence, RawConfidence
-from edge_agent.monitor import EnvironmentMonitor
+from edge_agent.monitor import EnvironmentMonitor, EnvironmentSnapshot
 from edge_agent.parameter_sources import ParameterSources
 from edge_agent.policies.registry import make_policy
 from edge_agent.session_control import SessionControl
@@ -37,9 +37,9 @@ class ControlPlane:
         """
         eager = mode is Mode.LATENCY
         source = self._sources.source(policy, mode, self.monitor.snapshot())
-        chosen = make_policy(
-            policy, source.parameters, self._scheduler, eager_server=eager, costs=self.monitor.snapshot
-        )
+        # Where passes are to be saved, drafting on has no point at which it costs more than it saves.
+        costs = EnvironmentSnapshot if mode is Mode.OFFLOAD else self.monitor.snapshot
+        chosen = make_policy(policy, source.parameters, self._scheduler, eager_server=eager, costs=costs)
         trace = SessionTrace(self._recorder)
         trace.started(self._clock(), request_id, prompt_len, policy=policy, mode=str(mode))
         confidence = self._sampled_confidence if sampled else RawConfidence()

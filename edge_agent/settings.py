@@ -87,11 +87,11 @@ class EdgeSettings(BaseSettings):
     """How long the server waits for drafts in the mode `balanced`."""
     max_ahead: int = Field(16, ge=1, le=MAX_DRAFT_TOKENS)
     """Most draft tokens beyond the committed ones."""
-    max_window: int = Field(8, ge=1, le=MAX_DRAFT_TOKENS)
+    max_window: int = Field(12, ge=1, le=MAX_DRAFT_TOKENS)
     """Most draft tokens between two requests to verify."""
-    sequence_threshold: Threshold = 0.3
+    sequence_threshold: Threshold = 0.1
     """R1 of the NAV trigger: verify once the product of the drafts' probabilities is at most this."""
-    token_threshold: Threshold = 0.35
+    token_threshold: Threshold = 0.25
     """R2 of the NAV trigger: verify once the newest draft's probability is at most this."""
     # Not `host` and `port`: Kubernetes sets PIPESD_PORT for a service that is named pipesd.
     listen_host: str = Field("127.0.0.1", min_length=1)

@@ -29,7 +29,7 @@ from pipesd_vllm.protocol import Mode
 
 __all__ = ["DEFAULT_PARAMETERS", "Outcome", "simulate", "simulate_all"]
 
-DEFAULT_PARAMETERS: Final = PolicyParameters(0.3, 0.35, max_ahead=16, patience_ms=500, max_window=8)
+DEFAULT_PARAMETERS: Final = PolicyParameters(0.1, 0.25, max_ahead=16, patience_ms=500, max_window=12)
 _PROBE_TOKENS: Final = range(1, 9)
 _NO_LIMIT_KB: Final = 1e9  # TCP holds back what would be too much
 

@@ -15,7 +15,9 @@ from edge_agent.trigger import TriggerSettings
 MIN_BATCH: Final = 4
 """Tokens below which a batch waits for the trigger: a frame's header costs as much as 4 to 8 tokens."""
 _WORTHWHILE_SHARE: Final = 0.01
-MOST_BREAK_EVEN: Final = 0.8
+_SLOW_DRAFT_S: Final = 0.01
+"""Drafts that take longer are worth a frame each to a server that does not wait for them."""
+MOST_BREAK_EVEN: Final = 0.7
 """Above it passes are asked for that bring hardly more than a token."""
 
 
@@ -36,8 +38,8 @@ class AdaptivePolicy(PipeSdPolicy):
     The server keeps the continuation in its trie and verifies it the moment it fits: no round trip lies
     between two passes. Before the trigger, batches leave where the DP plan saves at least 1 % of the
     window's time, and with `eager_server` (mode `latency`: the server verifies what has arrived)
-    as soon as `MIN_BATCH` drafts are there. R1 is at least the confidence at which drafting on
-    breaks even by `costs`.
+    as soon as `MIN_BATCH` drafts are there, or one, of a slow draft model. R1 is at least the confidence
+    at which drafting on breaks even by `costs`.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class AdaptivePolicy(PipeSdPolicy):
         eager_server: bool = False,
     ) -> None:
         self._costs = costs
-        self._break_even = break_even_confidence(costs())
+        self._read_costs()
         self._eager_server = eager_server
         super().__init__(parameters, scheduler)
 
@@ -59,19 +61,24 @@ class AdaptivePolicy(PipeSdPolicy):
         return self._before_trigger(view)
 
     def on_commit(self, outcome: RoundOutcome) -> None:
-        self._break_even = break_even_confidence(self._costs())
+        self._read_costs()
         self._window.retune(self._trigger_settings())
         super().on_commit(outcome)
+
+    def _read_costs(self) -> None:
+        costs = self._costs()
+        self._break_even = break_even_confidence(costs)
+        self._min_batch = MIN_BATCH if (costs.gamma_s or 0.0) < _SLOW_DRAFT_S else 1
 
     def _trigger_settings(self) -> TriggerSettings:
         settings = super()._trigger_settings()
         return replace(settings, sequence_threshold=max(settings.sequence_threshold, self._break_even))
 
     def _before_trigger(self, view: ChainView) -> Decision:
+        if self._eager_server:
+            return Decision.UPLOAD if view.num_unsent >= self._min_batch else Decision.KEEP
         if view.num_unsent < MIN_BATCH:
             return Decision.KEEP
-        if self._eager_server:
-            return Decision.UPLOAD
         plan = self._scheduler.plan
         worthwhile = plan.saving_s > _WORTHWHILE_SHARE * plan.finish_s
         return super()._before_trigger(view) if worthwhile else Decision.KEEP

@@ -139,3 +139,12 @@ def test_drift_is_more_than_a_fifth_of_any_cost() -> None:
     assert not drifted(link, LinkEstimate(0.0121, 0.0, 0.007), factor=0.5)
     assert drifted(LinkEstimate(), link)
     assert not drifted(LinkEstimate(), LinkEstimate())
+
+
+def test_the_time_a_token_takes() -> None:
+    """Time over tokens of the last commits; those without tokens or with an impossible time do not count."""
+    monitor = EnvironmentMonitor()
+    assert monitor.snapshot().tpt_s is None
+    for num_tokens, elapsed_s in [(3, 0.3), (1, 0.3), (0, 9.0), (2, -1.0)]:
+        monitor.on_progress(num_tokens, elapsed_s)
+    assert monitor.snapshot().tpt_s == pytest.approx(0.15)

@@ -7,7 +7,8 @@ import pytest
 
 from edge_agent.batch_schedule import BatchScheduler
 from edge_agent.errors import ConfigError
-from edge_agent.monitor import LinkEstimate
+from edge_agent.monitor import EnvironmentSnapshot, LinkEstimate
+from edge_agent.policies.adaptive import break_even_confidence
 from edge_agent.policies.base import ChainView, Decision, Policy, PolicyParameters, RoundOutcome
 from edge_agent.policies.edgellm import EdgeLlmPolicy
 from edge_agent.policies.registry import (
@@ -305,6 +306,37 @@ def test_adaptive_feeds_a_server_that_does_not_wait() -> None:
     """In mode `latency` drafts leave four by four, without the flag."""
     rig = Rig(make_policy("adaptive", PARAMETERS, scheduler(), eager_server=True))
     assert rig.draft(*[1.0] * 8) == [KEEP, KEEP, KEEP, UPLOAD, KEEP, KEEP, KEEP, VERIFY]
+
+
+def test_adaptive_feeds_such_a_server_one_by_one_from_a_slow_draft() -> None:
+    """Three drafts that wait for a fourth would miss the next pass."""
+    slow = EnvironmentSnapshot(gamma_s=0.04)
+    rig = Rig(make_policy("adaptive", PARAMETERS, scheduler(), eager_server=True, costs=lambda: slow))
+    assert rig.draft(1.0, 1.0) == [UPLOAD, UPLOAD]
+
+
+@pytest.mark.parametrize(
+    ("gamma_s", "tpt_s", "expected"),
+    [(0.04, 0.08, 0.5), (0.15, 0.16, 0.7), (None, 0.08, 0.0), (0.04, None, 0.0), (0.04, 0.0, 0.0)],
+)
+def test_where_drafting_on_breaks_even(gamma_s: float | None, tpt_s: float | None, expected: float) -> None:
+    """A draft's time over a token's, with a bound; nothing where one of them is not known."""
+    assert break_even_confidence(EnvironmentSnapshot(gamma_s=gamma_s, tpt_s=tpt_s)) == expected
+
+
+def test_adaptive_asks_earlier_where_drafting_is_dear() -> None:
+    """R1 rises to the break-even point that the last commit's costs give, and falls back with it."""
+    costs = {"gamma_s": 0.01, "tpt_s": 0.1}
+    rig = Rig(make_policy("adaptive", PARAMETERS, scheduler(), costs=lambda: EnvironmentSnapshot(**costs)))
+    assert rig.draft(0.9, 0.8) == [KEEP, KEEP]
+    costs["gamma_s"] = 0.07
+    rig.policy.on_commit(RoundOutcome(0, 0, 1, rolled_back=True))
+    rig.num_drafted = rig.num_sent = 0
+    assert rig.draft(0.9, 0.7) == [KEEP, VERIFY]
+    rig.answer(0, bonus_guessed=False)
+    costs["gamma_s"] = 0.01
+    rig.policy.on_commit(RoundOutcome(0, 0, 1, rolled_back=True))
+    assert rig.draft(0.9, 0.7) == [KEEP, KEEP]
 
 
 # -- all --------------------------------------------------------------------------------------
