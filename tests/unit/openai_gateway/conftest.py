@@ -112,6 +112,10 @@ class AsgiCall:
             "server": ("127.0.0.1", 2),
         }
 
+    def text(self) -> str:
+        """The body as far as it was sent."""
+        return b"".join(message.get("body", b"") for message in self.sent).decode()
+
     async def run(self) -> None:
         await self._app(self._scope, self._receive, self._send)
 
