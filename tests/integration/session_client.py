@@ -106,7 +106,10 @@ def dial(verifier: Verifier, **options: Any) -> connect:
         "open_timeout": DEADLINE_S,
     } | options
     url = verifier.base_url.replace("http", "ws", 1) + SESSION_PATH
-    limits = {"max_size": MAX_FRAME_BYTES, "max_queue": None}  # one that stops reading answers no pings either
+    limits = {
+        "max_size": MAX_FRAME_BYTES,
+        "max_queue": None,
+    }  # one that stops reading answers no pings either
     return connect(url, compression=None, proxy=None, **limits, **settings)
 
 
