@@ -7,6 +7,9 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +22,35 @@ HERE = Path(__file__).with_name("node")
 INSTALL_TIMEOUT_S = 240
 
 
+def install(npm: str, folder: Path) -> None:
+    """Put the package into `folder`, whole or not at all; skips the test if npm cannot get it."""
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
+    with tempfile.TemporaryDirectory(dir=folder, prefix="install-") as draft:
+        shutil.copyfile(HERE / "package.json", Path(draft, "package.json"))
+        try:
+            done = subprocess.run(
+                command, cwd=draft, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
+            )
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"npm could not install the package 'openai' within {INSTALL_TIMEOUT_S} s")
+        if done.returncode != 0:
+            pytest.skip(f"npm could not install the package 'openai': {done.stderr[-300:]}")
+        with suppress(OSError):  # another run was quicker
+            Path(draft, "node_modules").rename(folder / "node_modules")
+
+
 @pytest.fixture(scope="module")
-def script() -> Path:
-    """The client's script beside its installed package, kept in the user's cache between runs."""
+def script() -> Iterator[Path]:
+    """The client's script, in a folder of this run, below its package, which the user's cache keeps."""
     npm = shutil.which("npm")
     if shutil.which("node") is None or npm is None:
         pytest.skip("no Node.js on this machine")
     folder = platformdirs.user_cache_path("pipesd") / "node-contract"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "client.mjs"):
-        shutil.copyfile(HERE / name, folder / name)
     if not (folder / "node_modules" / "openai" / "package.json").is_file():
-        install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock"]
-        done = subprocess.run(
-            install, cwd=folder, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False
-        )
-        if done.returncode != 0:
-            pytest.skip(f"npm could not install the package 'openai': {done.stderr[-300:]}")
-    return folder / "client.mjs"
+        install(npm, folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="run-") as own:
+        yield Path(shutil.copyfile(HERE / "client.mjs", Path(own, "client.mjs")))
 
 
 async def test_the_node_client(script: Path) -> None:

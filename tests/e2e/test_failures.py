@@ -84,16 +84,20 @@ def relay(module_stack: tuple[Relay, AsyncOpenAI]) -> Relay:
 async def test_the_verifier_comes_back(verifier: Verifier, expected: str, mode: Mode) -> None:
     """Cut off twice in mid-answer and back within a second, the answer is whole, nothing lost or doubled."""
     pieces: list[str] = []
+    connections: list[int] = []
     async with relay_to(verifier) as relay, stack_behind(relay, verifier, mode=mode) as client:
         stream = await client.chat.completions.create(model=verifier.model, stream=True, **FIELDS)
         async for chunk in stream:
             pieces.append(chunk.choices[0].delta.content or "")
             if len(pieces) in (3, 6):
                 await relay.cut()
+                connections.append(relay.num_connections)
                 await asyncio.sleep(0.3)
                 await relay.restore()
+        connections.append(relay.num_connections)
     figures = (chunk.model_extra or {})["pipesd"]
     assert len(pieces) > 6
+    assert connections[-1] > connections[0], "it went on without a new connection"
     assert "".join(pieces) == expected
     assert figures["draft_tokens_accepted"] > 0 or mode is not Mode.OFFLOAD
     await until_idle(verifier)

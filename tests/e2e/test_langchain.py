@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
@@ -28,15 +29,18 @@ pytestmark = [
 
 RAMBLES = "SmolLM2-135M writes blanks into its JSON to the token limit; call or object has no end"
 UNASKED = "SmolLM2's chat template does not show the tools to the model: it does not call them unasked"
+NO_CALL = (AssertionError,)
+CUT_OFF = (openai.LengthFinishReasonError,)
 NOT_OURS = {
-    "test_tool_calling_with_no_arguments": RAMBLES,
-    "test_unicode_tool_call_integration": RAMBLES,
-    "test_structured_output_pydantic_2_v1": RAMBLES,
-    "test_structured_output_optional_param": RAMBLES,
-    "test_agent_loop": UNASKED,
+    "test_tool_calling_with_no_arguments": (RAMBLES, NO_CALL),
+    "test_unicode_tool_call_integration": (RAMBLES, NO_CALL),
+    "test_structured_output_pydantic_2_v1": (RAMBLES, NO_CALL + CUT_OFF),  # by a call, then as JSON
+    "test_structured_output_optional_param": (RAMBLES, CUT_OFF),
+    "test_agent_loop": (UNASKED, NO_CALL),
 }
-"""Tests that may fail for a reason that is not the gateway's. What is ours in them (calls by name with a
-strict schema, JSON by schema, streamed and whole) passes in test_routes.py."""
+"""Tests that may fail for a reason that is not the gateway's, and what they then raise: an error of the
+gateway still fails them. Not strict, as the model's words hang on the machine's arithmetic. What is ours in
+them (calls by name with a strict schema, JSON by schema, streamed and whole) passes in test_routes.py."""
 
 
 class GatewayThread:
@@ -90,8 +94,9 @@ class TestGatewayWithLangChain(ChatModelIntegrationTests):
     @pytest.fixture(autouse=True)
     def _gateway(self, gateway_url: str, request: pytest.FixtureRequest) -> None:
         type(self).url = gateway_url
-        if (reason := NOT_OURS.get(request.node.originalname)) is not None:
-            request.applymarker(pytest.mark.xfail(reason=reason))
+        if (not_ours := NOT_OURS.get(request.node.originalname)) is not None:
+            reason, raises = not_ours
+            request.applymarker(pytest.mark.xfail(reason=reason, raises=raises))
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:

@@ -133,9 +133,31 @@ async def test_tools(verifier: Verifier, client: AsyncOpenAI, stream: bool) -> N
 
 
 async def test_tools_if_it_wants(verifier: Verifier, client: AsyncOpenAI) -> None:
-    """`tool_choice: auto` is taken by the embedded server, which has a parser for its calls."""
-    answer = await client.chat.completions.create(model=verifier.model, tools=TOOLS, **FIELDS)
-    assert answer.choices[0].finish_reason in ("stop", "length", "tool_calls")
+    """`tool_choice: auto` is the server's own answer, passed through: words, or calls that it has parsed."""
+    raw = await client.chat.completions.with_raw_response.create(
+        model=verifier.model, tools=TOOLS, tool_choice="auto", **FIELDS
+    )
+    answer = raw.parse()
+    async with server_client(verifier) as server:
+        theirs = await server.chat.completions.create(
+            model=verifier.model, tools=TOOLS, tool_choice="auto", **FIELDS
+        )
+    assert raw.headers["x-pipesd-route"] == "cloud; reason=tools"
+    assert (pipesd(answer)["route"], pipesd(answer)["reason"]) == ("cloud", "tools")
+    [choice], [their_choice] = answer.choices, theirs.choices
+    calls: Any = choice.message.tool_calls or []
+    assert [call.function for call in calls] == [
+        call.function for call in (their_choice.message.tool_calls or []) if call.type == "function"
+    ]
+    assert choice.message.content == their_choice.message.content
+    assert choice.finish_reason == their_choice.finish_reason
+    assert (choice.finish_reason == "tool_calls") == bool(calls)
+    assert calls or choice.message.content
+    for call in calls:
+        assert call.type == "function"
+        assert call.id
+        assert call.function.name
+        json.loads(call.function.arguments)
 
 
 async def test_json_schema(verifier: Verifier, client: AsyncOpenAI) -> None:

@@ -21,9 +21,10 @@ from tests.conftest import Verifier
 
 from .stack import edge_settings, gateway_client, server_client
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]  # the server may start twice
 
-NUM_TOKENS = 96
+NUM_TOKENS = 400
+"""So many that no answer is over when the slowest one has begun, on a machine that stalls, too."""
 MESSAGES: Any = [{"role": "user", "content": "Tell me about the history of bread in five sentences."}]
 FIELDS: dict[str, Any] = {
     "messages": MESSAGES,
@@ -43,6 +44,7 @@ class Reading:
     figures: dict[str, Any] = field(default_factory=dict)
     finish_reason: str | None = None
     error: openai.APIError | None = None
+    ended: bool = False
 
     async def read(self, client: AsyncOpenAI, model: str) -> None:
         """Ask and read to the end; `begun` is set by the third piece of text."""
@@ -63,6 +65,7 @@ class Reading:
         except openai.APIError as error:
             self.error = error
         finally:
+            self.ended = True
             self.begun.set()
 
 
@@ -102,11 +105,13 @@ async def test_killed_and_started_again(verifier: Verifier) -> None:
         ]
         try:
             await asyncio.gather(*(reading.begun.wait() for reading in readings.values()))
+            ended = [policy for policy, reading in readings.items() if reading.ended]
             kill(verifier.process)
         finally:
             verifier.process.__enter__()  # the tests after this one need it
             await asyncio.to_thread(verifier.process.wait_ready, 600)
         await asyncio.gather(*tasks)
+        assert ended == [], "these answers were over before the server was killed"
         afterwards = [
             await client.chat.completions.create(model=verifier.model, **(FIELDS | {"max_tokens": 4}))
             for client in clients.values()

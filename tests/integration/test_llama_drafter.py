@@ -233,22 +233,27 @@ def test_a_full_cache_is_used_to_the_last_cell(model: Path, scratch: Scratch) ->
 
 
 def test_an_abort_from_another_thread_ends_a_long_evaluation(model: Path, scratch: Scratch) -> None:
-    """An interrupted call returns early with nothing; later drafts are as if it had not been."""
+    """An interrupted call returns early with nothing; later drafts are as if it had not been.
+
+    The quickest of a few counts: one call may be held up by the machine.
+    """
     drafter = LlamaDrafter.load(model, LlamaSettings(n_ctx=512, n_batch=512))
     short = drafter.open(NUMBERS)
     finish(drafter, short)
     prompt = CAPITALS * 14
     long = drafter.open(prompt)
     before = drafter.evaluated_tokens
-    threading.Timer(0.02, drafter.request_abort).start()
-    began = time.monotonic()
-    assert drafter.draft([short, long]) == {}
-    aborted_s = time.monotonic() - began
+    aborted_s: list[float] = []
+    for _ in range(5):
+        threading.Timer(0.02, drafter.request_abort).start()
+        began = time.monotonic()
+        assert drafter.draft([short, long]) == {}
+        aborted_s.append(time.monotonic() - began)
     assert drafter.evaluated_tokens == before
     began = time.monotonic()
     drafted = drafter.draft([short, long])
     assert set(drafted) == {short, long}
-    assert aborted_s < (time.monotonic() - began) / 2
+    assert min(aborted_s) < (time.monotonic() - began) / 2
     assert_same([drafted[short]], scratch.draft(NUMBERS, 2)[1:])
     assert_same([drafted[long]], scratch.draft(prompt))
     drafter.close()

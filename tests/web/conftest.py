@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from edge_agent.fake_generator import FakeGenerator
 from tests.contract.scripted import gateway
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+TIMEOUT_MS = 30_000
+"""For actions and for `expect`, which goes by a time of its own (5 s unless told otherwise)."""
 OpenPage = Callable[..., AbstractAsyncContextManager[Page]]
+
+
+expect.set_options(timeout=TIMEOUT_MS)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
@@ -43,7 +48,7 @@ def open_page(browser: Browser) -> OpenPage:
         problems: list[str] = []
         async with gateway(generator, key) as url:
             page = await browser.new_page(**context)
-            page.set_default_timeout(30_000)
+            page.set_default_timeout(TIMEOUT_MS)
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("console", lambda message: problems.extend(_problem(message.type, message.text)))
             page.on(

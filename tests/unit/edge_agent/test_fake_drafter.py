@@ -90,23 +90,20 @@ def test_closed_sequences_give_up_their_cells() -> None:
 
 
 def test_an_abort_ends_a_running_call_and_leaves_the_tokens_pending() -> None:
-    """What was interrupted is drafted by the next call."""
-    drafter = FakeDrafter(count_up, VOCABULARY, sleep_s=30.0)
+    """The call does not sit out its hour, and what was interrupted stays."""
+    drafter = FakeDrafter(count_up, VOCABULARY, sleep_s=3600.0)
     sequence = drafter.open([1])
     threading.Timer(0.02, drafter.request_abort).start()
-    began = time.monotonic()
     assert drafter.draft([sequence]) == {}
-    assert time.monotonic() - began < 15
     assert drafter.tokens(sequence) == (1,)
     assert drafter.evaluated_tokens == 0
 
 
 def test_a_call_takes_the_time_it_is_told_to() -> None:
     """`sleep_s` stands for the model's own time, and is not spent when there is nothing to draft."""
+    assert FakeDrafter(count_up, VOCABULARY, sleep_s=3600.0).draft([]) == {}
     drafter = FakeDrafter(count_up, VOCABULARY, sleep_s=0.03)
     began = time.monotonic()
-    drafter.draft([])
-    assert time.monotonic() - began < 0.03
     drafter.draft([drafter.open([1])])
     assert time.monotonic() - began >= 0.03
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 from tokenizers import Tokenizer
+from typer.testing import CliRunner
 
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
 from edge_agent.generation import TargetInfo, TokenizerBundle
@@ -88,6 +91,14 @@ def post(client_for: Callable[[FastAPI], httpx.AsyncClient]) -> Post:
     return send
 
 
+@pytest.fixture
+def runner(tmp_path: Path) -> CliRunner:
+    """Runs commands with folders of their own and none of the caller's settings."""
+    cleared = {name: None for name in os.environ if name.startswith("PIPESD_")}
+    folders = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+    return CliRunner(env={**cleared, **{name: str(tmp_path / name) for name in folders}})
+
+
 class AsgiCall:
     """One POST to an ASGI app by hand, so that the client can go away whenever it wants."""
 
@@ -111,6 +122,10 @@ class AsgiCall:
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 2),
         }
+
+    def text(self) -> str:
+        """The body as far as it was sent."""
+        return b"".join(message.get("body", b"") for message in self.sent).decode()
 
     async def run(self) -> None:
         await self._app(self._scope, self._receive, self._send)

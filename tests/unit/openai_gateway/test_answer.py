@@ -42,7 +42,7 @@ async def test_parts_and_counts(tokenizer: Tokenizer) -> None:
         yield chunk(tokenizer, "cd", FinishReason.LENGTH)
 
     answer = answer_of(tokenizer, chunks())
-    assert await answer.opened(1.0)
+    assert await answer.opened(20.0)
     assert answer.stats.route is Route.LOCAL
     pieces = [(piece.text, piece.finish_reason) async for piece in answer.parts()]
     assert pieces == [("ab", None), ("cd", FinishReason.LENGTH)]
@@ -63,7 +63,7 @@ async def test_stop_string_ends_the_generation(tokenizer: Tokenizer) -> None:
     answer = answer_of(tokenizer, chunks(), "b")
     async for piece in answer.parts():
         assert (piece.text, piece.finish_reason) == ("a", FinishReason.STOP)
-        await asyncio.wait_for(closed.wait(), 1.0)
+        await asyncio.wait_for(closed.wait(), 20.0)
 
 
 @pytest.mark.parametrize("size", [1, 2, 9])
@@ -96,7 +96,7 @@ async def test_failure_before_the_first_chunk(tokenizer: Tokenizer, error: Excep
         yield  # an async generator has one
 
     with pytest.raises(ApiError) as caught:
-        await answer_of(tokenizer, chunks()).opened(1.0)
+        await answer_of(tokenizer, chunks()).opened(20.0)
     assert caught.value.status == status
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -10,14 +10,16 @@ import pytest
 from fastapi import FastAPI
 
 from edge_agent.errors import CloudRefused, CloudUnreachable
-from edge_agent.fake_generator import FakeGenerator
-from edge_agent.generation import Route, TargetInfo
+from edge_agent.fake_generator import FakeGenerator, Script
+from edge_agent.generation import GenerationChunk, GenerationRequest, Route, TargetInfo, TokenizerBundle
 from openai_gateway.app import create_app
 from openai_gateway.gateway import GatewayTimings
 from openai_gateway.http import MAX_BODY_BYTES
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
+DEADLINE_S = 20.0
+"""Far beyond what anything here takes, and below the minute that a script hangs."""
 FIGURES = {
     "route",
     "reason",
@@ -216,17 +218,38 @@ async def test_failure_in_mid_stream(generator_for: MakeFake, post: Post) -> Non
     assert events[-1] is None
 
 
-async def test_slow_first_token(generator_for: MakeFake, client_for: MakeClient) -> None:
+class Held(FakeGenerator):
+    """Gives nothing before `released` is set."""
+
+    released: asyncio.Event
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:  # type: ignore[override]
+        await self.released.wait()
+        async for chunk in super().generate(request):
+            yield chunk
+
+
+async def test_slow_first_token(
+    target: TargetInfo, bundle: TokenizerBundle, script_for: Callable[..., Script], asgi_call: Any
+) -> None:
     """While the first token is awaited the role is sent and comments keep the connection alive."""
-    generator = generator_for(first_delay_s=0.3)
+    generator = Held(target, bundle, script_for("hello world"))
+    generator.released = asyncio.Event()
     app = create_app(generator, timings=GatewayTimings(first_chunk_s=0.01, ping_s=0.1))
-    async with client_for(app) as client:
-        answer = await client.post(CHAT, json={"messages": MESSAGES, "stream": True})
-    head, _, tail = answer.text.partition("hello")
-    assert answer.headers["x-pipesd-route"] == "collaborative; reason=pending"
-    assert '"role":"assistant"' in head
-    assert ": keep-alive" in head
-    assert tail.endswith("[DONE]\n\n")
+    call = asgi_call(app, CHAT, {"messages": MESSAGES, "stream": True})
+    running = asyncio.create_task(call.run())
+    async with asyncio.timeout(DEADLINE_S):
+        while ": keep-alive" not in call.text():  # noqa: ASYNC110 - a list of messages gives no event
+            await asyncio.sleep(0.01)
+        waiting = call.text()
+        generator.released.set()
+        await running
+    assert (b"x-pipesd-route", b"collaborative; reason=pending") in call.sent[0]["headers"]
+    assert '"role":"assistant"' in waiting
+    assert "hello" not in waiting
+    assert call.text().startswith(waiting)
+    assert "hello" in call.text()
+    assert call.text().endswith("[DONE]\n\n")
 
 
 @pytest.mark.parametrize(
@@ -235,17 +258,17 @@ async def test_slow_first_token(generator_for: MakeFake, client_for: MakeClient)
 async def test_client_that_goes_away(
     generator_for: MakeFake, asgi_call: Any, stream: bool, first_delay_s: float, delay_s: float
 ) -> None:
-    """A client that leaves ends the generation within a second: in mid-stream, before it, or unstreamed."""
+    """A client that leaves ends the generation: in mid-stream, before it, or unstreamed."""
     generator = generator_for(first_delay_s=first_delay_s, delay_s=delay_s)
     call = asgi_call(create_app(generator), CHAT, {"messages": MESSAGES, "stream": stream})
     running = asyncio.create_task(call.run())
     if stream and not first_delay_s:
-        await asyncio.wait_for(call.got_text.wait(), 5.0)
-    await asyncio.wait_for(generator.asked.wait(), 5.0)
+        await asyncio.wait_for(call.got_text.wait(), DEADLINE_S)
+    await asyncio.wait_for(generator.asked.wait(), DEADLINE_S)
     await asyncio.sleep(0.01)
     call.gone.set()
-    await asyncio.wait_for(generator.records[0].ended.wait(), 1.0)
-    await asyncio.wait_for(running, 1.0)
+    await asyncio.wait_for(generator.records[0].ended.wait(), DEADLINE_S)
+    await asyncio.wait_for(running, DEADLINE_S)
     assert generator.records[0].closed_early
 
 

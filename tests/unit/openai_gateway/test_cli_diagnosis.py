@@ -192,10 +192,10 @@ async def test_the_downlink_counts_what_followed_the_first_part(generator_for: M
     assert await probe.measure_downlink(download(1)) is None
 
 
-def test_a_failure_is_one_sentence() -> None:
+def test_a_failure_is_one_sentence(runner: CliRunner) -> None:
     """A server that is not there: exit code 1, and with --json an object that says what to do."""
     arguments = ["doctor", "--json", "--cloud", "http://127.0.0.1:9", "--connect-timeout-s", "2"]
-    result = CliRunner().invoke(app, arguments)
+    result = runner.invoke(app, arguments)
     assert result.exit_code == 1
     found = json.loads(result.stdout)
     assert found["ok"] is False

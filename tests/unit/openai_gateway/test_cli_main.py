@@ -14,6 +14,8 @@ from openai_gateway.cli.ports import bind_listener
 
 HEAVY = ("openai", "uvicorn", "fastapi", "httpx", "pydantic", "numpy", "llama_cpp", "vllm", "torch")
 
+FOLDERS = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
+
 
 @pytest.fixture
 def pipesd(tmp_path: Path) -> Runner:
@@ -21,11 +23,11 @@ def pipesd(tmp_path: Path) -> Runner:
 
 
 class Runner:
-    """Runs `pipesd ARGUMENTS...` with an empty configuration."""
+    """Runs `pipesd ARGUMENTS...` with an empty configuration and none of the user's notes or caches."""
 
     def __init__(self, home: Path) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PIPESD_")}
-        self.environment = {**kept, "XDG_CONFIG_HOME": str(home), "COLUMNS": "200"}
+        self.environment = {**kept, **dict.fromkeys(FOLDERS, str(home)), "COLUMNS": "200"}
 
     def __call__(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -34,7 +36,7 @@ class Runner:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

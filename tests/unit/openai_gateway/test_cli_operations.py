@@ -17,14 +17,6 @@ from openai_gateway.cli.running import Running, alive, announced, list_running, 
 from openai_gateway.cli.serve import served_at
 
 
-@pytest.fixture
-def runner(tmp_path: Path) -> CliRunner:
-    """Runs commands with folders of their own and none of the caller's settings."""
-    cleared = {name: None for name in os.environ if name.startswith("PIPESD_")}
-    folders = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
-    return CliRunner(env={**cleared, **{name: str(tmp_path / name) for name in folders}})
-
-
 def test_settings_have_their_origin(runner: CliRunner, tmp_path: Path) -> None:
     """Flag over environment over file over default, and keys are masked wherever they come from."""
     (file := tmp_path / "settings.toml").write_text(
@@ -112,7 +104,7 @@ def test_pull_respects_offline(tmp_path: Path) -> None:
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (result.returncode, result.stdout) == (1, "")

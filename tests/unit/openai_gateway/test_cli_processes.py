@@ -17,35 +17,37 @@ from openai_gateway.cli.ports import free_port
 from openai_gateway.cli.processes import ServerProcess, exit_on_signals
 
 HEALTHY = """
-import http.server, sys
+import http.server, os, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200 if self.path == "/health" else 404)
         self.end_headers()
     def log_message(self, *_):
         pass
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.01)
 print("listening", flush=True)
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 STUBBORN = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 PARENT = """
 import os, signal, sys
 from pathlib import Path
 from openai_gateway.cli.processes import ServerProcess
-command = [sys.executable, "-c", "import time; time.sleep(60)"]
+command = [sys.executable, "-c", "import time; time.sleep(600)"]
 with ServerProcess(command, health_url="http://127.0.0.1:1/", log_path=Path(sys.argv[1])) as server:
     print(server.pid, flush=True)
     os.kill(os.getpid(), int(sys.argv[2]))
 """
 
 
-def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> bool:
+def eventually(condition: Callable[[], bool], timeout_s: float = 60.0) -> bool:
     deadline_s = time.monotonic() + timeout_s
     while not (met := condition()) and time.monotonic() < deadline_s:
         time.sleep(0.02)
@@ -71,11 +73,12 @@ def server_of(
 
 def test_ready_then_stopped(tmp_path: Path) -> None:
     """A server is ready once its health check answers, and gone once the context is left."""
-    port = free_port()
+    port, may_listen = free_port(), tmp_path / "may-listen"
     shown: list[tuple[float, str]] = []
-    with server_of(HEALTHY, tmp_path / "logs" / "log", str(port), port=port) as server:
+    with server_of(HEALTHY, tmp_path / "logs" / "log", str(port), str(may_listen), port=port) as server:
         assert not server.is_ready()
-        server.wait_ready(20.0, lambda elapsed_s, line: shown.append((elapsed_s, line)), poll_s=0.02)
+        may_listen.touch()
+        server.wait_ready(60.0, lambda elapsed_s, line: shown.append((elapsed_s, line)), poll_s=0.02)
         assert server.is_ready()
         assert server.is_running()
         assert server.base_url == f"http://127.0.0.1:{port}"
@@ -90,7 +93,7 @@ def test_death_while_starting_shows_the_log(tmp_path: Path) -> None:
     """A server that dies at start: exit code, log file and last lines are in the error."""
     code = "import sys; print('loading'); sys.exit('no such model')"
     with server_of(code, tmp_path / "log") as server, pytest.raises(ServerFailed) as caught:
-        server.wait_ready(20.0)
+        server.wait_ready(60.0)
     text = str(caught.value)
     assert text.startswith(
         f"The test server stopped while starting (exit code 1); its log is {tmp_path / 'log'}."
@@ -101,7 +104,7 @@ def test_death_while_starting_shows_the_log(tmp_path: Path) -> None:
 
 def test_not_ready_in_time(tmp_path: Path) -> None:
     """A server that never answers is given up after the time limit, and stopped."""
-    server = server_of("import time; time.sleep(60)", tmp_path / "log")
+    server = server_of("import time; time.sleep(600)", tmp_path / "log")
     with pytest.raises(ServerFailed, match="was not ready after 0 s"), server:
         server.wait_ready(0.1, poll_s=0.02)
     assert is_gone(server.pid)
@@ -109,7 +112,7 @@ def test_not_ready_in_time(tmp_path: Path) -> None:
 
 def test_death_later_is_noticed(tmp_path: Path) -> None:
     """`check_running` is silent while the server lives and raises once it is gone."""
-    with server_of("import time; time.sleep(60)", tmp_path / "log") as server:
+    with server_of("import time; time.sleep(600)", tmp_path / "log") as server:
         server.check_running()
         os.kill(server.pid, signal.SIGKILL)
         assert eventually(lambda: not server.is_running())
@@ -134,7 +137,7 @@ def test_the_parent_dies(tmp_path: Path, number: int) -> None:
         [sys.executable, "-c", PARENT, str(tmp_path / "log"), str(number)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert result.returncode == -number
@@ -143,7 +146,7 @@ def test_the_parent_dies(tmp_path: Path, number: int) -> None:
 
 def test_stop_is_idempotent(tmp_path: Path) -> None:
     """Stopping twice, or what was never started, does nothing."""
-    server = server_of("import time; time.sleep(60)", tmp_path / "log")
+    server = server_of("import time; time.sleep(600)", tmp_path / "log")
     server.stop()
     with server:
         server.stop()

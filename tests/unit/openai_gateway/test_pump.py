@@ -46,7 +46,7 @@ async def test_error_comes_after_the_items_before_it() -> None:
 async def test_peek_does_not_take() -> None:
     """Peeking waits for the first item and leaves it there."""
     pump = Pump(Source(2).items())
-    assert await pump.peek(1.0) == 0
+    assert await pump.peek(20.0) == 0
     assert [item async for item in pump] == [0, 1]
 
 
@@ -56,19 +56,19 @@ async def test_peek_times_out_and_tells_early_failures() -> None:
     assert await stalled.peek(0.01) is None
     await stalled.aclose()
     with pytest.raises(ValueError, match="scripted"):
-        await Pump(Source(1, fail_at=0).items()).peek(1.0)
+        await Pump(Source(1, fail_at=0).items()).peek(20.0)
 
 
 async def test_peek_at_an_empty_source() -> None:
     """A source without items peeks as None at once."""
-    assert await Pump(Source(0).items()).peek(10.0) is None
+    assert await Pump(Source(0).items()).peek(20.0) is None
 
 
 async def test_aclose_stops_a_stalled_source_and_waits_for_its_clean_up() -> None:
     """Closing interrupts a source that waits, and returns when its clean-up is done."""
     source = Source(3, stall_at=1)
     pump = Pump(source.items())
-    await pump.peek(1.0)
+    await pump.peek(20.0)
     await pump.aclose()
     await pump.aclose()
     assert source.clean_up_finished
@@ -78,7 +78,7 @@ async def test_clean_up_survives_a_cancelled_reader() -> None:
     """A reader in a cancelled scope, which cancels every wait, still lets the clean-up finish."""
     source = Source(3, stall_at=1)
     pump = Pump(source.items())
-    await pump.peek(1.0)
+    await pump.peek(20.0)
     with anyio.CancelScope() as scope:
         scope.cancel()
         await pump.aclose()

