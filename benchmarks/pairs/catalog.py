@@ -23,7 +23,7 @@ __all__ = ["PRUNED", "Catalog", "draft_description", "target_description"]
 _BASE: Final = "SmolLM2-135M-Instruct"
 PRUNED: Final = MappingProxyType({"minus-3-layers": (4, 5, 3), "minus-6-layers": (4, 5, 3, 12, 6, 7)})
 """Drafts: the embedded model without these of its 30 layers."""
-_DEPTH: Final = re.compile(r"depth-x([2-9])")
+_DEPTH: Final = re.compile(r"depth-x([2-9]|[1-8]\.[1-9])")
 _BUILDER_VERSION: Final = 1
 
 Show = Callable[[str], None]

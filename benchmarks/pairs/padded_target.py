@@ -23,18 +23,18 @@ _CONFIG: Final = "config.json"
 _NOT_COPIED: Final = (_WEIGHTS, _CONFIG, "pipesd.json")
 
 
-def added_layers(tensor: str, num_layers: int, factor: int) -> list[tuple[str, bool]]:
+def added_layers(tensor: str, num_layers: int, num_padded: int) -> list[tuple[str, bool]]:
     """The copies of `tensor` in the layers that are added, each with whether it is zeroed."""
     match = _LAYER.fullmatch(tensor)
     if match is None:
         return []
     zeroed = match[2] in _ZEROED
-    numbers = (fold * num_layers + int(match[1]) for fold in range(1, factor))
+    numbers = range(num_layers + int(match[1]), num_padded, num_layers)
     return [(f"model.layers.{number}.{match[2]}", zeroed) for number in numbers]
 
 
-def pad_depth(source: Path, destination: Path, factor: int) -> None:
-    """Write the Hugging Face folder `source` (one safetensors file) with its depth `factor`-fold.
+def pad_depth(source: Path, destination: Path, factor: float) -> None:
+    """Write the Hugging Face folder `source` (one safetensors file) with its depth `factor`-fold, rounded.
 
     `destination` exists and is empty.
     """
@@ -43,12 +43,13 @@ def pad_depth(source: Path, destination: Path, factor: int) -> None:
 
     config = json.loads((source / _CONFIG).read_text())
     num_layers = config["num_hidden_layers"]
+    num_padded = round(num_layers * factor)
     tensors = load_file(source / _WEIGHTS)
     for name in list(tensors):
-        for copy, zeroed in added_layers(name, num_layers, factor):
+        for copy, zeroed in added_layers(name, num_layers, num_padded):
             tensors[copy] = torch.zeros_like(tensors[name]) if zeroed else tensors[name].clone()
     save_file(tensors, destination / _WEIGHTS, metadata={"format": "pt"})
-    config["num_hidden_layers"] = num_layers * factor
+    config["num_hidden_layers"] = num_padded
     (destination / _CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     for path in source.iterdir():
         if path.is_file() and path.name not in _NOT_COPIED:
@@ -56,4 +57,4 @@ def pad_depth(source: Path, destination: Path, factor: int) -> None:
 
 
 if __name__ == "__main__":
-    pad_depth(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    pad_depth(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

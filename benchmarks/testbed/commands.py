@@ -80,6 +80,8 @@ def run(
     from benchmarks.pairs.catalog import Catalog
     from benchmarks.pairs.listing import pairs_folder
     from benchmarks.scenarios.loading import load_scenario
+    from benchmarks.testbed.claims import claims_table, verdicts
+    from benchmarks.testbed.metrics import rows
     from benchmarks.testbed.results import read_results
     from benchmarks.testbed.rivals import parse_rivals
     from benchmarks.testbed.runner import Order, run_order
@@ -111,14 +113,23 @@ def run(
     with live_status() as show:
         run_order(order, Catalog(pairs_folder(), show), show)
     console = Console(highlight=False)
-    for table in tables(read_results(out), [s.name for s in order.scenarios]):
+    results = read_results(out)
+    for table in tables(results, [s.name for s in order.scenarios]):
         console.print(table)
+    console.print(claims_table(verdicts(rows(results.records))))
 
 
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `pipesd bench run` wrote to.")],
 ) -> None:
     """Turn a folder of results into one HTML page and PNG plots."""
-    from benchmarks.testbed.page import write_report
+    from rich.console import Console
 
-    print(write_report(folder))
+    from benchmarks.testbed.claims import claims_table, verdicts
+    from benchmarks.testbed.metrics import rows
+    from benchmarks.testbed.page import write_report
+    from benchmarks.testbed.results import read_results
+
+    page = write_report(folder)
+    Console(highlight=False).print(claims_table(verdicts(rows(read_results(folder).records))))
+    print(page)

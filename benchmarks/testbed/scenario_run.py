@@ -37,6 +37,7 @@ _QUIET_S: Final = 0.5
 """Longer than TCP waits before it sends again."""
 _MOST_QUIET_WAIT_S: Final = 60.0
 _ATTEMPTS: Final = 3
+_INTO_STEP: Final = 0.9
 _MOST_S: Final = 60.0
 _MOST_S_A_TOKEN: Final = 5.0
 
@@ -197,5 +198,5 @@ async def quiet(
 
 
 def _trace_offset_s(scenario: Scenario, job: Job) -> float:
-    """Each prompt begins one step later in the trace of rates, the same for all rivals."""
-    return job.number * scenario.up.trace_step_s if scenario.up.mbit_trace else 0.0
+    """Each prompt begins one step later in the trace of rates, shortly before a change; all rivals alike."""
+    return (job.number + _INTO_STEP) * scenario.up.trace_step_s if scenario.up.mbit_trace else 0.0

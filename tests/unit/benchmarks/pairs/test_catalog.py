@@ -18,4 +18,5 @@ def test_descriptions_say_what_they_are() -> None:
     """A reader of the report learns that layers are missing, or that they add zero."""
     assert "without its layers 4, 5, 3 of 30" in draft_description("minus-3-layers")
     assert "padded 2-fold" in target_description("depth-x2")
+    assert "padded 1.5-fold" in target_description("depth-x1.5")
     assert target_description("org/model") == "org/model"
