@@ -18,10 +18,14 @@ from benchmarks.testbed.rivals import CLOUD, Rival, Wire
 from edge_agent.policies.registry import DEFAULT_POLICY
 from pipesd_vllm.protocol import Mode
 
-__all__ = ["CLAIMS", "Claim", "Verdict", "claims_table", "verdicts"]
+__all__ = ["CLAIMS", "CLAIM_HEADINGS", "Claim", "Verdict", "claim_cells", "claims_table", "verdicts"]
 
 _PAPERS: Final = ("scenario-1", "scenario-2", "scenario-3", "scenario-4")
 _ALL: Final = (*_PAPERS, "fast-edge", "far")
+CLAIM_HEADINGS: Final = (
+    *("scenario", "data set", "ours", "against", "times as fast", "claimed", "passes a token"),
+    "verdict",
+)
 _SAVING: Final = (Mode.OFFLOAD, Mode.BALANCED)
 _PASSES_ROUNDING: Final = 0.0005
 
@@ -99,13 +103,19 @@ def _verdict(claim: Claim, dataset: str, of_group: Sequence[Row]) -> Verdict | N
 def claims_table(found: Sequence[Verdict]) -> Table:
     """One line a verdict."""
     table = Table(title="Claims, medians over seeds", title_justify="left")
-    for heading in ("scenario", "data set", "ours", "against", "times as fast", "claimed", "passes", ""):
+    for heading in CLAIM_HEADINGS:
         table.add_column(heading)
-    for v in found:
-        passes = f"{_passes(v.ours):.3f} / {_passes(v.rival):.3f}"
-        cells = f"{v.ratio:.2f}", f"{v.claim.at_least:g}", passes, _word(v)
-        table.add_row(v.claim.scenario, v.dataset, v.ours.label, v.rival.label, *cells)
+    for verdict in found:
+        table.add_row(*claim_cells(verdict))
     return table
+
+
+def claim_cells(verdict: Verdict) -> tuple[str, ...]:
+    """Under `CLAIM_HEADINGS`."""
+    claim, ours, rival = verdict.claim, verdict.ours, verdict.rival
+    passes = f"{_passes(ours):.3f} / {_passes(rival):.3f}"
+    figures = f"{verdict.ratio:.2f}", f"{claim.at_least:g}", passes
+    return claim.scenario, verdict.dataset, ours.label, rival.label, *figures, _word(verdict)
 
 
 def _word(verdict: Verdict) -> str:

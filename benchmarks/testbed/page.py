@@ -9,7 +9,8 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmarks.testbed.charts import draw_all
-from benchmarks.testbed.metrics import Row
+from benchmarks.testbed.claims import CLAIM_HEADINGS, claim_cells, verdicts
+from benchmarks.testbed.metrics import Row, rows
 from benchmarks.testbed.results import Results, read_results, write_summary
 from benchmarks.testbed.tables import COLUMNS, cell, compared, scenario_rows
 
@@ -37,6 +38,8 @@ def render(results: Results, plots: list[Path]) -> str:
         plots=[(plot.name, base64.b64encode(plot.read_bytes()).decode()) for plot in plots],
         scenarios=[_scenario(results, name) for name in results.descriptions],
         headings=[heading for heading, _ in COLUMNS.values()],
+        claim_headings=CLAIM_HEADINGS,
+        claims=[claim_cells(verdict) for verdict in verdicts(rows(results.records))],
     )
 
 

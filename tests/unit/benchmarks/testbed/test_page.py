@@ -31,6 +31,7 @@ def test_page_and_plots(tmp_path: Path) -> None:
     assert "a &lt;draft&gt;" in page
     assert "not measured: no counters" in page
     assert "adaptive:offload" in page
+    assert "<h2>Claims</h2>" in page
     assert len(msgspec.json.decode((tmp_path / "summary.json").read_bytes())) == 12
 
 
