@@ -47,7 +47,7 @@ class Tuner:
         self._revision = 0
         state = state or TunerState()
         self._observations = adapted(state.observations, space)
-        self._num_evaluated = len(self._observations)
+        self._num_evaluated = max(0, len(self._observations) - state.num_uncounted)
         measured = mean_costs(self._observations)
         self._queue = deque(point for point in dict.fromkeys(self._start) if point not in measured)
         self._trial = Trial(self._start[0], settings.trial)
@@ -71,7 +71,7 @@ class Tuner:
         """For the next run."""
         observations = tuple(self._observations)
         if self._phase is not Phase.EXPLOITING:
-            return TunerState(observations)
+            return TunerState(observations, num_uncounted=len(observations) - self._num_evaluated)
         return TunerState(observations, self.parameters, self._watch.baseline_ms)
 
     @property

@@ -217,6 +217,22 @@ def test_an_unfinished_search_goes_on_in_the_next_run() -> None:
     assert rest.num_tokens <= 9 * 64 + 4
 
 
+def test_waiting_before_an_interruption_costs_no_trials() -> None:
+    """What was measured while waiting for suggestions is taken over, beside the 16 trials."""
+    late, traffic = Late(), Traffic(bowl)
+    tuner = make(late)
+    for _ in range(4):
+        late.answer = None
+        traffic.run_until(tuner, Phase.WAITING)
+        traffic.run(tuner, 200)
+        late.answer = SobolProposer(POINTS, 0).suggest(late.asked[-1])
+        traffic.run_until(tuner, Phase.TRYING)
+    assert (len(tuner.state.observations), tuner.state.num_uncounted) == (5 + 4, 4)
+    again = make(state=tuner.state)
+    Traffic(bowl).run_until(again, Phase.EXPLOITING)
+    assert len(again.state.observations) == 16 + 4
+
+
 def test_a_stored_result_fits_the_settings_of_today() -> None:
     """Out-of-range values are moved into the space; what is not tuned comes from the settings."""
     odd = dataclasses.replace(BASE, sequence_threshold=7.0, max_ahead=999, max_window=1)
