@@ -139,9 +139,25 @@ def test_sustained_drift_starts_a_new_search_from_what_was_good(factor: float) -
     traffic.surface = lambda parameters: factor * bowl(parameters)
     traffic.run_until(tuner, Phase.TRYING, max_tokens=4 * 64)
     assert tuner.parameters == found
-    assert tuner.state == TunerState()
+    assert tuner.state == TunerState(last_best=found)
     traffic.run_until(tuner, Phase.EXPLOITING)
     assert len(tuner.state.observations) == 16
+
+
+def test_a_new_search_that_is_interrupted_goes_on_from_what_was_good() -> None:
+    """Stopped right after a drift or later, the next run has the last result, until there is a new one."""
+    traffic, tuner = Traffic(bowl), make(state=TunerState((), OPTIMUM, LEAST_MS))
+    traffic.surface = lambda parameters: 2 * bowl(parameters)
+    traffic.run_until(tuner, Phase.TRYING)
+    again = make(state=tuner.state)
+    assert (again.phase, again.parameters) == (Phase.TRYING, OPTIMUM)
+    while len(again.state.observations) < 2:
+        traffic.commit(again)
+    once_more = make(state=again.state)
+    assert once_more.parameters not in (OPTIMUM, START[0])
+    traffic.run_until(once_more, Phase.EXPLOITING)
+    assert once_more.state.last_best is None
+    assert {OPTIMUM, *START} <= {seen.parameters for seen in once_more.state.observations}
 
 
 def test_small_or_short_changes_do_not() -> None:
