@@ -79,9 +79,10 @@ class CloudApi:
         return (await self._fetch_info()).target()
 
     async def tokenizer(self) -> TokenizerBundle:
-        """The target's tokenizer, from the disk if it was fetched before.
+        """The target's tokenizer, fetched anew; an earlier copy from the disk if it is out of reach.
 
-        The chat template is not part of the fingerprint, so the copy is keyed by the model's name as well.
+        The chat template is not part of the fingerprint: a copy may be out of date, even though it is keyed
+        by the model's name as well.
         """
         info = await self._fetch_info()
         path = self._tokenizer_file(info)
