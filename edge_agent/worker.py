@@ -147,7 +147,7 @@ class DraftWorker:
         """Cut the running model call short if it drafts for `sequence` alone; only for `DraftHandle`.
 
         With others in the call it does not pay: their drafts would be lost. Should the call
-        end just now, the next one is cut short at once and repeated.
+        return just now, the next one is cut short at once and repeated.
         """
         if self._drafting_for == [sequence]:
             self._drafter.request_abort()
