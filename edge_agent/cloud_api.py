@@ -14,7 +14,7 @@ import msgspec
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
 from edge_agent.generation import TargetInfo, TokenizerBundle
 from edge_agent.passthrough import HttpAnswer
-from edge_agent.reach import RETRY_TIMEOUT_S
+from edge_agent.reach import Patience
 from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Fingerprint
 
 
@@ -72,16 +72,17 @@ class CloudApi:
         self._timeout_s = timeout_s
         self._cache_dir = cache_dir
         self._info: _Info | None = None
-        self._away = False
+        self._patience = Patience(timeout_s)
 
     async def target(self) -> TargetInfo:
         """Raises `CloudUnreachable`, `CloudRefused`, `CloudMisbehaved`."""
         return (await self._fetch_info()).target()
 
     async def tokenizer(self) -> TokenizerBundle:
-        """The target's tokenizer, from the disk if it was fetched before.
+        """The target's tokenizer, fetched anew; an earlier copy from the disk if it is out of reach.
 
-        The chat template is not part of the fingerprint, so the copy is keyed by the model's name as well.
+        The chat template is not part of the fingerprint: a copy may be out of date, even though it is keyed
+        by the model's name as well.
         """
         info = await self._fetch_info()
         path = self._tokenizer_file(info)
@@ -153,13 +154,16 @@ class CloudApi:
         return self._cache_dir / f"{name}-{info.fingerprint.sha256[:16]}.json"
 
     async def _get(self, path: str) -> bytes:
+        timeout_s = self._patience.limit_s
         try:
-            timeout_s = min(RETRY_TIMEOUT_S, self._timeout_s) if self._away else self._timeout_s
             response = await self._client.get(path, timeout=timeout_s)
-        except httpx.HTTPError as error:
-            self._away = True
+        except httpx.TimeoutException as error:
+            self._patience.ran_out(timeout_s)
             raise self._unreachable(error) from error
-        self._away = False
+        except httpx.HTTPError as error:
+            self._patience.failed()
+            raise self._unreachable(error) from error
+        self._patience.succeeded()
         if response.status_code == 200:
             return response.content
         raise _refusal(self._base, path, response.status_code)

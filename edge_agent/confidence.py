@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
@@ -57,20 +58,25 @@ class CalibratedConfidence:
         self._rates = list(self._middles)
 
     def estimate(self, probability: float) -> float:
-        place = min(max(probability, 0.0), 1.0) * self.NUM_BINS - 0.5
+        place = _clipped(probability) * self.NUM_BINS - 0.5
         low = min(max(int(place), 0), self.NUM_BINS - 2)
         share = min(max(place - low, 0.0), 1.0)
         return self._rates[low] * (1.0 - share) + self._rates[low + 1] * share
 
     def observe(self, judged: Iterable[Judged]) -> None:
         for probability, right in judged:
-            i = min(max(int(probability * self.NUM_BINS), 0), self.NUM_BINS - 1)
+            i = min(int(_clipped(probability) * self.NUM_BINS), self.NUM_BINS - 1)
             self._counts[i] += 1.0
             self._right[i] += right
             if self._counts[i] > self.MAX_COUNT:
                 self._counts[i] /= 2
                 self._right[i] /= 2
         self._rates = _monotone(self._right, self._counts)
+
+
+def _clipped(probability: float) -> float:
+    """Into [0, 1]; what is not a number is no confidence at all."""
+    return 0.0 if math.isnan(probability) else min(max(probability, 0.0), 1.0)
 
 
 def _monotone(right: list[float], counts: list[float]) -> list[float]:

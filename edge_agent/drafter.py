@@ -100,7 +100,8 @@ class Drafter(Protocol):
     def request_abort(self) -> None:
         """From any thread: make the running `draft` (or else the next one) return early with nothing.
 
-        What it was evaluating stays pending; no sequence changes.
+        What it was evaluating stays pending; no sequence changes. A request that the running call is too
+        far on to follow may end with it.
         """
         ...
 

@@ -48,7 +48,7 @@ class SamplingSettings:
     """How tokens are picked; all fields mean what they mean in `pipesd_vllm.protocol.Sampling`.
 
     `temperature == 0` is greedy; `max_tokens` counts generated tokens. A temperature above 0
-    without a seed gets one that nobody is told of: whoever wants to replay the text gives one.
+    without a seed gets one that is drawn; `GenerationStats.seed` tells which, to replay the text.
     """
 
     max_tokens: int
@@ -207,7 +207,7 @@ class Generator(Protocol):
         ...
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
-        """The target's tokenizer (cached on disk), or the draft's own. `offline` and errors as `target`."""
+        """The target's tokenizer, a copy kept on disk, or the draft's own. `offline`, errors as `target`."""
         ...
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:

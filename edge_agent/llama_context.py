@@ -82,10 +82,7 @@ class LlamaContext:
                 size += 1
             batch.logits[size - 1] = chunk.completes
         batch.n_tokens = size
-        try:
-            return _STATUS.get(llama_cpp.llama_decode(self._context, batch), DecodeStatus.FAILED)
-        finally:
-            self._abort[0] = b"\0"
+        return _STATUS.get(llama_cpp.llama_decode(self._context, batch), DecodeStatus.FAILED)
 
     def logits(self, index: int) -> NDArray[np.float32]:
         """`[num_tokens]` float32 of the batch's token `index`, the last one of a chunk that completes.
@@ -132,8 +129,12 @@ class LlamaContext:
         return text.decode("utf-8", "surrogateescape")
 
     def request_abort(self) -> None:
-        """Make the running `decode`, or else the next one, return early. From any thread; CPU layers only."""
+        """`decode`, running or to come, returns early until `clear_abort`. Any thread; CPU layers only."""
         self._abort[0] = b"\1"
+
+    def clear_abort(self) -> None:
+        """What was to be aborted is over."""
+        self._abort[0] = b"\0"
 
     def close(self) -> None:
         """Free everything. Idempotent; other methods raise `ModelError` afterwards."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,7 @@ class ModelContext(Protocol):
     def copy(self, source: int, target: int, length: int) -> None: ...
     def token_text(self, token: int) -> str: ...
     def request_abort(self) -> None: ...
+    def clear_abort(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -104,18 +106,12 @@ class LlamaDrafter:
 
     def draft(self, sequences: Sequence[int]) -> Mapping[int, DraftToken]:
         chunks = self._table.plan_batch(sequences, self._n_batch)
-        if not chunks or not self._evaluate(chunks):
+        if not chunks:
             return {}
-        drafted = {}
-        end = 0
-        for chunk in chunks:
-            end += len(chunk.tokens)
-            if chunk.completes:
-                logits, tokens = self._context.logits(end - 1), self._table.tokens(chunk.slot)
-                token = self._pickers[chunk.slot].pick(logits, tokens)
-                self._table.append(chunk.slot, token.token_id)
-                drafted[chunk.slot] = token
-        return drafted
+        try:
+            return self._pick(chunks) if self._evaluate(chunks) else {}
+        finally:  # a request that came too late for this call must not hit the next one, perhaps another's
+            self._context.clear_abort()
 
     def room(self, sequence: int) -> int:
         return self._table.room(sequence)
@@ -128,7 +124,7 @@ class LlamaDrafter:
         """Make the running `draft` return early, from any thread; if none runs, the next one that evaluates.
 
         That call returns nothing, and what it was evaluating stays pending. Layers on a GPU
-        are not interrupted.
+        are not interrupted, nor is a call that has evaluated all and picks: the request ends with it.
         """
         self._context.request_abort()
 
@@ -163,6 +159,17 @@ class LlamaDrafter:
                 "llama.cpp failed to evaluate the draft model: load it again, or use another one"
             )
         return False
+
+    def _pick(self, chunks: Sequence[Chunk]) -> Mapping[int, DraftToken]:
+        """The next token of each sequence that is evaluated to its end now, appended to it."""
+        drafted = {}
+        for chunk, end in zip(chunks, accumulate(len(chunk.tokens) for chunk in chunks), strict=True):
+            if chunk.completes:
+                logits, tokens = self._context.logits(end - 1), self._table.tokens(chunk.slot)
+                token = self._pickers[chunk.slot].pick(logits, tokens)
+                self._table.append(chunk.slot, token.token_id)
+                drafted[chunk.slot] = token
+        return drafted
 
     def _undo(self, chunks: Sequence[Chunk], status: DecodeStatus) -> None:
         """Make `chunks` pending again after a decode that was not `DONE`."""

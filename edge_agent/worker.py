@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from edge_agent.drafter import Drafter, DraftToken, TokenPicker
 from edge_agent.errors import DraftCapacityError, EdgeError
+from edge_agent.sampling.contained import ContainedPicker
+from edge_agent.sampling.greedy import GreedyPicker
 
 T = TypeVar("T")
 logger = logging.getLogger("pipesd.draft")
@@ -53,10 +55,11 @@ OnEvent = Callable[[DraftEvent], None]
 class _Sequence:
     """A sequence as the thread sees it. `limit`: draft up to this length."""
 
-    def __init__(self, tokens: list[int], limit: int, on_event: OnEvent) -> None:
+    def __init__(self, tokens: list[int], limit: int, on_event: OnEvent, picker: ContainedPicker) -> None:
         self.tokens = tokens
         self.limit = limit
         self.on_event = on_event
+        self.picker = picker
         self.exhausted = False
 
     def wants_draft(self) -> bool:
@@ -111,7 +114,10 @@ class DraftWorker:
     async def open(
         self, tokens: Sequence[int], limit: int, on_event: OnEvent, picker: TokenPicker | None = None
     ) -> DraftHandle:
-        """Start drafting after `tokens`, as `Drafter.open`. Raises `DraftCapacityError`."""
+        """Start drafting after `tokens`, as `Drafter.open`. Raises `DraftCapacityError`.
+
+        A `picker` that fails ends the drafts of this sequence alone.
+        """
         started = list(tokens)
         opening = asyncio.ensure_future(
             self.run(lambda _: self._apply_open(started, limit, on_event, picker))
@@ -141,7 +147,7 @@ class DraftWorker:
         """Cut the running model call short if it drafts for `sequence` alone; only for `DraftHandle`.
 
         With others in the call it does not pay: their drafts would be lost. Should the call
-        end just now, the next one is cut short at once and repeated.
+        return just now, the next one is cut short at once and repeated.
         """
         if self._drafting_for == [sequence]:
             self._drafter.request_abort()
@@ -209,7 +215,9 @@ class DraftWorker:
         for i in wanted:
             sequence = self._sequences[i]
             draft = drafts.get(i)
-            if draft is not None:
+            if sequence.picker.failure is not None:
+                self._exhaust(sequence, sequence.picker.failure, failed=True)
+            elif draft is not None:
                 event = Drafted(len(sequence.tokens), draft, started_s, ended_s)
                 self._notify(sequence.on_event, event)
                 sequence.tokens.append(draft.token_id)
@@ -219,8 +227,9 @@ class DraftWorker:
     def _apply_open(
         self, tokens: list[int], limit: int, on_event: OnEvent, picker: TokenPicker | None
     ) -> int:
-        number = self._drafter.open(tokens, picker)
-        self._sequences[number] = _Sequence(tokens, limit, on_event)
+        contained = ContainedPicker(picker or GreedyPicker())
+        number = self._drafter.open(tokens, contained)
+        self._sequences[number] = _Sequence(tokens, limit, on_event, contained)
         return number
 
     def apply_commit(self, number: int, position: int, tokens: list[int], limit: int) -> None:

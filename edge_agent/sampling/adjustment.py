@@ -7,6 +7,7 @@ then repetition, frequency and presence penalties.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,11 @@ from edge_agent.generation import SamplingSettings
 from edge_agent.sampling.history import TokenHistory
 
 __all__ = ["LogitAdjuster", "adjusts_logits"]
+
+_LEAST_PENALTY: Final = np.finfo(np.float32).tiny
+"""Less would become 0 in float32, and minus infinity times 0 is not a number."""
+_LARGEST: Final = np.float32(1e36)
+"""A logit that stays finite over any temperature."""
 
 
 def adjusts_logits(settings: SamplingSettings) -> bool:
@@ -75,13 +81,19 @@ class LogitAdjuster:
         settings = self._settings
         if settings.repetition_penalty != 1.0:
             seen = history.seen()
-            penalty = np.float32(settings.repetition_penalty)
-            before = logits[seen]
-            logits[seen] = np.where(before > 0, before / penalty, before * penalty)
+            logits[seen] = _repeated(logits[seen], settings.repetition_penalty)
         if settings.frequency_penalty or settings.presence_penalty:
             generated, counts = history.generated()
             penalties = settings.frequency_penalty * counts + settings.presence_penalty
             logits[generated] -= penalties.astype(np.float32)
+
+
+def _repeated(logits: NDArray[np.float32], penalty: float) -> NDArray[np.float32]:
+    """What a repetition penalty makes of `logits`; none becomes infinite by it, however small it is."""
+    divisor = max(np.float32(penalty), _LEAST_PENALTY)
+    with np.errstate(over="ignore"):
+        penalised: NDArray[np.float32] = np.where(logits > 0, logits / divisor, logits * divisor)
+    return penalised.clip(max=_LARGEST)
 
 
 def _known(token_ids: Collection[int], num_tokens: int) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ class SampledPicker:
         best = float(scores.max())
         if best == -math.inf:  # everything is ruled out: whatever is drafted will be rejected
             return most_likely(logits, self._scratch)
-        if self._settings.temperature == 0 or math.isnan(best):
+        if self._settings.temperature == 0 or not math.isfinite(best):
             return most_likely(scores, self._scratch)
         return self._coupled(scores, len(tokens))
 

@@ -53,3 +53,7 @@ class TunerState:
     """The result of the search; None: not finished."""
     baseline_ms: Annotated[float, msgspec.Meta(gt=0.0)] | None = None
     """Cost of `best` as measured after the search."""
+    num_uncounted: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Of an unfinished search's `observations`, those made while waiting for a suggestion: no trials."""
+    last_best: PolicyParameters | None = None
+    """The result of the search before, as long as the current one has none."""

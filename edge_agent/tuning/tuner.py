@@ -47,9 +47,11 @@ class Tuner:
         self._revision = 0
         state = state or TunerState()
         self._observations = adapted(state.observations, space)
-        self._num_evaluated = len(self._observations)
+        self._num_evaluated = max(0, len(self._observations) - state.num_uncounted)
         measured = mean_costs(self._observations)
-        self._queue = deque(point for point in dict.fromkeys(self._start) if point not in measured)
+        self._last_best = None if state.last_best is None else space.nearest(state.last_best)
+        first = self._start if self._last_best is None else [self._last_best, *self._start]
+        self._queue = deque(point for point in dict.fromkeys(first) if point not in measured)
         self._trial = Trial(self._start[0], settings.trial)
         if state.best is None:
             self._proceed()
@@ -71,7 +73,8 @@ class Tuner:
         """For the next run."""
         observations = tuple(self._observations)
         if self._phase is not Phase.EXPLOITING:
-            return TunerState(observations)
+            num_uncounted = len(observations) - self._num_evaluated
+            return TunerState(observations, num_uncounted=num_uncounted, last_best=self._last_best)
         return TunerState(observations, self.parameters, self._watch.baseline_ms)
 
     @property
@@ -161,6 +164,7 @@ class Tuner:
     def _exploit(self, best: PolicyParameters, baseline_ms: float | None) -> None:
         logger.info("in use: %s", best)
         self._watch = DriftWatch(self._settings.drift, baseline_ms)
+        self._last_best = None
         self._run(best, Phase.EXPLOITING)
         self._revision += 1
 
@@ -175,6 +179,7 @@ class Tuner:
         logger.info("cost went from %s to %.2f ms: tuning again", baseline_ms, window.cost_ms)
         first = [window.parameters, *ranked(self._observations)[:2], *self._start]
         self._revision += 1
+        self._last_best = window.parameters
         self._observations = []
         self._num_evaluated = 0
         self._queue = deque(dict.fromkeys(first))

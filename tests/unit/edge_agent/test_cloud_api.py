@@ -136,3 +136,22 @@ async def test_what_the_server_gives_its_template(api_for: Callable[[Handler], C
 
     bundle = await api_for(answer).tokenizer()
     assert (bundle.content_format, bundle.template_variables) == ("openai", {"enable_thinking": False})
+
+
+async def test_a_distant_server_is_reached_again(tmp_path: Path) -> None:
+    """After an outage each timeout doubles the time for the next attempt, until the server can answer."""
+    needed_s, given_s = 0.0, []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        given_s.append(request.extensions["timeout"]["connect"])
+        if given_s[-1] < needed_s:
+            raise httpx.ConnectTimeout("too slow")
+        return httpx.Response(200)
+
+    api = CloudApi("http://verifier", None, 30.0, tmp_path, httpx.MockTransport(handle))
+    needed_s = 60.0
+    assert not await api.is_healthy()
+    needed_s = 3.5
+    assert [await api.is_healthy() for _ in range(4)] == [False, False, True, True]
+    assert given_s == [30.0, 1.0, 2.0, 4.0, 30.0]
+    await api.close()

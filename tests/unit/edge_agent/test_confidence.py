@@ -1,6 +1,7 @@
 """Confidence of sampled drafts, learnt from what became of them."""
 
 import itertools
+import math
 import random
 
 import pytest
@@ -56,3 +57,11 @@ def test_greedy_probabilities_are_left_alone() -> None:
     confidence = RawConfidence()
     confidence.observe([Judged(0.5, False)] * 100)
     assert confidence.estimate(0.5) == 0.5
+
+
+def test_what_is_not_a_number_counts_as_no_confidence() -> None:
+    """NaN is estimated and observed as a probability of 0, and spoils no other estimate."""
+    confidence = CalibratedConfidence()
+    assert confidence.estimate(math.nan) == confidence.estimate(0.0)
+    confidence.observe([Judged(math.nan, False)])
+    assert confidence.estimate(0.5) == pytest.approx(0.5)

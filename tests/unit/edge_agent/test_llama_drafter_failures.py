@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_agent.drafter import DraftToken
 from edge_agent.errors import ConfigError, DraftCapacityError, ModelError
 from edge_agent.llama_context import DecodeStatus
 from edge_agent.llama_drafter import LlamaDrafter, LlamaSettings
@@ -30,10 +31,12 @@ class StubContext:
         self.is_recurrent = is_recurrent
         self.decoded: list[Sequence[Chunk]] = []
         self.cleared: list[int] = []
+        self.is_aborted = False
 
     def decode(self, chunks: Sequence[Chunk]) -> DecodeStatus:
         self.decoded.append(chunks)
-        return self.answers.pop(0)
+        answer = self.answers.pop(0)
+        return DecodeStatus.ABORTED if self.is_aborted else answer
 
     def logits(self, index: int) -> NDArray[np.float32]:
         return np.arange(8, dtype=np.float32)
@@ -52,7 +55,11 @@ class StubContext:
     def token_text(self, token: int) -> str:
         return str(token)
 
-    def request_abort(self) -> None: ...
+    def request_abort(self) -> None:
+        self.is_aborted = True
+
+    def clear_abort(self) -> None:
+        self.is_aborted = False
 
     def close(self) -> None: ...
 
@@ -100,6 +107,39 @@ def test_aborting_a_recurrent_model_gives_up_all_states() -> None:
         Chunk(sequence, 0, (3,), completes=True),
         Chunk(bystander, 0, (1, 2, 7), completes=True),
     ]
+
+
+class Interrupted:
+    """A picker during whose first pick an abort is requested."""
+
+    def __init__(self, drafter: LlamaDrafter) -> None:
+        self._drafter = drafter
+
+    def pick(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> DraftToken:
+        self._drafter.request_abort()
+        return DraftToken(7, 1.0)
+
+    def rewind(self, length: int) -> None: ...
+
+
+def test_an_abort_that_comes_too_late_does_not_hit_another_sequence() -> None:
+    """Requested after the evaluation, while the call still picks, it ends with that call."""
+    drafter = LlamaDrafter(StubContext(*[DecodeStatus.DONE] * 2), LlamaSettings(n_ctx=64))
+    late, other = drafter.open([1, 2], Interrupted(drafter)), drafter.open([3])
+    assert set(drafter.draft([late])) == {late}
+    assert set(drafter.draft([other])) == {other}
+
+
+def test_an_abort_before_a_call_is_for_that_call_alone() -> None:
+    """The next call that evaluates returns nothing, the one after it makes up for it."""
+    context = StubContext(*[DecodeStatus.DONE] * 2)
+    drafter = LlamaDrafter(context, LlamaSettings(n_ctx=64))
+    sequence = drafter.open([1, 2])
+    drafter.request_abort()
+    assert drafter.draft([]) == {}
+    assert drafter.draft([sequence]) == {}
+    assert set(drafter.draft([sequence])) == {sequence}
+    assert context.decoded[0] == context.decoded[1]
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -4,7 +4,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_agent.drafter import DraftToken
 from edge_agent.errors import DraftCapacityError, ModelError
@@ -127,6 +129,28 @@ async def fits(worker: DraftWorker, log: Log) -> bool:
     except DraftCapacityError:
         return False
     return True
+
+
+class Failing:
+    """A picker that fails."""
+
+    def pick(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> DraftToken:
+        raise IndexError("bug")
+
+    def rewind(self, length: int) -> None: ...
+
+
+async def test_a_failing_picker_ends_its_own_drafts_alone() -> None:
+    """Another sequence of the same model call gets all its drafts, each in its place."""
+    logits = np.eye(len(VOCABULARY), dtype=np.float32)
+    worker = DraftWorker(FakeDrafter(lambda tokens: logits[target_next(tokens)], VOCABULARY))
+    good, bad = Log(), Log()
+    await asyncio.gather(worker.open(PROMPT, 12, good), worker.open([4, 5], 12, bad, Failing()))
+    await good.until(lambda events: len(events) == 9)
+    await bad.until(lambda events: len(events) == 1)
+    assert good.tokens == target_text(PROMPT, 9)
+    assert bad.events == [Exhausted("drafting failed: IndexError('bug')", failed=True)]
+    await worker.close()
 
 
 async def test_an_abandoned_opening_leaves_no_sequence(make_drafter: Callable[..., FakeDrafter]) -> None:

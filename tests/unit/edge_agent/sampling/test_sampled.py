@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_agent.drafter import DraftToken
 from edge_agent.errors import ModelError
 from edge_agent.generation import SamplingSettings
 from edge_agent.sampling.greedy import GreedyPicker
@@ -72,6 +73,19 @@ def test_logits_that_are_not_numbers_are_a_typed_error() -> None:
     for temperature in (0.0, 1.0):
         with pytest.raises(ModelError, match="NaN"):
             SampledPicker(settings(temperature=temperature), 3).pick(broken, PROMPT)
+
+
+@pytest.mark.parametrize("penalty", [1e-38, 1e-45, 1e-60, 1e-300])
+@pytest.mark.parametrize("fields", [{}, {"top_p": 0.9}, {"min_p": 0.1, "top_k": 5}])
+@pytest.mark.parametrize("temperature", [0.0, 0.01, 1.0])
+def test_the_smallest_repetition_penalty_is_no_failure(
+    temperature: float, fields: dict[str, float], penalty: float
+) -> None:
+    """A token that it lifts out of sight is drafted, with a probability that is a number."""
+    logits = LOGITS.copy()
+    logits[[1, 2, 3]] = (-4.0, 9.0, -np.inf)
+    picker = SampledPicker(settings(temperature=temperature, repetition_penalty=penalty, **fields), 3)
+    assert picker.pick(logits, PROMPT) == DraftToken(2, 1.0)
 
 
 class Nothing:

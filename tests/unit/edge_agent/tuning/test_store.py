@@ -1,6 +1,7 @@
 """Tuning results on disk."""
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def test_a_corrupted_file_is_ignored_with_a_line(
         assert store.load(KEY) is None
     assert str(store.path(KEY)) in caplog.text
     store.save(KEY, STATE)
+    assert store.load(KEY) == STATE
+
+
+def test_an_older_file_is_understood(tmp_path: Path) -> None:
+    """One that does not tell which observations are trials counts them all."""
+    store = TuningStore(tmp_path)
+    store.save(KEY, STATE)
+    path = store.path(KEY)
+    content = json.loads(path.read_bytes())
+    del content["state"]["num_uncounted"]
+    path.write_text(json.dumps(content))
     assert store.load(KEY) == STATE
 
 

@@ -139,9 +139,25 @@ def test_sustained_drift_starts_a_new_search_from_what_was_good(factor: float) -
     traffic.surface = lambda parameters: factor * bowl(parameters)
     traffic.run_until(tuner, Phase.TRYING, max_tokens=4 * 64)
     assert tuner.parameters == found
-    assert tuner.state == TunerState()
+    assert tuner.state == TunerState(last_best=found)
     traffic.run_until(tuner, Phase.EXPLOITING)
     assert len(tuner.state.observations) == 16
+
+
+def test_a_new_search_that_is_interrupted_goes_on_from_what_was_good() -> None:
+    """Stopped right after a drift or later, the next run has the last result, until there is a new one."""
+    traffic, tuner = Traffic(bowl), make(state=TunerState((), OPTIMUM, LEAST_MS))
+    traffic.surface = lambda parameters: 2 * bowl(parameters)
+    traffic.run_until(tuner, Phase.TRYING)
+    again = make(state=tuner.state)
+    assert (again.phase, again.parameters) == (Phase.TRYING, OPTIMUM)
+    while len(again.state.observations) < 2:
+        traffic.commit(again)
+    once_more = make(state=again.state)
+    assert once_more.parameters not in (OPTIMUM, START[0])
+    traffic.run_until(once_more, Phase.EXPLOITING)
+    assert once_more.state.last_best is None
+    assert {OPTIMUM, *START} <= {seen.parameters for seen in once_more.state.observations}
 
 
 def test_small_or_short_changes_do_not() -> None:
@@ -215,6 +231,22 @@ def test_an_unfinished_search_goes_on_in_the_next_run() -> None:
     rest.run_until(again, Phase.EXPLOITING)
     assert len(again.state.observations) == 16
     assert rest.num_tokens <= 9 * 64 + 4
+
+
+def test_waiting_before_an_interruption_costs_no_trials() -> None:
+    """What was measured while waiting for suggestions is taken over, beside the 16 trials."""
+    late, traffic = Late(), Traffic(bowl)
+    tuner = make(late)
+    for _ in range(4):
+        late.answer = None
+        traffic.run_until(tuner, Phase.WAITING)
+        traffic.run(tuner, 200)
+        late.answer = SobolProposer(POINTS, 0).suggest(late.asked[-1])
+        traffic.run_until(tuner, Phase.TRYING)
+    assert (len(tuner.state.observations), tuner.state.num_uncounted) == (5 + 4, 4)
+    again = make(state=tuner.state)
+    Traffic(bowl).run_until(again, Phase.EXPLOITING)
+    assert len(again.state.observations) == 16 + 4
 
 
 def test_a_stored_result_fits_the_settings_of_today() -> None:
