@@ -184,9 +184,9 @@ class EdgeAgent:
     async def _locally(
         self, request: GenerationRequest, stats: GenerationStats
     ) -> AsyncGenerator[GenerationChunk, None]:
-        eos = (await self.tokenizer(offline=True)).eos_token_ids
-        picker = await self._pickers.picker(request)
-        chunks = generate_locally(request, self._worker, picker, eos, stats, self._clock)
+        bundle = await self.tokenizer(offline=True)
+        picker = await self._pickers.picker(request, bundle)
+        chunks = generate_locally(request, self._worker, picker, bundle.eos_token_ids, stats, self._clock)
         async with self._local_slots, aclosing(chunks):
             async for chunk in chunks:
                 yield chunk

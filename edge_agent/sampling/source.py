@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from tokenizers import Tokenizer
 
@@ -36,24 +36,26 @@ class Pickers:
         self._masks: tuple[TokenizerBundle, StructureMasks] | None = None
         self._encoder: tuple[TokenizerBundle, Tokenizer] | None = None
 
-    async def picker(self, request: GenerationRequest) -> TokenPicker:
-        """A new picker for one sequence that begins with the request's prompt."""
+    async def picker(self, request: GenerationRequest, bundle: TokenizerBundle | None = None) -> TokenPicker:
+        """A new picker for one sequence that begins with the request's prompt.
+
+        With a `bundle` at hand nobody is asked for one.
+        """
         settings = request.sampling
         is_masked = settings.structure is not None or bool(settings.bad_words)
         if settings.temperature == 0 and not is_masked and not adjusts_logits(settings):
             return GreedyPicker()
         prompt_length = len(request.prompt_token_ids)
-        ends = await self._end_token_ids() if settings.min_tokens else ()
-        mask = await self._mask(settings, prompt_length) if is_masked else None
-        return SampledPicker(settings, prompt_length, ends, mask)
-
-    async def _mask(self, settings: SamplingSettings, prompt_length: int) -> TokenMask | None:
-        bundle = await self._bundle()
+        if bundle is None and (is_masked or settings.min_tokens):
+            bundle = await self._bundle()
         if bundle is None:
-            return None
-        return await asyncio.to_thread(self._mask_with, bundle, settings, prompt_length)
+            return SampledPicker(settings, prompt_length)
+        mask = None
+        if is_masked:
+            mask = await asyncio.to_thread(self._mask, bundle, settings, prompt_length)
+        return SampledPicker(settings, prompt_length, bundle.eos_token_ids, mask)
 
-    def _mask_with(
+    def _mask(
         self, bundle: TokenizerBundle, settings: SamplingSettings, prompt_length: int
     ) -> TokenMask | None:
         """In a thread: reading a vocabulary and compiling a schema take their time."""
@@ -83,10 +85,6 @@ class Pickers:
                 logger.warning("drafting without the answer's form: %s", error)
                 return None
         return self._masks[1].mask(structure, prompt_length)
-
-    async def _end_token_ids(self) -> Collection[int]:
-        bundle = await self._bundle()
-        return () if bundle is None else bundle.eos_token_ids
 
     async def _bundle(self) -> TokenizerBundle | None:
         if self._tokenizer is None:

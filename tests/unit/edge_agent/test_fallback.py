@@ -31,7 +31,7 @@ from edge_agent.parameter_sources import FixedSources
 from edge_agent.policies.base import PolicyParameters
 from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.worker import DraftWorker
-from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Mode, Open, fingerprint
+from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Mode, Open, Structure, StructureKind, fingerprint
 
 from .conftest import VOCABULARY, target_next, target_text
 
@@ -242,6 +242,22 @@ async def test_local_opens_no_connection(make_agent: MakeAgent) -> None:
         assert (target.is_known, bundle.chat_template) == (False, "own template")
         assert tokens_of(chunks) == draft_text(PROMPT, 30)
         assert (chunks[-1].stats.route, chunks[-1].stats.route_reason) == (Route.LOCAL, "asked for")
+    assert (verifier.num_connects, verifier.requests) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"structure": Structure(StructureKind.JSON_OBJECT)},
+        {"bad_words": ("x",)},
+        {"min_tokens": 2},
+    ],
+    ids=lambda sampling: next(iter(sampling)),
+)
+async def test_local_asks_nobody_for_a_tokenizer(make_agent: MakeAgent, sampling: dict[str, Any]) -> None:
+    """Parameters that need a tokenizer get the one at hand, even in the process's very first request."""
+    verifier = Verifier(line())
+    await collect(make_agent(verifier), request(Route.LOCAL, **sampling))
     assert (verifier.num_connects, verifier.requests) == (0, [])
 
 
