@@ -45,7 +45,7 @@ class Pickers:
         is_masked = settings.structure is not None or bool(settings.bad_words)
         if settings.temperature == 0 and not is_masked and not adjusts_logits(settings):
             return GreedyPicker()
-        prompt_length = len(request.prompt_token_ids)
+        prompt_length = request.prompt_length
         if bundle is None and (is_masked or settings.min_tokens):
             bundle = await self._bundle()
         if bundle is None:

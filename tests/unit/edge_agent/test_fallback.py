@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_agent.agent import EdgeAgent
 from edge_agent.cloud_api import CloudApi
@@ -29,6 +31,7 @@ from edge_agent.generation import (
 )
 from edge_agent.parameter_sources import FixedSources
 from edge_agent.policies.base import PolicyParameters
+from edge_agent.sampling.sampled import SampledPicker
 from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.worker import DraftWorker
 from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Mode, Open, Structure, StructureKind, fingerprint
@@ -169,6 +172,39 @@ async def test_lost_in_mid_answer(make_agent: MakeAgent) -> None:
     stats = chunks[-1].stats
     assert (stats.route_reason, stats.unverified_tokens) == (LOST, 30 - len(verified))
     assert chunks[-1].finish_reason is FinishReason.LENGTH
+
+
+def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Those of target and draft alike: any fixed function of the last tokens."""
+    rng = np.random.default_rng([tokens[-1], tokens[-2]])
+    return rng.normal(0.0, 2.0, len(VOCABULARY)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 1.0, "seed": 9},
+        {"temperature": 1.0, "seed": 9, "presence_penalty": 2.0, "repetition_penalty": 1.5},
+        {"frequency_penalty": 2.0},
+        {"min_tokens": 12, "stop_token_ids": tuple(range(0, 100, 2))},
+    ],
+    ids="-".join,
+)
+async def test_sampling_goes_on_where_it_was(make_agent: MakeAgent, sampling: dict[str, Any]) -> None:
+    """After the loss noise, penalties and the least length count from the same prompt as before it."""
+    wanted = request(**sampling)
+    target = SampledPicker(wanted.sampling, len(PROMPT))
+    text = list(PROMPT)
+    while len(text) < len(PROMPT) + 30 and not {*text[len(PROMPT) :]} & {*wanted.sampling.stop_token_ids}:
+        text.append(target.pick(logits(text), text).token_id)
+    line = FakeTransport(
+        lambda tokens: SampledPicker(wanted.sampling, len(PROMPT)).pick(logits(tokens), tokens).token_id,
+        fake_welcome(FINGERPRINT),
+        commits_before_loss=2,
+    )
+    chunks = await collect(make_agent(Verifier(line), drafter=FakeDrafter(logits, VOCABULARY)), wanted)
+    assert tokens_of(chunks) == text[len(PROMPT) :]
+    assert 0 < chunks[-1].stats.unverified_tokens < len(text) - len(PROMPT)
 
 
 async def test_collaborative_again_as_soon_as_it_answers(make_agent: MakeAgent) -> None:

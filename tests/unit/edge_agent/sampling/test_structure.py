@@ -75,6 +75,18 @@ async def test_random_logits_become_an_answer_in_form(form: Structure, temperatu
     assert matches(form, text)
 
 
+async def test_an_answer_taken_over_goes_on_in_form() -> None:
+    """Tokens of the answer that come with the prompt are the form's beginning, not part of the prompt."""
+    begun = TOKENIZER.encode('{"count": 1').ids
+    tokens = [*PROMPT, *begun]
+    sampling = SamplingSettings(200, structure=FORMS[0], logit_bias=((END, 2.0),))
+    wanted = GenerationRequest("r", tuple(tokens), sampling, num_committed=len(begun))
+    picker = await Pickers(bundle).picker(wanted)
+    while len(tokens) < 200 and tokens[-1] != END:
+        tokens.append(picker.pick(logits(tokens), tokens).token_id)
+    assert matches(FORMS[0], TOKENIZER.decode(tokens[len(PROMPT) : -1], skip_special_tokens=False))
+
+
 def test_a_mask_rolls_back_with_the_text() -> None:
     """After any rewind, even into the prompt, the mask is that of a new one."""
     form, masks = FORMS[0], StructureMasks(BUNDLE)
