@@ -34,7 +34,16 @@ from edge_agent.policies.base import PolicyParameters
 from edge_agent.sampling.sampled import SampledPicker
 from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.worker import DraftWorker
-from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Mode, Open, Structure, StructureKind, fingerprint
+from pipesd_vllm.protocol import (
+    INFO_PATH,
+    TOKENIZER_PATH,
+    Commit,
+    Mode,
+    Open,
+    Structure,
+    StructureKind,
+    fingerprint,
+)
 
 from .conftest import VOCABULARY, target_next, target_text
 
@@ -172,6 +181,15 @@ async def test_lost_in_mid_answer(make_agent: MakeAgent) -> None:
     stats = chunks[-1].stats
     assert (stats.route_reason, stats.unverified_tokens) == (LOST, 30 - len(verified))
     assert chunks[-1].finish_reason is FinishReason.LENGTH
+
+
+async def test_aborted_in_mid_answer(make_agent: MakeAgent) -> None:
+    """A verifier that shuts down under an answer leaves the rest to the draft model."""
+    aborting, begun = line(), target_text(PROMPT, 4)
+    aborting.push(Commit(1, len(PROMPT), begun, finish_reason="abort"))
+    chunks = await collect(make_agent(Verifier(aborting)), request())
+    assert tokens_of(chunks) == begun + draft_text((*PROMPT, *begun), 26)
+    assert (chunks[-1].stats.route_reason, chunks[-1].stats.unverified_tokens) == (LOST, 26)
 
 
 def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
