@@ -185,8 +185,9 @@ class EdgeAgent:
         self, request: GenerationRequest, stats: GenerationStats
     ) -> AsyncGenerator[GenerationChunk, None]:
         bundle = await self.tokenizer(offline=True)
-        picker = await self._pickers.picker(request, bundle)
-        chunks = generate_locally(request, self._worker, picker, bundle.eos_token_ids, stats, self._clock)
+        picker, ignored = await self._pickers.choose(request, bundle)
+        eos = bundle.eos_token_ids
+        chunks = generate_locally(request, self._worker, picker, eos, stats, self._clock, ignored)
         async with self._local_slots, aclosing(chunks):
             async for chunk in chunks:
                 yield chunk

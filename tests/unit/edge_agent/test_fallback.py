@@ -320,6 +320,9 @@ async def test_what_the_draft_alone_does_not_follow(make_agent: MakeAgent) -> No
     agent = make_agent(Verifier())
     chunks = await collect(agent, request(Route.LOCAL, temperature=0.7, bad_words=("no",), logprobs=2))
     assert chunks[-1].stats.ignored == ("logprobs",)
+    broken = Structure(StructureKind.REGEX, "(unclosed")
+    for wanted in (request(Route.LOCAL, structure=broken), request(structure=broken)):
+        assert (await collect(agent, wanted))[-1].stats.ignored == ("response_format",)
     assert (await collect(agent, request(Route.LOCAL)))[-1].stats.ignored == ()
 
 

@@ -120,16 +120,20 @@ def test_a_text_that_left_the_form_is_not_masked() -> None:
 @pytest.mark.parametrize(
     "form",
     [
-        Structure(StructureKind.REGEX, "(unclosed"),
-        Structure(StructureKind.JSON_SCHEMA, "no JSON"),
-        Structure(StructureKind.CHOICE, "no JSON"),
-        Structure(StructureKind.GRAMMAR, "no grammar at all ::: ("),
+        Structure(StructureKind.REGEX, "(secret"),
+        Structure(StructureKind.JSON_SCHEMA, '{"type": "secret"}'),
+        Structure(StructureKind.CHOICE, "secret"),
+        Structure(StructureKind.GRAMMAR, "no secret at all ::: ("),
     ],
     ids=lambda form: form.kind,
 )
-def test_a_form_that_is_not_understood_here_is_left_to_the_server(form: Structure) -> None:
-    """Drafting goes on without a mask; whether the form makes sense is the server's to say."""
+def test_a_form_that_is_not_understood_here_is_left_to_the_server(
+    form: Structure, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Drafting goes on without a mask; the form is the server's to judge, and no log quotes it."""
     assert StructureMasks(BUNDLE).mask(form, 3) is None
+    assert "without the answer's form" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_without_a_tokenizer_there_is_no_mask() -> None:
