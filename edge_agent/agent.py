@@ -239,6 +239,7 @@ class EdgeAgent:
         self._control.close()
 
     async def _check(self, welcome: Welcome) -> None:
+        self._identity.notice(welcome)
         draft = await self._fingerprint(welcome.fingerprint.num_tokens)
         check_pairing(self.draft_name, draft, welcome)
 

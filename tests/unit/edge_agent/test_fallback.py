@@ -65,6 +65,7 @@ class Verifier:
         self.answers = answers
         self.num_connects = 0
         self.requests: list[str] = []
+        self.info = info()
 
     async def connect(self) -> FakeTransport:
         self.num_connects += 1
@@ -76,7 +77,7 @@ class Verifier:
         self.requests.append(request.url.path)
         if not self.answers:
             raise httpx.ConnectError("refused")
-        bodies = {INFO_PATH: info(), TOKENIZER_PATH: tokenizer()}
+        bodies = {INFO_PATH: self.info, TOKENIZER_PATH: tokenizer()}
         return httpx.Response(200, content=msgspec.json.encode(bodies[request.url.path]))
 
 
@@ -396,3 +397,20 @@ async def test_error_needs_the_verifier(make_agent: MakeAgent) -> None:
         await agent.target()
     with pytest.raises(CloudUnreachable):
         await agent.tokenizer()
+
+
+@pytest.mark.parametrize("before", [{}, {"model": "org/other"}, {"max_model_len": 2048}], ids=str)
+async def test_another_target_behind_the_same_url(make_agent: MakeAgent, before: dict[str, object]) -> None:
+    """A new connection shows that the server was restarted with another model: it is asked anew, else not."""
+    now = info() | {"model": "fake-target"}
+    verifier = Verifier(line())
+    verifier.info = now | before
+    agent = make_agent(verifier)
+    await agent.target()
+    bundle = await agent.tokenizer()
+    verifier.info = now
+    await collect(agent, request())
+    target = await agent.target()
+    assert (target.model, target.max_model_len) == (now["model"], now["max_model_len"])
+    assert (await agent.tokenizer() is bundle) is (not before)
+    assert len(verifier.requests) == (4 if before else 2)
