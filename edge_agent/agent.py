@@ -184,9 +184,10 @@ class EdgeAgent:
     async def _locally(
         self, request: GenerationRequest, stats: GenerationStats
     ) -> AsyncGenerator[GenerationChunk, None]:
-        eos = (await self.tokenizer(offline=True)).eos_token_ids
-        picker = await self._pickers.picker(request)
-        chunks = generate_locally(request, self._worker, picker, eos, stats, self._clock)
+        bundle = await self.tokenizer(offline=True)
+        picker, ignored = await self._pickers.choose(request, bundle)
+        eos = bundle.eos_token_ids
+        chunks = generate_locally(request, self._worker, picker, eos, stats, self._clock, ignored)
         async with self._local_slots, aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -238,6 +239,7 @@ class EdgeAgent:
         self._control.close()
 
     async def _check(self, welcome: Welcome) -> None:
+        self._identity.notice(welcome)
         draft = await self._fingerprint(welcome.fingerprint.num_tokens)
         check_pairing(self.draft_name, draft, welcome)
 

@@ -15,7 +15,7 @@ from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUn
 from edge_agent.generation import TargetInfo, TokenizerBundle
 from edge_agent.passthrough import HttpAnswer
 from edge_agent.reach import Patience
-from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Fingerprint
+from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Fingerprint, Welcome
 
 
 class _Fingerprint(msgspec.Struct):
@@ -105,6 +105,19 @@ class CloudApi:
             return None
         fingerprint = Fingerprint(info.fingerprint.num_tokens, info.fingerprint.sha256)
         return info.target(), fingerprint, bundle
+
+    def serves(self, welcome: Welcome) -> bool:
+        """Whether what is known of the target is what `welcome` says; true while nothing is known."""
+        info = self._info
+        if info is None:
+            return True
+        known = info.model, info.max_model_len, info.vocab_size, info.fingerprint.sha256
+        told = welcome.model, welcome.max_model_len, welcome.vocab_size, welcome.fingerprint.sha256
+        return known == told
+
+    def forget(self) -> None:
+        """Ask the verifier anew when next something is wanted of it."""
+        self._info = None
 
     async def is_healthy(self) -> bool:
         """Whether the server answers its own `/health` now."""

@@ -55,9 +55,8 @@ async def local_after_loss(
         lost = error
     logger.warning("the draft model answers alone: %s", lost)
     stats.route_reason = LOST if committed else AWAY
-    sampling = replace(request.sampling, max_tokens=request.sampling.max_tokens - len(committed))
     prompt = (*request.prompt_token_ids, *committed)
-    rest = replace(request, prompt_token_ids=prompt, sampling=sampling)
+    rest = replace(request, prompt_token_ids=prompt, num_committed=len(committed))
     try:
         async with aclosing(locally(rest, stats)) as chunks:
             async for chunk in chunks:

@@ -83,6 +83,14 @@ class GenerationRequest:
     """None: the agent's setting."""
     policy: str | None = None
     """Drafting policy by name; None: the agent's setting."""
+    num_committed: int = 0
+    """So many tokens at the end of `prompt_token_ids` are the answer's own, generated before; everything in
+    `sampling` counts from the prompt in front of them. For the route `local`, which takes over with them."""
+
+    @property
+    def prompt_length(self) -> int:
+        """Number of tokens in front of the answer."""
+        return len(self.prompt_token_ids) - self.num_committed
 
 
 @dataclass(slots=True)

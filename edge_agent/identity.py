@@ -11,7 +11,7 @@ from edge_agent.cloud_api import CloudApi
 from edge_agent.drafter import DraftModelInfo
 from edge_agent.errors import CloudUnreachable, ModelError
 from edge_agent.generation import TargetInfo, TokenizerBundle
-from pipesd_vllm.protocol import Fingerprint
+from pipesd_vllm.protocol import Fingerprint, Welcome
 
 __all__ = ["TargetIdentity", "no_own_tokenizer"]
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("pipesd.edge")
 
 
 class TargetIdentity:
-    """Target and tokenizer, asked of the verifier until it has answered once.
+    """Target and tokenizer, asked of the verifier until it has answered once, and again when it has changed.
 
     While it is out of reach: those of an earlier run, if the draft has their vocabulary, else the
     draft model's own.
@@ -64,6 +64,14 @@ class TargetIdentity:
                 if not self._may_be_away:
                     raise
         return self._bundle or (await self._without_verifier())[1]
+
+    def notice(self, welcome: Welcome) -> None:
+        """A connection was made: if another target than the known one is behind it, forget the known one."""
+        if self._api.serves(welcome):
+            return
+        logger.warning("the verifier serves another target now: %s", welcome.model)
+        self._api.forget()
+        self._live = self._bundle = self._stand_in = None
 
     async def _without_verifier(self) -> tuple[TargetInfo, TokenizerBundle]:
         if self._stand_in is None:

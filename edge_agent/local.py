@@ -28,18 +28,20 @@ async def generate_locally(
     eos_token_ids: Collection[int],
     stats: GenerationStats,
     clock: Callable[[], float],
+    ignored: tuple[str, ...] = (),
 ) -> AsyncGenerator[GenerationChunk, None]:
     """Yield the draft model's own tokens; `stats` of the generation so far are carried on.
 
+    `ignored` are the parameters that `picker` does not follow.
     Raises `DraftCapacityError` if the prompt does not fit, `ModelError` if the model fails.
     """
     sampling = request.sampling
-    stats.route, stats.ignored = Route.LOCAL, _ignored(sampling)
+    stats.route, stats.ignored = Route.LOCAL, (*ignored, *_ignored(sampling))
     stops = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else eos_token_ids)}
     events: asyncio.Queue[DraftEvent] = asyncio.Queue()
-    limit = len(request.prompt_token_ids) + sampling.max_tokens
+    limit = request.prompt_length + sampling.max_tokens
     handle = await worker.open(request.prompt_token_ids, limit, events.put_nowait, picker)
-    num_left = sampling.max_tokens
+    num_left = sampling.max_tokens - request.num_committed
     try:
         while num_left > 0:
             event = await events.get()

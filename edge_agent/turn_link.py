@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
 
 from edge_agent.chain import DraftChain
 from edge_agent.connection import CloudConnection, ConnectionPool
 from edge_agent.errors import CloudError, CloudUnreachable
-from edge_agent.generation import GenerationRequest, GenerationStats
+from edge_agent.generation import FinishReason, GenerationRequest, GenerationStats
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.wire_sampling import wire_sampling
 from pipesd_vllm.protocol import Draft, Mode, Open
@@ -17,6 +20,8 @@ _RESUME_DELAYS_S = (0.1, 0.5, 1.0)
 """Pauses before the attempts to resume a turn on a fresh connection."""
 _WAIT_DELAY_S = 0.5
 """Pause between later attempts, if there are any."""
+_ENDS: Final = frozenset(FinishReason)
+"""Finish reasons of a whole answer; any other ("abort": the server shuts down) leaves it unfinished."""
 
 
 LinkEvent = CommitReceived | CloudError
@@ -50,6 +55,8 @@ class TurnLink:
         self._waits = waits
         self._connection: CloudConnection | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._delays_s = self._resume_delays()
+        """Those that are left until the turn makes headway again."""
         self.turn = 0
 
     async def connect(self) -> CloudConnection:
@@ -80,8 +87,10 @@ class TurnLink:
         await self.open(chain, mode)
 
     async def resume(self, chain: DraftChain, mode: Mode, lost: CloudUnreachable) -> None:
-        """Rebuild the turn on a fresh connection. Raises `lost` if none can be had."""
-        for delay_s in self._resume_delays():
+        """Rebuild the turn on a fresh connection. Raises `lost` if none can be had, or none helps."""
+        if self._connection is not None:
+            await self._connection.close()  # one that a server left without ending the turn is still open
+        for delay_s in self._delays_s:
             await asyncio.sleep(delay_s)
             try:
                 await self.connect()
@@ -150,9 +159,16 @@ class TurnLink:
         try:
             while True:
                 commit, num_bytes = await connection.receive(turn)
+                reason = commit.finish_reason
+                if reason is not None and reason not in _ENDS:
+                    commit = msgspec.structs.replace(commit, finish_reason=None)
                 self._on_event(CommitReceived(commit, num_bytes, self._clock()))
+                if commit.tokens:
+                    self._delays_s = self._resume_delays()
                 if commit.finish_reason is not None:
                     return
+                if reason is not None:
+                    raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
         except CloudError as error:
             self._on_event(error)
 

@@ -23,6 +23,9 @@ from pipesd_vllm.protocol import (
 )
 
 _MASK_BYTES = 4
+_MAX_UNREAD = 1024
+"""Frames that may lie unread: beyond them reading pauses and pings go unanswered. A turn that was cancelled
+on a slow line leaves what was under way, until the connection's next turn passes over it."""
 _OUR_FAULT = frozenset(
     {CloseReason.BAD_VERSION, CloseReason.BAD_FRAME, CloseReason.BAD_TOKEN, CloseReason.TOO_LARGE}
 )
@@ -113,6 +116,7 @@ class WebSocketConnector:
             additional_headers=self._headers,
             compression=None,
             max_size=MAX_FRAME_BYTES,
+            max_queue=_MAX_UNREAD,
             proxy=None,
         )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import chain
+from typing import Final, NamedTuple
 
 from tokenizers import Tokenizer
 
@@ -16,12 +18,22 @@ from edge_agent.sampling.bad_words import BadWordMask, bad_word_tokens
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.mask import Masks, TokenMask
 from edge_agent.sampling.sampled import SampledPicker
-from edge_agent.sampling.structure import StructureMasks
+from edge_agent.sampling.structure import GrammarMask, StructureMasks
 from pipesd_vllm.protocol import Structure
 
-__all__ = ["Pickers"]
+__all__ = ["Choice", "Pickers"]
+
+_BAD_WORDS: Final = "bad_words"
+_FORM: Final = "response_format"
 
 logger = logging.getLogger("pipesd.draft")
+
+
+class Choice(NamedTuple):
+    """A picker, and the parameters it cannot follow, or not in full, by the API's names."""
+
+    picker: TokenPicker
+    ignored: tuple[str, ...] = ()
 
 
 class Pickers:
@@ -37,45 +49,59 @@ class Pickers:
         self._encoder: tuple[TokenizerBundle, Tokenizer] | None = None
 
     async def picker(self, request: GenerationRequest) -> TokenPicker:
-        """A new picker for one sequence that begins with the request's prompt."""
+        """As `choose`, for drafts: the server sees to what they do not keep to."""
+        return (await self.choose(request)).picker
+
+    async def choose(self, request: GenerationRequest, bundle: TokenizerBundle | None = None) -> Choice:
+        """A new picker for one sequence that begins with the request's prompt.
+
+        With a `bundle` at hand nobody is asked for one.
+        """
         settings = request.sampling
-        is_masked = settings.structure is not None or bool(settings.bad_words)
-        if settings.temperature == 0 and not is_masked and not adjusts_logits(settings):
-            return GreedyPicker()
-        prompt_length = len(request.prompt_token_ids)
-        ends = await self._end_token_ids() if settings.min_tokens else ()
-        mask = await self._mask(settings, prompt_length) if is_masked else None
-        return SampledPicker(settings, prompt_length, ends, mask)
-
-    async def _mask(self, settings: SamplingSettings, prompt_length: int) -> TokenMask | None:
-        bundle = await self._bundle()
+        masked = _masked(settings)
+        if settings.temperature == 0 and not masked and not adjusts_logits(settings):
+            return Choice(GreedyPicker())
+        if bundle is None and (masked or settings.min_tokens):
+            bundle = await self._bundle()
         if bundle is None:
-            return None
-        return await asyncio.to_thread(self._mask_with, bundle, settings, prompt_length)
+            return Choice(SampledPicker(settings, request.prompt_length), masked)
+        masks, ignored = await asyncio.to_thread(self._masks_for, bundle, request) if masked else ((), ())
+        mask = Masks(masks) if masks else None
+        return Choice(SampledPicker(settings, request.prompt_length, bundle.eos_token_ids, mask), ignored)
 
-    def _mask_with(
-        self, bundle: TokenizerBundle, settings: SamplingSettings, prompt_length: int
-    ) -> TokenMask | None:
-        """In a thread: reading a vocabulary and compiling a schema take their time."""
+    def _masks_for(
+        self, bundle: TokenizerBundle, request: GenerationRequest
+    ) -> tuple[Sequence[TokenMask], tuple[str, ...]]:
+        """And `Choice.ignored`. In a thread: reading a vocabulary and compiling a schema take their time."""
         masks: list[TokenMask] = []
-        if settings.bad_words and (words := self._bad_words(bundle, settings.bad_words)):
-            masks.append(BadWordMask(words, prompt_length))
-        if settings.structure is not None:
-            form = self._form(bundle, settings.structure, prompt_length)
+        ignored: list[str] = []
+        if request.sampling.bad_words:
+            words = self._bad_words(bundle, request.sampling.bad_words)
+            masks.append(BadWordMask(chain.from_iterable(words), request.prompt_length))
+            if not all(words):
+                ignored.append(_BAD_WORDS)
+        if request.sampling.structure is not None:
+            form = self._form(bundle, request.sampling.structure, request.prompt_length)
             masks += [] if form is None else [form]
-        return Masks(masks) if masks else None
+            if form is None or not form.holds(request.prompt_token_ids):
+                ignored.append(_FORM)
+        return masks, tuple(ignored)
 
-    def _bad_words(self, bundle: TokenizerBundle, words: Sequence[str]) -> list[tuple[int, ...]]:
+    def _bad_words(self, bundle: TokenizerBundle, words: Sequence[str]) -> list[list[tuple[int, ...]]]:
+        """Each word's tokens, in the ways it can be written; none for one that cannot be found."""
         if self._encoder is None or self._encoder[0] is not bundle:
             try:
                 self._encoder = bundle, Tokenizer.from_str(bundle.tokenizer_json)
             except Exception as error:  # the library raises no narrower class
                 logger.warning("drafting without regard to bad words: %s", error)
-                return []
+                return [[] for _ in words]
         tokenizer = self._encoder[1]
-        return bad_word_tokens(words, lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
+        return [
+            bad_word_tokens([word], lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
+            for word in words
+        ]
 
-    def _form(self, bundle: TokenizerBundle, structure: Structure, prompt_length: int) -> TokenMask | None:
+    def _form(self, bundle: TokenizerBundle, structure: Structure, prompt_length: int) -> GrammarMask | None:
         if self._masks is None or self._masks[0] is not bundle:
             try:
                 self._masks = bundle, StructureMasks(bundle)
@@ -83,10 +109,6 @@ class Pickers:
                 logger.warning("drafting without the answer's form: %s", error)
                 return None
         return self._masks[1].mask(structure, prompt_length)
-
-    async def _end_token_ids(self) -> Collection[int]:
-        bundle = await self._bundle()
-        return () if bundle is None else bundle.eos_token_ids
 
     async def _bundle(self) -> TokenizerBundle | None:
         if self._tokenizer is None:
@@ -96,3 +118,9 @@ class Pickers:
         except EdgeError as error:
             logger.warning("drafting without the target's tokenizer: %s", error)
             return None
+
+
+def _masked(settings: SamplingSettings) -> tuple[str, ...]:
+    """The parameters of a request that masks see to."""
+    form = () if settings.structure is None else (_FORM,)
+    return (*((_BAD_WORDS,) if settings.bad_words else ()), *form)

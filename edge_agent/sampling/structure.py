@@ -17,7 +17,6 @@ from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
 from edge_agent.generation import TokenizerBundle
-from edge_agent.sampling.mask import TokenMask
 from pipesd_vllm.protocol import Structure, StructureKind
 
 __all__ = ["GrammarMask", "StructureMasks"]
@@ -35,15 +34,18 @@ class StructureMasks:
         ends = list(bundle.eos_token_ids) or None
         self._tokenizer = LLTokenizer(bundle.tokenizer_json, eos_token=ends)
 
-    def mask(self, structure: Structure, prompt_length: int) -> TokenMask | None:
-        """A mask for a sequence with that many tokens of prompt; None if the form is not understood here."""
+    def mask(self, structure: Structure, prompt_length: int) -> GrammarMask | None:
+        """A mask for a sequence with that many tokens of prompt; None if the form is not understood here.
+
+        Why not is left out of the log: the parsers quote the client's text.
+        """
         try:
             matcher = LLMatcher(self._tokenizer, _grammar(structure), log_level=0)
         except Exception as error:  # parsers at work on a client's text: any fault means no mask
-            logger.warning("drafting without the answer's form: %s", error)
+            logger.warning("drafting without the answer's form: %s", type(error).__name__)
             return None
         if matcher.is_error():
-            logger.warning("drafting without the answer's form: %s", matcher.get_error())
+            logger.warning("drafting without the answer's form: no mask for this %s", structure.kind)
             return None
         return GrammarMask(matcher, prompt_length, self._tokenizer.vocab_size)
 
@@ -71,6 +73,11 @@ class GrammarMask:
         bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")[: self._num_tokens]
         scores[: bits.size][bits[: scores.size] == 0] = -np.inf
         scores[bits.size :] = -np.inf
+
+    def holds(self, tokens: Sequence[int]) -> bool:
+        """Whether the answer in a new mask's `tokens`, all of the sequence, keeps to the form so far."""
+        answer = list(tokens[self._prompt_length :])
+        return self._matcher.validate_tokens(answer) == len(answer)
 
     def rewind(self, length: int) -> None:
         surplus = self._num_consumed - max(0, length - self._prompt_length)

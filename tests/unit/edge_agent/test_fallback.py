@@ -7,7 +7,9 @@ from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edge_agent.agent import EdgeAgent
 from edge_agent.cloud_api import CloudApi
@@ -29,9 +31,19 @@ from edge_agent.generation import (
 )
 from edge_agent.parameter_sources import FixedSources
 from edge_agent.policies.base import PolicyParameters
+from edge_agent.sampling.sampled import SampledPicker
 from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.worker import DraftWorker
-from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Mode, Open, fingerprint
+from pipesd_vllm.protocol import (
+    INFO_PATH,
+    TOKENIZER_PATH,
+    Commit,
+    Mode,
+    Open,
+    Structure,
+    StructureKind,
+    fingerprint,
+)
 
 from .conftest import VOCABULARY, target_next, target_text
 
@@ -53,6 +65,7 @@ class Verifier:
         self.answers = answers
         self.num_connects = 0
         self.requests: list[str] = []
+        self.info = info()
 
     async def connect(self) -> FakeTransport:
         self.num_connects += 1
@@ -64,7 +77,7 @@ class Verifier:
         self.requests.append(request.url.path)
         if not self.answers:
             raise httpx.ConnectError("refused")
-        bodies = {INFO_PATH: info(), TOKENIZER_PATH: tokenizer()}
+        bodies = {INFO_PATH: self.info, TOKENIZER_PATH: tokenizer()}
         return httpx.Response(200, content=msgspec.json.encode(bodies[request.url.path]))
 
 
@@ -171,6 +184,48 @@ async def test_lost_in_mid_answer(make_agent: MakeAgent) -> None:
     assert chunks[-1].finish_reason is FinishReason.LENGTH
 
 
+async def test_aborted_in_mid_answer(make_agent: MakeAgent) -> None:
+    """A verifier that shuts down under an answer leaves the rest to the draft model."""
+    aborting, begun = line(), target_text(PROMPT, 4)
+    aborting.push(Commit(1, len(PROMPT), begun, finish_reason="abort"))
+    chunks = await collect(make_agent(Verifier(aborting)), request())
+    assert tokens_of(chunks) == begun + draft_text((*PROMPT, *begun), 26)
+    assert (chunks[-1].stats.route_reason, chunks[-1].stats.unverified_tokens) == (LOST, 26)
+
+
+def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Those of target and draft alike: any fixed function of the last tokens."""
+    rng = np.random.default_rng([tokens[-1], tokens[-2]])
+    return rng.normal(0.0, 2.0, len(VOCABULARY)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 1.0, "seed": 9},
+        {"temperature": 1.0, "seed": 9, "presence_penalty": 2.0, "repetition_penalty": 1.5},
+        {"frequency_penalty": 2.0},
+        {"min_tokens": 12, "stop_token_ids": tuple(range(0, 100, 2))},
+    ],
+    ids="-".join,
+)
+async def test_sampling_goes_on_where_it_was(make_agent: MakeAgent, sampling: dict[str, Any]) -> None:
+    """After the loss noise, penalties and the least length count from the same prompt as before it."""
+    wanted = request(**sampling)
+    target = SampledPicker(wanted.sampling, len(PROMPT))
+    text = list(PROMPT)
+    while len(text) < len(PROMPT) + 30 and not {*text[len(PROMPT) :]} & {*wanted.sampling.stop_token_ids}:
+        text.append(target.pick(logits(text), text).token_id)
+    line = FakeTransport(
+        lambda tokens: SampledPicker(wanted.sampling, len(PROMPT)).pick(logits(tokens), tokens).token_id,
+        fake_welcome(FINGERPRINT),
+        commits_before_loss=2,
+    )
+    chunks = await collect(make_agent(Verifier(line), drafter=FakeDrafter(logits, VOCABULARY)), wanted)
+    assert tokens_of(chunks) == text[len(PROMPT) :]
+    assert 0 < chunks[-1].stats.unverified_tokens < len(text) - len(PROMPT)
+
+
 async def test_collaborative_again_as_soon_as_it_answers(make_agent: MakeAgent) -> None:
     """The next request tries the verifier anew, and is the target's own again."""
     verifier = Verifier(line(), answers=False)
@@ -245,11 +300,30 @@ async def test_local_opens_no_connection(make_agent: MakeAgent) -> None:
     assert (verifier.num_connects, verifier.requests) == (0, [])
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"structure": Structure(StructureKind.JSON_OBJECT)},
+        {"bad_words": ("x",)},
+        {"min_tokens": 2},
+    ],
+    ids=lambda sampling: next(iter(sampling)),
+)
+async def test_local_asks_nobody_for_a_tokenizer(make_agent: MakeAgent, sampling: dict[str, Any]) -> None:
+    """Parameters that need a tokenizer get the one at hand, even in the process's very first request."""
+    verifier = Verifier(line())
+    await collect(make_agent(verifier), request(Route.LOCAL, **sampling))
+    assert (verifier.num_connects, verifier.requests) == (0, [])
+
+
 async def test_what_the_draft_alone_does_not_follow(make_agent: MakeAgent) -> None:
     """The local route says which sampling parameters it leaves out."""
     agent = make_agent(Verifier())
     chunks = await collect(agent, request(Route.LOCAL, temperature=0.7, bad_words=("no",), logprobs=2))
     assert chunks[-1].stats.ignored == ("logprobs",)
+    broken = Structure(StructureKind.REGEX, "(unclosed")
+    for wanted in (request(Route.LOCAL, structure=broken), request(structure=broken)):
+        assert (await collect(agent, wanted))[-1].stats.ignored == ("response_format",)
     assert (await collect(agent, request(Route.LOCAL)))[-1].stats.ignored == ()
 
 
@@ -323,3 +397,20 @@ async def test_error_needs_the_verifier(make_agent: MakeAgent) -> None:
         await agent.target()
     with pytest.raises(CloudUnreachable):
         await agent.tokenizer()
+
+
+@pytest.mark.parametrize("before", [{}, {"model": "org/other"}, {"max_model_len": 2048}], ids=str)
+async def test_another_target_behind_the_same_url(make_agent: MakeAgent, before: dict[str, object]) -> None:
+    """A new connection shows that the server was restarted with another model: it is asked anew, else not."""
+    now = info() | {"model": "fake-target"}
+    verifier = Verifier(line())
+    verifier.info = now | before
+    agent = make_agent(verifier)
+    await agent.target()
+    bundle = await agent.tokenizer()
+    verifier.info = now
+    await collect(agent, request())
+    target = await agent.target()
+    assert (target.model, target.max_model_len) == (now["model"], now["max_model_len"])
+    assert (await agent.tokenizer() is bundle) is (not before)
+    assert len(verifier.requests) == (4 if before else 2)

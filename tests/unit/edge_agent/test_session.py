@@ -165,6 +165,32 @@ async def test_a_lost_connection_is_resumed_where_it_broke(
     assert resumed.committed == target_text(PROMPT, len(resumed.committed))
 
 
+def aborting(*tokens: int) -> FakeTransport:
+    """A verifier that shuts down as soon as it has committed `tokens`."""
+    line = transport()
+    line.push(Commit(1, len(PROMPT), list(tokens), finish_reason="abort"))
+    return line
+
+
+async def test_an_answer_that_the_server_aborts_is_resumed(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """What was committed with the abort stays; another server goes on from there."""
+    begun = target_text(PROMPT, 3)
+    first, second = aborting(*begun), transport()
+    tokens, _, reason = await Bench(make_drafter(5), first, second).run(request())
+    assert tokens == target_text(PROMPT, 40)
+    assert reason == FinishReason.LENGTH
+    assert not first.is_open
+    assert next(message for message in second.sent if isinstance(message, Open)).committed == begun
+
+
+async def test_a_server_that_only_aborts_is_lost(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """Connections that bring the answer no further are not made for ever."""
+    lines = [aborting() for _ in range(8)]
+    with pytest.raises(CloudUnreachable, match="abort"):
+        await Bench(make_drafter(), *lines).run(request())
+    assert sum(bool(line.sent) for line in lines) == 4
+
+
 async def test_without_a_server_the_loss_is_reported(make_drafter: Callable[..., FakeDrafter]) -> None:
     """When no connection can be made again, the caller gets what was committed and a typed error."""
     bench = Bench(make_drafter(), transport(commits_before_loss=2))

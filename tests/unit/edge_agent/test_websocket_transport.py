@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -77,3 +78,25 @@ async def test_sizes_are_those_on_the_wire() -> None:
     async with transport_to(encode(commit), 1000, "") as transport:
         assert await transport.send(Cancel(1)) == 2 + 4 + len(encode(Cancel(1)))
         assert await transport.receive() == (commit, 4 + len(encode(commit)))
+
+
+async def test_unread_frames_do_not_keep_pings_from_being_answered() -> None:
+    """A connection kept with the rest of a cancelled turn stays alive, and that rest can still be read."""
+    answered = asyncio.Event()
+    commit = Commit(1, 5, [1 << 20] * 4000)
+
+    async def handle(connection: ServerConnection) -> None:
+        for _ in range(60):
+            await connection.send(encode(commit))
+        await (await connection.ping())
+        answered.set()
+        await connection.wait_closed()
+
+    async with serve(handle, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as server:
+        port = server.sockets[0].getsockname()[1]
+        transport = await WebSocketConnector(f"http://127.0.0.1:{port}", None, 10.0).connect()
+        try:
+            await asyncio.wait_for(answered.wait(), 5)
+            assert [(await transport.receive())[0] for _ in range(60)] == [commit] * 60
+        finally:
+            await transport.close()

@@ -9,6 +9,7 @@ from edge_agent.fake_generator import fake_tokenizer_bundle
 from edge_agent.generation import GenerationRequest, SamplingSettings, TokenizerBundle
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.source import Pickers
+from pipesd_vllm.protocol import Structure, StructureKind
 
 LOGITS = np.arange(4, dtype=np.float32)
 
@@ -64,3 +65,41 @@ async def test_a_tokenizer_that_cannot_be_read_costs_drafts_only() -> None:
     """Without token ids bad words are left to the server."""
     picker = await Pickers(bundle).picker(request(bad_words=("x",)))
     assert picker.pick(LOGITS, [1, 2]).token_id == 3
+
+
+def texts() -> TokenizerBundle:
+    return fake_tokenizer_bundle(["the fox", "a fox"])
+
+
+FORM = Structure(StructureKind.REGEX, "(yes|no)")
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "fields", "ignored"),
+    [
+        (texts(), {"bad_words": ("x", "fox"), "structure": FORM}, ()),
+        (texts(), {"bad_words": ("x", " ")}, ("bad_words",)),
+        (texts(), {"structure": Structure(StructureKind.REGEX, "(unclosed")}, ("response_format",)),
+        (
+            TokenizerBundle("{}", None, {}, ()),
+            {"bad_words": ("x",), "structure": FORM},
+            ("bad_words", "response_format"),
+        ),
+    ],
+    ids=["all kept", "no such word", "no such form", "tokenizer unreadable"],
+)
+async def test_what_a_picker_does_not_follow_is_named(
+    tokenizer: TokenizerBundle, fields: dict[str, object], ignored: tuple[str, ...]
+) -> None:
+    """Nothing that nobody else enforces is dropped in silence."""
+    assert (await Pickers().choose(request(**fields), tokenizer)).ignored == ignored
+
+
+async def test_a_text_that_left_the_form_before_it_was_taken_over() -> None:
+    """The form of an answer that does not have it any more is not enforced, and this is said."""
+    bundle = texts()
+    begun = Tokenizer.from_str(bundle.tokenizer_json).encode("maybe").ids
+    wanted = GenerationRequest(
+        "r", (1, 2, *begun), SamplingSettings(8, structure=FORM), num_committed=len(begun)
+    )
+    assert (await Pickers().choose(wanted, bundle)).ignored == ("response_format",)

@@ -75,6 +75,18 @@ async def test_random_logits_become_an_answer_in_form(form: Structure, temperatu
     assert matches(form, text)
 
 
+async def test_an_answer_taken_over_goes_on_in_form() -> None:
+    """Tokens of the answer that come with the prompt are the form's beginning, not part of the prompt."""
+    begun = TOKENIZER.encode('{"count": 1').ids
+    tokens = [*PROMPT, *begun]
+    sampling = SamplingSettings(200, structure=FORMS[0], logit_bias=((END, 2.0),))
+    wanted = GenerationRequest("r", tuple(tokens), sampling, num_committed=len(begun))
+    picker = await Pickers(bundle).picker(wanted)
+    while len(tokens) < 200 and tokens[-1] != END:
+        tokens.append(picker.pick(logits(tokens), tokens).token_id)
+    assert matches(FORMS[0], TOKENIZER.decode(tokens[len(PROMPT) : -1], skip_special_tokens=False))
+
+
 def test_a_mask_rolls_back_with_the_text() -> None:
     """After any rewind, even into the prompt, the mask is that of a new one."""
     form, masks = FORMS[0], StructureMasks(BUNDLE)
@@ -108,16 +120,20 @@ def test_a_text_that_left_the_form_is_not_masked() -> None:
 @pytest.mark.parametrize(
     "form",
     [
-        Structure(StructureKind.REGEX, "(unclosed"),
-        Structure(StructureKind.JSON_SCHEMA, "no JSON"),
-        Structure(StructureKind.CHOICE, "no JSON"),
-        Structure(StructureKind.GRAMMAR, "no grammar at all ::: ("),
+        Structure(StructureKind.REGEX, "(secret"),
+        Structure(StructureKind.JSON_SCHEMA, '{"type": "secret"}'),
+        Structure(StructureKind.CHOICE, "secret"),
+        Structure(StructureKind.GRAMMAR, "no secret at all ::: ("),
     ],
     ids=lambda form: form.kind,
 )
-def test_a_form_that_is_not_understood_here_is_left_to_the_server(form: Structure) -> None:
-    """Drafting goes on without a mask; whether the form makes sense is the server's to say."""
+def test_a_form_that_is_not_understood_here_is_left_to_the_server(
+    form: Structure, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Drafting goes on without a mask; the form is the server's to judge, and no log quotes it."""
     assert StructureMasks(BUNDLE).mask(form, 3) is None
+    assert "without the answer's form" in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def test_without_a_tokenizer_there_is_no_mask() -> None:
