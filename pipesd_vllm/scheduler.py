@@ -165,7 +165,7 @@ class PipeSDScheduler(Scheduler):
                 session.start_pass(num_drafts, now_s)
 
     def _make_way(self, output: SchedulerOutput) -> None:
-        """Free the longest idle parked session's blocks and seat if a request could not start.
+        """Free the longest idle parked session's blocks and seat if that is what a request waits for.
 
         One a step is enough: with a request waiting, the engine goes on stepping.
         """
@@ -173,8 +173,11 @@ class PipeSDScheduler(Scheduler):
         if self._pause_state != PauseState.UNPAUSED or not budget_left:
             return
         parked = [request for request in self.running if self._is_parked(request)]
-        if parked and any(not self._is_parked(request) for request in self.waiting):
+        if parked and any(map(self._wants_room, self.waiting)):
             compat.preempt(self, min(parked, key=self._last_active_s), self._clock())
+
+    def _wants_room(self, request: Request) -> bool:
+        return not self._is_parked(request) and not compat.is_blocked(self, request)
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.request import RequestStatus
 
 from pipesd_vllm.commands import AddDrafts, CloseSession, GoAlone, Suspend
@@ -146,6 +147,22 @@ def test_parked_sessions_do_not_hold_seats() -> None:
     engine.add("plain", [9, 9], 5)
     engine.run()
     assert engine.text["plain"] == target_text([9, 9], 5)
+
+
+def test_a_request_whose_grammar_compiles_drives_out_nobody() -> None:
+    """Parked sessions keep blocks and seats until the grammar is there; then one gives its seat."""
+    engine = Harness(max_num_seqs=2)
+    for name in "ab":
+        engine.open(name, [*PROMPT, ord(name)], 10)
+    engine.run()
+    engine.add("structured", [9, 9], 5, structure=StructuredOutputsParams(json_object=True))
+    for _ in range(5):
+        engine.step()
+    assert len(engine.scheduler.running) == 2
+    compiled = engine.scheduler.requests["structured"].structured_output_request
+    compiled.grammar = ValueError("a result like any other, and it ends the request")
+    engine.run()
+    assert engine.finished == {"structured"}
 
 
 def test_a_suspended_session_holds_no_blocks_and_comes_back() -> None:
