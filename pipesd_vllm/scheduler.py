@@ -200,7 +200,9 @@ class PipeSDScheduler(Scheduler):
     def _finish_passes(self, stepped: list[Request]) -> None:
         now_s = self._clock()
         for request in stepped:
-            session = self._sessions[request.request_id]
+            session = self._sessions.get(request.request_id)
+            if session is None:
+                continue  # vLLM has ended it in this very step (KV blocks that cannot be loaded)
             seen = session.frontier - request.num_prompt_tokens
             session.finish_pass(request.output_token_ids[seen:], now_s)
 

@@ -6,7 +6,7 @@ Everything but the forward pass is real: KV block accounting, preemption, queues
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -114,9 +114,10 @@ class Harness:
         """What the engine's loop asks before it goes to sleep."""
         return bool(self.scheduler.has_requests())
 
-    def step(self) -> SchedulerOutput:
-        """One engine step: schedule, run the simulated model, update."""
+    def step(self, meanwhile: Callable[[], None] = lambda: None) -> SchedulerOutput:
+        """One engine step: schedule, run the simulated model and `meanwhile`, update."""
         output = self.scheduler.schedule()
+        meanwhile()
         sampled = {request_id: self._sample(request_id, output) for request_id in output.num_scheduled_tokens}
         self._update(output, sampled)
         return output

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.request import RequestStatus
 
+from pipesd_vllm import compat
 from pipesd_vllm.commands import AddDrafts, CloseSession, GoAlone, Suspend
 
 from .scheduler_harness import MAX_DRAFT, Harness, target_text
@@ -88,6 +89,19 @@ def test_late_chunks_of_an_ended_session_are_dropped() -> None:
         engine.tell("s", command)
     assert not engine.scheduler.requests
     engine.run()
+
+
+def test_a_session_that_vllm_ends_in_its_step_leaves_the_others_alone() -> None:
+    """A request that fails while its step runs takes nobody with it."""
+    engine = Harness()
+    for name in "ab":
+        engine.open(name, PROMPT, 4, eager=True)
+    engine.step()
+    engine.step(meanwhile=lambda: compat.fail_grammar(engine.scheduler, engine.scheduler.requests["a"]))
+    engine.run()
+    assert engine.finished == {"a", "b"}
+    assert engine.text["b"] == target_text(PROMPT, 4)
+    assert not engine.scheduler._sessions
 
 
 def test_patience_and_eager_sessions_decode_alone() -> None:
