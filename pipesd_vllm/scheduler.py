@@ -93,7 +93,10 @@ class PipeSDScheduler(Scheduler):
         return computed or bool(request.status == RequestStatus.PREEMPTED)
 
     def _num_parked(self) -> int:
+        """Among those that vLLM counts: of a paused engine's waiting queue it counts none."""
         parked_running = sum(map(self._is_parked, self.running))
+        if self._pause_state != PauseState.UNPAUSED:
+            return parked_running
         return parked_running + sum(map(self._is_parked, self.waiting))
 
     def get_num_unfinished_requests(self) -> int:

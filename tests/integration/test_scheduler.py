@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import RequestStatus
 
 from pipesd_vllm import compat
@@ -191,6 +192,21 @@ def test_a_suspended_session_holds_no_blocks_and_comes_back() -> None:
     engine.tell("s", draft(1, 6), truth[1:])
     engine.run()
     assert engine.text["s"] == truth
+
+
+def test_a_paused_engine_finishes_what_runs() -> None:
+    """While nothing new may start, suspended sessions are not taken off those that run."""
+    engine = Harness()
+    for name in "abc":
+        engine.open(name, PROMPT, 10)
+    engine.run()
+    for name in "abc":
+        engine.tell(name, Suspend())
+    engine.add("plain", PROMPT, 5)
+    engine.step()
+    engine.scheduler.set_pause_state(PauseState.PAUSED_NEW)
+    engine.run()
+    assert engine.text["plain"] == target_text(PROMPT, 5)
 
 
 KINDS = st.sampled_from(["right", "wrong", "half", "stale", "ahead", "duplicate", "orphan", "branch"])
