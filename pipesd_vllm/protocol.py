@@ -30,6 +30,8 @@ MAX_FRAME_BYTES: Final = 1 << 20
 """Largest frame either side accepts; the WebSocket close code beyond it is 1009."""
 MAX_DRAFT_TOKENS: Final = 256
 """Most nodes one `Draft` may add."""
+MAX_PATIENCE_MS: Final = 60_000
+"""Longest `Open.patience_ms`; a turn that asks for more is refused with `BAD_SAMPLING`."""
 MAX_LOGPROBS: Final = 20
 """Most alternatives a token is reported with."""
 MAX_LISTED: Final = 1024

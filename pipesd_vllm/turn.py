@@ -160,17 +160,15 @@ class Turn:
     # -- waiting for the edge -------------------------------------------------------------
 
     def _waiting_timers(self) -> list[PatientTimer]:
-        match self._opened.mode:
-            case Mode.BALANCED:
-                waits = [(self._opened.patience_ms / 1e3, self._go_alone)]
-            case Mode.OFFLOAD:
-                settings = self._settings
-                waits = [
-                    (settings.suspend_after_s, self._suspend),
-                    (settings.abandon_after_s, self._abandoned.set),
-                ]
-            case Mode.LATENCY:
-                waits = []
+        opened, settings = self._opened, self._settings
+        waits: list[tuple[float, Callable[[], None]]] = []
+        if opened.mode is not Mode.LATENCY:
+            waits += (
+                (settings.suspend_after_s, self._suspend),
+                (settings.abandon_after_s, self._abandoned.set),
+            )
+        if opened.mode is Mode.BALANCED:
+            waits.append((opened.patience_ms / 1e3, self._go_alone))
         loop = asyncio.get_running_loop()
         return [PatientTimer(loop, delay_s, action) for delay_s, action in waits]
 
@@ -183,15 +181,19 @@ class Turn:
             timer.stop()
 
     def _go_alone(self) -> None:
-        self._command(GoAlone(self._frontier))
+        if self._command(GoAlone(self._frontier)):
+            self._stop_timers()  # from here on it is the engine that is waited for
 
     def _suspend(self) -> None:
         self._command(Suspend())
 
-    def _command(self, command: Command) -> None:
-        # A full queue means that drafts are on their way; then there is nothing to wait for.
-        with contextlib.suppress(asyncio.QueueFull):
+    def _command(self, command: Command) -> bool:
+        """Whether it was passed on. A full queue means that drafts are on their way: no need to wait."""
+        try:
             self._chunks.put_nowait((_chunk(command, _PLACEHOLDER), None))
+        except asyncio.QueueFull:
+            return False
+        return True
 
 
 def _chunk(command: Command, tokens: list[int]) -> StreamingInput:
