@@ -46,13 +46,16 @@ class Turn:
         request_id: str,
         opened: Open,
         settings: ServerSettings,
+        cache_salt: str,
         clock: Clock = time.perf_counter,
     ) -> None:
+        """`cache_salt` keeps the tenant's KV blocks apart in vLLM's prefix cache."""
         self.number = opened.turn
         self._engine = engine
         self._request_id = request_id
         self._opened = opened
         self._settings = settings
+        self._cache_salt = cache_salt
         self._frontier = len(opened.prompt) + len(opened.committed)
         self._clock = clock
         self._chunks: asyncio.Queue[_Chunk] = asyncio.Queue(_MAX_PENDING_CHUNKS)
@@ -131,7 +134,7 @@ class Turn:
         num_committed = len(opened.committed)
         command = OpenSession(eager=opened.mode is Mode.LATENCY, num_committed=num_committed)
         params = opening_params(opened.sampling, num_committed, pack(command))
-        return StreamingInput(prompt=tokens_input(prompt), sampling_params=params)
+        return StreamingInput(tokens_input(prompt, cache_salt=self._cache_salt), params)
 
     def _commit(self, output: RequestOutput) -> Commit:
         completion = output.outputs[0]

@@ -110,7 +110,7 @@ async def connection(engine: ScriptedEngine, **settings: float) -> AsyncIterator
     await peer.socket.accept()
     metrics = ServerMetrics(CollectorRegistry())
     limits = ServerSettings(**settings)  # type: ignore[arg-type]
-    service = SessionConnection(peer.socket, engine, WELCOME, limits, metrics)  # type: ignore[arg-type]
+    service = SessionConnection(peer.socket, engine, WELCOME, limits, metrics, "salt")  # type: ignore[arg-type]
     serving = asyncio.create_task(service.serve())
     assert (await peer.next())["type"] == "websocket.accept"
     assert await peer.frame() == WELCOME

@@ -47,7 +47,7 @@ async def ignore(commit: Commit, own: OwnTime) -> None:
 
 def turn_of(engine: IdleEngine, mode: Mode, patience_s: float, **limits: float) -> Turn:
     opened = Open(1, [1, 2, 3], Sampling(9), mode, round(patience_s * 1e3))
-    return Turn(engine, "request", opened, ServerSettings(**limits))  # type: ignore[arg-type]
+    return Turn(engine, "request", opened, ServerSettings(**limits), "salt")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", [Mode.BALANCED, Mode.OFFLOAD])
@@ -73,5 +73,15 @@ async def test_a_turn_left_to_the_engine_is_not_abandoned() -> None:
     await asyncio.sleep(0.5)
     assert engine.chunks.empty()
     assert not turn.abandoned.is_set()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_prompt_carries_the_tenants_salt() -> None:
+    """vLLM hashes the salt into the KV blocks of the request that opens the turn."""
+    engine = IdleEngine()
+    running = asyncio.create_task(turn_of(engine, Mode.LATENCY, 0).run(ignore))
+    opening = await asyncio.wait_for(engine.chunks.get(), 30.0)
+    assert opening.prompt == {"type": "token", "prompt_token_ids": [1, 2, 3], "cache_salt": "salt"}
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
