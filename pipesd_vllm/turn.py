@@ -17,12 +17,12 @@ from vllm.outputs import RequestOutput
 
 from pipesd_vllm.commands import AddDrafts, CloseSession, Command, GoAlone, OpenSession, Suspend, pack
 from pipesd_vllm.own_time import Clock, OwnTime
-from pipesd_vllm.protocol import Commit, Draft, Mode, Open, RefusalCode
+from pipesd_vllm.protocol import CloseReason, Commit, Draft, Mode, Open, RefusalCode
 from pipesd_vllm.report import PassReport
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.timer import PatientTimer
 from pipesd_vllm.turn_params import chunk_params, opening_params, token_logprobs
-from pipesd_vllm.validation import RefuseTurn
+from pipesd_vllm.validation import CloseConnection, RefuseTurn
 
 _MAX_PENDING_CHUNKS = 256
 _PLACEHOLDER = [0]
@@ -93,27 +93,33 @@ class Turn:
     async def run(self, emit: Emit) -> None:
         """Emit commits until the turn ends; cancelling it aborts the request in the engine.
 
-        Raises vLLM's own errors (`EngineDeadError`, validation, admission), and `RefuseTurn` when the
-        engine gives this turn up.
+        Raises vLLM's own errors (`EngineDeadError`, validation, admission), `RefuseTurn` when the engine
+        gives this turn up, and `CloseConnection` when it gives all of them up.
         """
         params = chunk_params(pack(CloseSession()))
         outputs = self._engine.generate(self._inputs(), params, self._request_id)
         try:
             async with contextlib.aclosing(outputs):
                 async for output in outputs:
-                    if output.outputs[0].finish_reason == "error":
-                        raise RefuseTurn(RefusalCode.ENGINE_ERROR, _FAILED)
-                    output_s = self._clock()
-                    commit = self._commit(output)
-                    if commit.finish_reason is None:
-                        self._restart_timers()
-                    await emit(commit, self._own_time(output_s))
-                    if commit.finish_reason is not None:
-                        self._finished = True
+                    await self._pass_on(output, emit)
+                    if self._finished:
                         return
         finally:
             self._stop_timers()
             self._stop_taking()
+
+    async def _pass_on(self, output: RequestOutput, emit: Emit) -> None:
+        completion = output.outputs[0]
+        if completion.finish_reason == "error":
+            raise RefuseTurn(RefusalCode.ENGINE_ERROR, _FAILED)
+        if completion.finish_reason == "abort":  # not by us: the engine stops, or is emptied by its operator
+            raise CloseConnection(1012, CloseReason.ENGINE_STOPPING, "resume the turn on another connection")
+        output_s = self._clock()
+        commit = self._commit(output)
+        if commit.finish_reason is None:
+            self._restart_timers()
+        await emit(commit, self._own_time(output_s))
+        self._finished = commit.finish_reason is not None
 
     def _stop_taking(self) -> None:
         """Nobody reads the chunks any more: let go of a sender that waits in `add` for room."""

@@ -247,3 +247,16 @@ async def test_a_dead_engine_closes_the_connection() -> None:
     async with connection(ScriptedEngine(dead)) as peer:
         peer.send(opening(PROMPT, 9))
         assert await peer.closed() == (1011, "engine_dead")
+
+
+async def test_a_stopping_engine_closes_the_connection() -> None:
+    """A turn that vLLM aborts has no last commit: 1012, so that the edge takes it up elsewhere."""
+
+    async def stopping(inputs: Inputs) -> AsyncGenerator[Any, None]:
+        yield output(7)
+        yield output(finish_reason="abort")
+
+    async with connection(ScriptedEngine(stopping)) as peer:
+        peer.send(opening(PROMPT, 9))
+        assert isinstance(await peer.frame(), Commit)
+        assert await peer.closed() == (1012, "engine_stopping")
