@@ -12,21 +12,19 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from vllm.engine.protocol import EngineClient, StreamingInput
-from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 
-from pipesd_vllm.commands import AddDrafts, CloseSession, Command, GoAlone, OpenSession, Suspend, pack
+from pipesd_vllm.chunks import later_chunk, opening_chunk
+from pipesd_vllm.commands import AddDrafts, CloseSession, Command, GoAlone, Suspend, pack
 from pipesd_vllm.own_time import Clock, OwnTime
 from pipesd_vllm.protocol import CloseReason, Commit, Draft, Mode, Open, RefusalCode
 from pipesd_vllm.report import PassReport
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.timer import PatientTimer
-from pipesd_vllm.turn_params import chunk_params, opening_params, token_logprobs
+from pipesd_vllm.turn_params import chunk_params, token_logprobs
 from pipesd_vllm.validation import CloseConnection, RefuseTurn
 
 _MAX_PENDING_CHUNKS = 256
-_PLACEHOLDER = [0]
-"""vLLM wants at least one token a chunk; commands without drafts send this one."""
 _FAILED = (
     "the engine gave this turn up (its structure does not compile, or the committed tokens do not have it); "
     "the server's log says more"
@@ -55,11 +53,10 @@ class Turn:
         self._request_id = request_id
         self._opened = opened
         self._settings = settings
-        self._cache_salt = cache_salt
         self._frontier = len(opened.prompt) + len(opened.committed)
         self._clock = clock
         self._chunks: asyncio.Queue[_Chunk] = asyncio.Queue(_MAX_PENDING_CHUNKS)
-        self._chunks.put_nowait((self._opening(), None))
+        self._chunks.put_nowait((opening_chunk(opened, cache_salt), None))
         self._receive_s: float | None = None
         self._abandoned = asyncio.Event()
         self._timers = self._waiting_timers()
@@ -86,7 +83,7 @@ class Turn:
         if self._ended:
             return
         command = AddDrafts(draft.first, draft.base, draft.anchor, draft.verify, draft.parents)
-        await self._chunks.put((_chunk(command, draft.tokens), received_s if draft.verify else None))
+        await self._chunks.put((later_chunk(command, draft.tokens), received_s if draft.verify else None))
         if draft.verify and not self._ended:
             self._restart_timers()
 
@@ -133,14 +130,6 @@ class Turn:
             if received_s is not None:
                 self._receive_s = self._clock() - received_s
             yield chunk
-
-    def _opening(self) -> StreamingInput:
-        opened = self._opened
-        prompt = [*opened.prompt, *opened.committed]
-        num_committed = len(opened.committed)
-        command = OpenSession(eager=opened.mode is Mode.LATENCY, num_committed=num_committed)
-        params = opening_params(opened.sampling, num_committed, pack(command))
-        return StreamingInput(tokens_input(prompt, cache_salt=self._cache_salt), params)
 
     def _commit(self, output: RequestOutput) -> Commit:
         completion = output.outputs[0]
@@ -199,11 +188,7 @@ class Turn:
     def _command(self, command: Command) -> bool:
         """Whether it was passed on. A full queue means that drafts are on their way: no need to wait."""
         try:
-            self._chunks.put_nowait((_chunk(command, _PLACEHOLDER), None))
+            self._chunks.put_nowait((later_chunk(command), None))
         except asyncio.QueueFull:
             return False
         return True
-
-
-def _chunk(command: Command, tokens: list[int]) -> StreamingInput:
-    return StreamingInput(prompt=tokens_input(tokens), sampling_params=chunk_params(pack(command)))

@@ -75,13 +75,3 @@ async def test_a_turn_left_to_the_engine_is_not_abandoned() -> None:
     assert not turn.abandoned.is_set()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-
-
-async def test_the_prompt_carries_the_tenants_salt() -> None:
-    """vLLM hashes the salt into the KV blocks of the request that opens the turn."""
-    engine = IdleEngine()
-    running = asyncio.create_task(turn_of(engine, Mode.LATENCY, 0).run(ignore))
-    opening = await asyncio.wait_for(engine.chunks.get(), 30.0)
-    assert opening.prompt == {"type": "token", "prompt_token_ids": [1, 2, 3], "cache_salt": "salt"}
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
