@@ -58,6 +58,19 @@ def preempt(scheduler: Scheduler, request: Request, now_s: float) -> None:
     scheduler._preempt_request(request, now_s)
 
 
+def is_blocked(scheduler: Scheduler, request: Request) -> bool:
+    """Whether a waiting request could not start if it had blocks and a seat.
+
+    A grammar that has compiled does not block: vLLM notes that only once there is a seat.
+    """
+    from vllm.v1.request import RequestStatus
+
+    if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
+        structured = request.structured_output_request
+        return structured is None or structured.grammar is None
+    return bool(scheduler._is_blocked_waiting_status(request.status))
+
+
 def fail_grammar(scheduler: Scheduler, request: Request) -> None:
     """End a waiting request with an error in this step, as vLLM does when its grammar does not compile."""
     scheduler.grammar_compile_error_reqs.add(request.request_id)

@@ -23,6 +23,7 @@ from pipesd_vllm.protocol import (
 from pipesd_vllm.reasoning import reasoning_marks, reasoning_parser
 from pipesd_vllm.service import SessionConnection
 from pipesd_vllm.settings import ServerSettings
+from pipesd_vllm.tenant import cache_salt, new_secret
 
 if TYPE_CHECKING:
     from starlette.datastructures import State
@@ -40,6 +41,7 @@ class PluginState:
         self.settings = ServerSettings()
         self.metrics = ServerMetrics()
         self.welcome: Welcome = build_welcome(engine, args)
+        self.secret = new_secret()
         self.num_connections = 0
         self._tokenizer: dict[str, Any] | None = None
         self._info: dict[str, Any] | None = None
@@ -130,4 +132,8 @@ async def _serve(websocket: WebSocket, state: PluginState) -> None:
         )
         return
     await websocket.accept(subprotocol=SUBPROTOCOL)
-    await SessionConnection(websocket, state.engine, state.welcome, state.settings, state.metrics).serve()
+    salt = cache_salt(state.secret, websocket.headers.get("authorization"))
+    connection = SessionConnection(
+        websocket, state.engine, state.welcome, state.settings, state.metrics, salt
+    )
+    await connection.serve()

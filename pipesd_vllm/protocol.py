@@ -30,6 +30,8 @@ MAX_FRAME_BYTES: Final = 1 << 20
 """Largest frame either side accepts; the WebSocket close code beyond it is 1009."""
 MAX_DRAFT_TOKENS: Final = 256
 """Most nodes one `Draft` may add."""
+MAX_PATIENCE_MS: Final = 60_000
+"""Longest `Open.patience_ms`; a turn that asks for more is refused with `BAD_SAMPLING`."""
 MAX_LOGPROBS: Final = 20
 """Most alternatives a token is reported with."""
 MAX_LISTED: Final = 1024
@@ -67,6 +69,7 @@ class CloseReason(enum.StrEnum):
     IDLE = "idle"  # 1000
     SLOW_READER = "slow_reader"
     ENGINE_DEAD = "engine_dead"  # 1011
+    ENGINE_STOPPING = "engine_stopping"  # 1012
 
 
 class RefusalCode(enum.StrEnum):
@@ -221,7 +224,7 @@ class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
     those of the target passes since the frame before: `passes` forward passes,
     `drafted` draft tokens checked in them, `accepted` of those kept. `queue_ms` is how
     long the drafts waited for the last pass to start, `step_ms` how long it took.
-    `finish_reason` ("stop", "length", "abort") comes with a turn's last frame. `logprobs`,
+    `finish_reason` ("stop", "length") comes with a turn's last frame. `logprobs`,
     where `Sampling.logprobs` asked for them, has one entry for each of `tokens`.
     """
 

@@ -93,7 +93,10 @@ class PipeSDScheduler(Scheduler):
         return computed or bool(request.status == RequestStatus.PREEMPTED)
 
     def _num_parked(self) -> int:
+        """Among those that vLLM counts: of a paused engine's waiting queue it counts none."""
         parked_running = sum(map(self._is_parked, self.running))
+        if self._pause_state != PauseState.UNPAUSED:
+            return parked_running
         return parked_running + sum(map(self._is_parked, self.waiting))
 
     def get_num_unfinished_requests(self) -> int:
@@ -165,7 +168,7 @@ class PipeSDScheduler(Scheduler):
                 session.start_pass(num_drafts, now_s)
 
     def _make_way(self, output: SchedulerOutput) -> None:
-        """Free the longest idle parked session's blocks and seat if a request could not start.
+        """Free the longest idle parked session's blocks and seat if that is what a request waits for.
 
         One a step is enough: with a request waiting, the engine goes on stepping.
         """
@@ -173,8 +176,11 @@ class PipeSDScheduler(Scheduler):
         if self._pause_state != PauseState.UNPAUSED or not budget_left:
             return
         parked = [request for request in self.running if self._is_parked(request)]
-        if parked and any(not self._is_parked(request) for request in self.waiting):
+        if parked and any(map(self._wants_room, self.waiting)):
             compat.preempt(self, min(parked, key=self._last_active_s), self._clock())
+
+    def _wants_room(self, request: Request) -> bool:
+        return not self._is_parked(request) and not compat.is_blocked(self, request)
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
@@ -197,7 +203,9 @@ class PipeSDScheduler(Scheduler):
     def _finish_passes(self, stepped: list[Request]) -> None:
         now_s = self._clock()
         for request in stepped:
-            session = self._sessions[request.request_id]
+            session = self._sessions.get(request.request_id)
+            if session is None:
+                continue  # vLLM has ended it in this very step (KV blocks that cannot be loaded)
             seen = session.frontier - request.num_prompt_tokens
             session.finish_pass(request.output_token_ids[seen:], now_s)
 

@@ -57,6 +57,7 @@ class SessionConnection:
         welcome: Welcome,
         settings: ServerSettings,
         metrics: ServerMetrics,
+        cache_salt: str,
         clock: Clock = time.perf_counter,
     ) -> None:
         self._websocket = websocket
@@ -64,6 +65,7 @@ class SessionConnection:
         self._welcome = welcome
         self._settings = settings
         self._metrics = metrics
+        self._cache_salt = cache_salt
         self._clock = clock
         self._turn: Turn | None = None
         self._turn_task: asyncio.Task[None] | None = None
@@ -146,7 +148,8 @@ class SessionConnection:
         try:
             check_open(opened, self._welcome)
             request_id = f"pipesd-{uuid.uuid4().hex}"
-            self._turn = Turn(self._engine, request_id, opened, self._settings, self._clock)
+            settings, salt = self._settings, self._cache_salt
+            self._turn = Turn(self._engine, request_id, opened, settings, salt, self._clock)
         except RefuseTurn as refusal:
             await self._refuse(opened.turn, refusal.code, str(refusal))
             return

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pipesd_vllm.protocol import MAX_DRAFT_TOKENS
+
 MAX_NODES = 4096
 """Most node ids a trie remembers; adding beyond it is refused (a bound on memory)."""
 
@@ -162,8 +164,12 @@ class DraftTrie:
                 self._nodes.pop(node_id, None)
 
     def _make_room(self, num_new: int) -> None:
-        """Forget committed nodes (the frontier's own excepted) when memory runs short."""
+        """Forget nodes committed long ago when memory runs short.
+
+        The last ones stay: a frame under way hangs from a node that was the newest when it was sent, and
+        the passes since then, each with a token more than the drafts, have gone past that one.
+        """
         if len(self._nodes) + num_new <= MAX_NODES:
             return
-        frontier = self.frontier
-        self._nodes = {i: n for i, n in self._nodes.items() if n.position >= frontier - 1}
+        oldest = self.frontier - MAX_DRAFT_TOKENS
+        self._nodes = {i: n for i, n in self._nodes.items() if n.position >= oldest}

@@ -12,21 +12,19 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from vllm.engine.protocol import EngineClient, StreamingInput
-from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 
-from pipesd_vllm.commands import AddDrafts, CloseSession, Command, GoAlone, OpenSession, Suspend, pack
+from pipesd_vllm.chunks import later_chunk, opening_chunk
+from pipesd_vllm.commands import AddDrafts, CloseSession, Command, GoAlone, Suspend, pack
 from pipesd_vllm.own_time import Clock, OwnTime
-from pipesd_vllm.protocol import Commit, Draft, Mode, Open, RefusalCode
+from pipesd_vllm.protocol import CloseReason, Commit, Draft, Mode, Open, RefusalCode
 from pipesd_vllm.report import PassReport
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.timer import PatientTimer
-from pipesd_vllm.turn_params import chunk_params, opening_params, token_logprobs
-from pipesd_vllm.validation import RefuseTurn
+from pipesd_vllm.turn_params import chunk_params, token_logprobs
+from pipesd_vllm.validation import CloseConnection, RefuseTurn
 
 _MAX_PENDING_CHUNKS = 256
-_PLACEHOLDER = [0]
-"""vLLM wants at least one token a chunk; commands without drafts send this one."""
 _FAILED = (
     "the engine gave this turn up (its structure does not compile, or the committed tokens do not have it); "
     "the server's log says more"
@@ -46,8 +44,10 @@ class Turn:
         request_id: str,
         opened: Open,
         settings: ServerSettings,
+        cache_salt: str,
         clock: Clock = time.perf_counter,
     ) -> None:
+        """`cache_salt` keeps the tenant's KV blocks apart in vLLM's prefix cache."""
         self.number = opened.turn
         self._engine = engine
         self._request_id = request_id
@@ -56,7 +56,7 @@ class Turn:
         self._frontier = len(opened.prompt) + len(opened.committed)
         self._clock = clock
         self._chunks: asyncio.Queue[_Chunk] = asyncio.Queue(_MAX_PENDING_CHUNKS)
-        self._chunks.put_nowait((self._opening(), None))
+        self._chunks.put_nowait((opening_chunk(opened, cache_salt), None))
         self._receive_s: float | None = None
         self._abandoned = asyncio.Event()
         self._timers = self._waiting_timers()
@@ -83,34 +83,40 @@ class Turn:
         if self._ended:
             return
         command = AddDrafts(draft.first, draft.base, draft.anchor, draft.verify, draft.parents)
-        await self._chunks.put((_chunk(command, draft.tokens), received_s if draft.verify else None))
+        await self._chunks.put((later_chunk(command, draft.tokens), received_s if draft.verify else None))
         if draft.verify and not self._ended:
             self._restart_timers()
 
     async def run(self, emit: Emit) -> None:
         """Emit commits until the turn ends; cancelling it aborts the request in the engine.
 
-        Raises vLLM's own errors (`EngineDeadError`, validation, admission), and `RefuseTurn` when the
-        engine gives this turn up.
+        Raises vLLM's own errors (`EngineDeadError`, validation, admission), `RefuseTurn` when the engine
+        gives this turn up, and `CloseConnection` when it gives all of them up.
         """
         params = chunk_params(pack(CloseSession()))
         outputs = self._engine.generate(self._inputs(), params, self._request_id)
         try:
             async with contextlib.aclosing(outputs):
                 async for output in outputs:
-                    if output.outputs[0].finish_reason == "error":
-                        raise RefuseTurn(RefusalCode.ENGINE_ERROR, _FAILED)
-                    output_s = self._clock()
-                    commit = self._commit(output)
-                    if commit.finish_reason is None:
-                        self._restart_timers()
-                    await emit(commit, self._own_time(output_s))
-                    if commit.finish_reason is not None:
-                        self._finished = True
+                    await self._pass_on(output, emit)
+                    if self._finished:
                         return
         finally:
             self._stop_timers()
             self._stop_taking()
+
+    async def _pass_on(self, output: RequestOutput, emit: Emit) -> None:
+        completion = output.outputs[0]
+        if completion.finish_reason == "error":
+            raise RefuseTurn(RefusalCode.ENGINE_ERROR, _FAILED)
+        if completion.finish_reason == "abort":  # not by us: the engine stops, or is emptied by its operator
+            raise CloseConnection(1012, CloseReason.ENGINE_STOPPING, "resume the turn on another connection")
+        output_s = self._clock()
+        commit = self._commit(output)
+        if commit.finish_reason is None:
+            self._restart_timers()
+        await emit(commit, self._own_time(output_s))
+        self._finished = commit.finish_reason is not None
 
     def _stop_taking(self) -> None:
         """Nobody reads the chunks any more: let go of a sender that waits in `add` for room."""
@@ -124,14 +130,6 @@ class Turn:
             if received_s is not None:
                 self._receive_s = self._clock() - received_s
             yield chunk
-
-    def _opening(self) -> StreamingInput:
-        opened = self._opened
-        prompt = [*opened.prompt, *opened.committed]
-        num_committed = len(opened.committed)
-        command = OpenSession(eager=opened.mode is Mode.LATENCY, num_committed=num_committed)
-        params = opening_params(opened.sampling, num_committed, pack(command))
-        return StreamingInput(prompt=tokens_input(prompt), sampling_params=params)
 
     def _commit(self, output: RequestOutput) -> Commit:
         completion = output.outputs[0]
@@ -160,17 +158,15 @@ class Turn:
     # -- waiting for the edge -------------------------------------------------------------
 
     def _waiting_timers(self) -> list[PatientTimer]:
-        match self._opened.mode:
-            case Mode.BALANCED:
-                waits = [(self._opened.patience_ms / 1e3, self._go_alone)]
-            case Mode.OFFLOAD:
-                settings = self._settings
-                waits = [
-                    (settings.suspend_after_s, self._suspend),
-                    (settings.abandon_after_s, self._abandoned.set),
-                ]
-            case Mode.LATENCY:
-                waits = []
+        opened, settings = self._opened, self._settings
+        waits: list[tuple[float, Callable[[], None]]] = []
+        if opened.mode is not Mode.LATENCY:
+            waits += (
+                (settings.suspend_after_s, self._suspend),
+                (settings.abandon_after_s, self._abandoned.set),
+            )
+        if opened.mode is Mode.BALANCED:
+            waits.append((opened.patience_ms / 1e3, self._go_alone))
         loop = asyncio.get_running_loop()
         return [PatientTimer(loop, delay_s, action) for delay_s, action in waits]
 
@@ -183,16 +179,16 @@ class Turn:
             timer.stop()
 
     def _go_alone(self) -> None:
-        self._command(GoAlone(self._frontier))
+        if self._command(GoAlone(self._frontier)):
+            self._stop_timers()  # from here on it is the engine that is waited for
 
     def _suspend(self) -> None:
         self._command(Suspend())
 
-    def _command(self, command: Command) -> None:
-        # A full queue means that drafts are on their way; then there is nothing to wait for.
-        with contextlib.suppress(asyncio.QueueFull):
-            self._chunks.put_nowait((_chunk(command, _PLACEHOLDER), None))
-
-
-def _chunk(command: Command, tokens: list[int]) -> StreamingInput:
-    return StreamingInput(prompt=tokens_input(tokens), sampling_params=chunk_params(pack(command)))
+    def _command(self, command: Command) -> bool:
+        """Whether it was passed on. A full queue means that drafts are on their way: no need to wait."""
+        try:
+            self._chunks.put_nowait((later_chunk(command), None))
+        except asyncio.QueueFull:
+            return False
+        return True

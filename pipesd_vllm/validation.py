@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipesd_vllm.protocol import CloseReason, Draft, Open, RefusalCode, Welcome
+from pipesd_vllm.protocol import MAX_PATIENCE_MS, CloseReason, Draft, Open, RefusalCode, Welcome
 
 
 class CloseConnection(Exception):
@@ -56,6 +56,8 @@ def check_open(opened: Open, welcome: Welcome) -> None:
         raise RefuseTurn(RefusalCode.BAD_SAMPLING, "all max_tokens are already committed")
     if sampling.temperature > 0 and sampling.seed is None:
         raise RefuseTurn(RefusalCode.BAD_SAMPLING, "a temperature above 0 needs a seed; draw one")
+    if opened.patience_ms > MAX_PATIENCE_MS:
+        raise RefuseTurn(RefusalCode.BAD_SAMPLING, f"patience_ms is at most {MAX_PATIENCE_MS}")
 
 
 def check_draft(draft: Draft, welcome: Welcome) -> None:

@@ -6,7 +6,7 @@ Everything but the forward pass is real: KV block accounting, preemption, queues
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
@@ -14,7 +14,7 @@ os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 import torch
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
-from vllm.sampling_params import RequestOutputKind, SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -88,12 +88,20 @@ class Harness:
         self.passes: dict[str, int] = {}
 
     def add(
-        self, request_id: str, prompt: Sequence[int], max_tokens: int, command: Command | None = None
+        self,
+        request_id: str,
+        prompt: Sequence[int],
+        max_tokens: int,
+        command: Command | None = None,
+        structure: StructuredOutputsParams | None = None,
     ) -> None:
-        """An ordinary request, or a session when `command` opens one."""
+        """An ordinary request, or a session when `command` opens one.
+
+        With a `structure` it waits for a grammar, which nobody compiles.
+        """
         self.text[request_id] = []
         self.passes[request_id] = 0
-        self._submit(request_id, prompt, max_tokens, command)
+        self._submit(request_id, prompt, max_tokens, command, structure)
 
     def open(self, request_id: str, prompt: Sequence[int], max_tokens: int, *, eager: bool = False) -> None:
         self.add(request_id, prompt, max_tokens, OpenSession(eager))
@@ -106,9 +114,10 @@ class Harness:
         """What the engine's loop asks before it goes to sleep."""
         return bool(self.scheduler.has_requests())
 
-    def step(self) -> SchedulerOutput:
-        """One engine step: schedule, run the simulated model, update."""
+    def step(self, meanwhile: Callable[[], None] = lambda: None) -> SchedulerOutput:
+        """One engine step: schedule, run the simulated model and `meanwhile`, update."""
         output = self.scheduler.schedule()
+        meanwhile()
         sampled = {request_id: self._sample(request_id, output) for request_id in output.num_scheduled_tokens}
         self._update(output, sampled)
         return output
@@ -125,13 +134,19 @@ class Harness:
         return float(self.scheduler.get_kv_cache_usage())
 
     def _submit(
-        self, request_id: str, tokens: Sequence[int], max_tokens: int, command: Command | None
+        self,
+        request_id: str,
+        tokens: Sequence[int],
+        max_tokens: int,
+        command: Command | None,
+        structure: StructuredOutputsParams | None = None,
     ) -> None:
         params = SamplingParams(
             temperature=0.0,
             max_tokens=max_tokens,
             ignore_eos=True,
             output_kind=RequestOutputKind.DELTA,
+            structured_outputs=structure,
             extra_args=None if command is None else pack(command),
         )
         request = Request(

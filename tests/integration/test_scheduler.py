@@ -6,8 +6,11 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.request import RequestStatus
 
+from pipesd_vllm import compat
 from pipesd_vllm.commands import AddDrafts, CloseSession, GoAlone, Suspend
 
 from .scheduler_harness import MAX_DRAFT, Harness, target_text
@@ -89,6 +92,19 @@ def test_late_chunks_of_an_ended_session_are_dropped() -> None:
     engine.run()
 
 
+def test_a_session_that_vllm_ends_in_its_step_leaves_the_others_alone() -> None:
+    """A request that fails while its step runs takes nobody with it."""
+    engine = Harness()
+    for name in "ab":
+        engine.open(name, PROMPT, 4, eager=True)
+    engine.step()
+    engine.step(meanwhile=lambda: compat.fail_grammar(engine.scheduler, engine.scheduler.requests["a"]))
+    engine.run()
+    assert engine.finished == {"a", "b"}
+    assert engine.text["b"] == target_text(PROMPT, 4)
+    assert not engine.scheduler._sessions
+
+
 def test_patience_and_eager_sessions_decode_alone() -> None:
     """An eager session needs no drafts; one whose patience ran out goes on until drafts come."""
     engine = Harness()
@@ -148,6 +164,22 @@ def test_parked_sessions_do_not_hold_seats() -> None:
     assert engine.text["plain"] == target_text([9, 9], 5)
 
 
+def test_a_request_whose_grammar_compiles_drives_out_nobody() -> None:
+    """Parked sessions keep blocks and seats until the grammar is there; then one gives its seat."""
+    engine = Harness(max_num_seqs=2)
+    for name in "ab":
+        engine.open(name, [*PROMPT, ord(name)], 10)
+    engine.run()
+    engine.add("structured", [9, 9], 5, structure=StructuredOutputsParams(json_object=True))
+    for _ in range(5):
+        engine.step()
+    assert len(engine.scheduler.running) == 2
+    compiled = engine.scheduler.requests["structured"].structured_output_request
+    compiled.grammar = ValueError("a result like any other, and it ends the request")
+    engine.run()
+    assert engine.finished == {"structured"}
+
+
 def test_a_suspended_session_holds_no_blocks_and_comes_back() -> None:
     """Suspend frees the KV; the next drafts bring the session back from its tokens."""
     engine = Harness()
@@ -160,6 +192,21 @@ def test_a_suspended_session_holds_no_blocks_and_comes_back() -> None:
     engine.tell("s", draft(1, 6), truth[1:])
     engine.run()
     assert engine.text["s"] == truth
+
+
+def test_a_paused_engine_finishes_what_runs() -> None:
+    """While nothing new may start, suspended sessions are not taken off those that run."""
+    engine = Harness()
+    for name in "abc":
+        engine.open(name, PROMPT, 10)
+    engine.run()
+    for name in "abc":
+        engine.tell(name, Suspend())
+    engine.add("plain", PROMPT, 5)
+    engine.step()
+    engine.scheduler.set_pause_state(PauseState.PAUSED_NEW)
+    engine.run()
+    assert engine.text["plain"] == target_text(PROMPT, 5)
 
 
 KINDS = st.sampled_from(["right", "wrong", "half", "stale", "ahead", "duplicate", "orphan", "branch"])

@@ -110,7 +110,7 @@ async def connection(engine: ScriptedEngine, **settings: float) -> AsyncIterator
     await peer.socket.accept()
     metrics = ServerMetrics(CollectorRegistry())
     limits = ServerSettings(**settings)  # type: ignore[arg-type]
-    service = SessionConnection(peer.socket, engine, WELCOME, limits, metrics)  # type: ignore[arg-type]
+    service = SessionConnection(peer.socket, engine, WELCOME, limits, metrics, "salt")  # type: ignore[arg-type]
     serving = asyncio.create_task(service.serve())
     assert (await peer.next())["type"] == "websocket.accept"
     assert await peer.frame() == WELCOME
@@ -247,3 +247,16 @@ async def test_a_dead_engine_closes_the_connection() -> None:
     async with connection(ScriptedEngine(dead)) as peer:
         peer.send(opening(PROMPT, 9))
         assert await peer.closed() == (1011, "engine_dead")
+
+
+async def test_a_stopping_engine_closes_the_connection() -> None:
+    """A turn that vLLM aborts has no last commit: 1012, so that the edge takes it up elsewhere."""
+
+    async def stopping(inputs: Inputs) -> AsyncGenerator[Any, None]:
+        yield output(7)
+        yield output(finish_reason="abort")
+
+    async with connection(ScriptedEngine(stopping)) as peer:
+        peer.send(opening(PROMPT, 9))
+        assert isinstance(await peer.frame(), Commit)
+        assert await peer.closed() == (1012, "engine_stopping")

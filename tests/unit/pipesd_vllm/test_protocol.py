@@ -1,5 +1,7 @@
 """The wire contract: sizes, round trips, refusals."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from pipesd_vllm import protocol
 from pipesd_vllm.protocol import (
     Cancel,
+    CloseReason,
     Commit,
     Draft,
     Mode,
@@ -162,3 +165,17 @@ def test_fingerprints_tell_vocabularies_apart() -> None:
     same = fingerprint(["a", "bc"])
     assert same == fingerprint(iter(["a", "bc"]))
     assert len({same, fingerprint(["ab", "c"]), fingerprint(["bc", "a"]), fingerprint(["a"])}) == 4
+
+
+def test_every_refusal_and_close_is_on_the_protocol_page() -> None:
+    """The table of docs/protocol.md names each with its answer, and no other."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    answers = [
+        row.split("|")[2] for row in re.findall(r"^\|.*", page.split("## When something is wrong")[1], re.M)
+    ]
+    closes = {word for answer in answers for word in re.findall(r"close \d{4} `(\w+)`", answer)}
+    refusals = {
+        word for answer in answers if "`Refused`" in answer for word in re.findall(r"`(\w+)`", answer)
+    }
+    assert closes == set(CloseReason)
+    assert refusals - {"Refused"} == set(RefusalCode)

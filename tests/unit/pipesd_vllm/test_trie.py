@@ -1,6 +1,7 @@
 """The draft trie against a naive model that remembers every path ever sent."""
 
 import copy
+import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -124,6 +125,43 @@ def test_memory_is_bounded() -> None:
     for i in range(MAX_NODES // 100 + 20):
         trie.add(1 + 100 * i, START, 0, [i] * 100)
     assert trie.num_live_ids <= MAX_NODES
+
+
+def test_a_long_chain_one_bonus_token_behind_is_kept() -> None:
+    """Every frame hangs from a node that the pass before went two tokens past, through 12,000 tokens."""
+    trie = DraftTrie(START)
+    trie.add(1, START, 0, [1] * 4)
+    for sent in range(4, 12_000, 4):
+        trie.commit([*trie.best_chain(8), 1])
+        assert trie.add(1 + sent, START + sent, sent, [1] * 4) == 3
+        assert trie.num_live_ids <= MAX_NODES
+
+
+def test_a_long_chain_with_rejections_is_kept() -> None:
+    """With 3 % of the drafts wrong, each frame on a right chain fits, and each made after a rejection."""
+    rng, right, wrong = random.Random(1), 1, 2
+    trie, next_id, base, num_rejected = DraftTrie(START), 1, START, 0
+
+    def send(base: int, anchor: int) -> tuple[bool, int]:
+        """A frame of four: whether its first draft is right, and how many can still come true."""
+        nonlocal next_id
+        tokens = [wrong if rng.random() < 0.03 else right for _ in range(4)]
+        next_id += 4
+        return tokens[0] == right, trie.add(next_id - 4, base, anchor, tokens)
+
+    send(base, 0)
+    while base < START + 12_000:
+        chain = trie.best_chain(8)
+        kept = [*chain, wrong].index(wrong)
+        trie.commit([right] * (kept + 1))
+        base += 4
+        fits, num_live = send(base, next_id - 1)
+        assert num_live == (3 if fits and kept == len(chain) else 0)
+        if num_live == 0:
+            num_rejected += 1
+            base = trie.frontier
+            assert send(base, 0)[1] == 4
+    assert num_rejected > 100
 
 
 def test_malformed_parents_never_raise() -> None:

@@ -42,6 +42,7 @@ def test_unknown_token_ids_close_the_connection(token: int) -> None:
         (Open(1, [1] * 30, Sampling(4), committed=[1, 1]), RefusalCode.PROMPT_TOO_LONG),
         (Open(1, [1], Sampling(2), committed=[1, 1]), RefusalCode.BAD_SAMPLING),
         (Open(1, [1], Sampling(2, temperature=0.5)), RefusalCode.BAD_SAMPLING),
+        (Open(1, [1], Sampling(2), patience_ms=60_001), RefusalCode.BAD_SAMPLING),
     ],
 )
 def test_turns_that_cannot_run_are_refused(opened: Open, code: RefusalCode) -> None:
@@ -60,5 +61,5 @@ def test_malformed_parents_close_the_connection(parents: list[int]) -> None:
 
 def test_good_frames_pass() -> None:
     """What the protocol allows is not refused."""
-    check_open(Open(1, [1, 2], Sampling(4)), WELCOME)
+    check_open(Open(1, [1, 2], Sampling(4), patience_ms=60_000), WELCOME)
     check_draft(Draft(1, 1, 2, 0, [5, 6], True, [-1, 0]), WELCOME)

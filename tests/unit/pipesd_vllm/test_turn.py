@@ -1,0 +1,77 @@
+"""What a turn tells the engine, and when it gives up waiting for its edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vllm.engine.protocol import StreamingInput
+
+from pipesd_vllm.commands import Command, GoAlone, OpenSession, Suspend, unpack
+from pipesd_vllm.own_time import OwnTime
+from pipesd_vllm.protocol import Commit, Mode, Open, Sampling
+from pipesd_vllm.settings import ServerSettings
+from pipesd_vllm.turn import Turn
+
+NEVER_S = 1e6
+
+
+class IdleEngine:
+    """Commits one token, then takes what comes and commits nothing more; `chunks` are what came."""
+
+    def __init__(self) -> None:
+        self.chunks: asyncio.Queue[StreamingInput] = asyncio.Queue()
+
+    async def generate(
+        self, inputs: AsyncGenerator[StreamingInput, None], params: object, request_id: str
+    ) -> AsyncGenerator[Any, None]:
+        self.chunks.put_nowait(await anext(inputs))
+        completion = SimpleNamespace(token_ids=[7], finish_reason=None, logprobs=None)
+        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None)
+        async for chunk in inputs:
+            self.chunks.put_nowait(chunk)
+
+    async def command(self) -> Command | None:
+        """The next command that came."""
+        chunk = await asyncio.wait_for(self.chunks.get(), 30.0)
+        assert chunk.sampling_params is not None
+        return unpack(chunk.sampling_params.extra_args)
+
+
+async def ignore(commit: Commit, own: OwnTime) -> None:
+    """Nobody is told of commits."""
+
+
+def turn_of(engine: IdleEngine, mode: Mode, patience_s: float, **limits: float) -> Turn:
+    opened = Open(1, [1, 2, 3], Sampling(9), mode, round(patience_s * 1e3))
+    return Turn(engine, "request", opened, ServerSettings(**limits), "salt")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", [Mode.BALANCED, Mode.OFFLOAD])
+async def test_a_waiting_turn_gives_its_blocks_back_and_ends(mode: Mode) -> None:
+    """Also while it is patient: after the suspend time its KV, after the abandon time itself."""
+    engine = IdleEngine()
+    turn = turn_of(engine, mode, NEVER_S, suspend_after_s=0.05, abandon_after_s=0.2)
+    running = asyncio.create_task(turn.run(ignore))
+    assert isinstance(await engine.command(), OpenSession)
+    assert await engine.command() == Suspend()
+    await asyncio.wait_for(turn.abandoned.wait(), 30.0)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_turn_left_to_the_engine_is_not_abandoned() -> None:
+    """Once its patience is over, it waits for the engine alone, however long that takes."""
+    engine = IdleEngine()
+    turn = turn_of(engine, Mode.BALANCED, 0.05, suspend_after_s=0.1, abandon_after_s=0.2)
+    running = asyncio.create_task(turn.run(ignore))
+    assert isinstance(await engine.command(), OpenSession)
+    assert await engine.command() == GoAlone(4)
+    await asyncio.sleep(0.5)
+    assert engine.chunks.empty()
+    assert not turn.abandoned.is_set()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
