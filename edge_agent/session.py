@@ -95,21 +95,27 @@ class CollaborativeSession:
 
     async def _handle_event(self, event: DraftEvent | LinkEvent) -> GenerationChunk | None:
         match event:
-            case CommitReceived():
-                return await self._on_commit(event)
+            case LinkEvent():
+                return await self._on_link(event.what) if self._link.is_current(event) else None
             case Drafted():
                 await self._on_draft(event)
             case Exhausted():
                 await self._go_without_drafts()
+            case Rewound(position):
+                self._on_rewound(position)
+        return None
+
+    async def _on_link(self, what: CommitReceived | CloudError) -> GenerationChunk | None:
+        match what:
+            case CommitReceived():
+                return await self._on_commit(what)
             case CloudRefused(code=RefusalCode.ABANDONED) if self._mode is not Mode.LATENCY:
                 await self._go_without_drafts()  # the server would not wait for them any longer
             case CloudUnreachable():
-                await self._link.resume(self._chain, self._mode, event)
+                await self._link.resume(self._chain, self._mode, what)
                 await self._upload(verify=True)
-            case CloudError():
-                raise event
-            case Rewound(position):
-                self._on_rewound(position)
+            case _:
+                raise what
         return None
 
     def _on_rewound(self, position: int) -> None:

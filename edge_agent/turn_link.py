@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ from edge_agent.errors import CloudError, CloudUnreachable
 from edge_agent.generation import FinishReason, GenerationRequest, GenerationStats
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.wire_sampling import wire_sampling
-from pipesd_vllm.protocol import Draft, Mode, Open
+from pipesd_vllm.protocol import Commit, Draft, Mode, Open
 
 _RESUME_DELAYS_S = (0.1, 0.5, 1.0)
 """Pauses before the attempts to resume a turn on a fresh connection."""
@@ -22,9 +23,17 @@ _WAIT_DELAY_S = 0.5
 """Pause between later attempts, if there are any."""
 _ENDS: Final = frozenset(FinishReason)
 """Finish reasons of a whole answer; any other ("abort": the server shuts down) leaves it unfinished."""
+_PING_BYTES: Final = 8
+_SILENCE_S: Final = 3.0
+_ANSWER_S: Final = 7.0
 
 
-LinkEvent = CommitReceived | CloudError
+@dataclass(frozen=True, slots=True)
+class LinkEvent:
+    """What was read since the turn's opening number `opening`: a commit, or why there is none."""
+
+    opening: int
+    what: CommitReceived | CloudError
 
 
 class TurnLink:
@@ -44,8 +53,14 @@ class TurnLink:
         on_event: Callable[[LinkEvent], None],
         *,
         waits: bool = False,
+        silence_s: float = _SILENCE_S,
+        answer_s: float = _ANSWER_S,
     ) -> None:
-        """`waits`: try without an end to get a connection."""
+        """`waits`: try without an end to get a connection.
+
+        After `silence_s` without a word from the server it is asked for a sign of life, for which it has
+        `answer_s`: a link that swallows packets says nothing of it.
+        """
         self._request = request
         self._pool = pool
         self._stats = stats
@@ -53,6 +68,9 @@ class TurnLink:
         self._clock = clock
         self._on_event = on_event
         self._waits = waits
+        self._silence_s = silence_s
+        self._answer_s = answer_s
+        self._opening = 0
         self._connection: CloudConnection | None = None
         self._reader: asyncio.Task[None] | None = None
         self._delays_s = self._resume_delays()
@@ -78,7 +96,12 @@ class TurnLink:
         except CloudUnreachable:
             await self.connect()
             await self._send_open(chain, mode)
-        self._reader = asyncio.create_task(self._read(self._require_connection(), self.turn))
+        self._opening += 1
+        self._reader = asyncio.create_task(self._read(self._require_connection(), self.turn, self._opening))
+
+    def is_current(self, event: LinkEvent) -> bool:
+        """Whether the turn has not been opened anew since; what was read before means nothing any more."""
+        return event.opening == self._opening
 
     async def reopen(self, chain: DraftChain, mode: Mode) -> None:
         """Start the turn again from the committed tokens; the server forgets what it had of drafts."""
@@ -155,14 +178,17 @@ class TurnLink:
         assert self._connection is not None, "connect first"
         return self._connection
 
-    async def _read(self, connection: CloudConnection, turn: int) -> None:
+    async def _read(self, connection: CloudConnection, turn: int, opening: int) -> None:
+        def tell(what: CommitReceived | CloudError) -> None:
+            self._on_event(LinkEvent(opening, what))
+
         try:
             while True:
-                commit, num_bytes = await connection.receive(turn)
+                commit, num_bytes = await self._receive(connection, turn)
                 reason = commit.finish_reason
                 if reason is not None and reason not in _ENDS:
                     commit = msgspec.structs.replace(commit, finish_reason=None)
-                self._on_event(CommitReceived(commit, num_bytes, self._clock()))
+                tell(CommitReceived(commit, num_bytes, self._clock()))
                 if commit.tokens:
                     self._delays_s = self._resume_delays()
                 if commit.finish_reason is not None:
@@ -170,7 +196,22 @@ class TurnLink:
                 if reason is not None:
                     raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
         except CloudError as error:
-            self._on_event(error)
+            tell(error)
+
+    async def _receive(self, connection: CloudConnection, turn: int) -> tuple[Commit, int]:
+        while True:
+            try:
+                async with asyncio.timeout(self._silence_s):
+                    return await connection.receive(turn)
+            except TimeoutError:
+                await self._sign_of_life(connection)
+
+    async def _sign_of_life(self, connection: CloudConnection) -> None:
+        try:
+            async with asyncio.timeout(self._answer_s):
+                await connection.ping(_PING_BYTES)
+        except TimeoutError:
+            raise CloudUnreachable("the line to the verifier is dead: it does not answer any more") from None
 
     async def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None

@@ -23,6 +23,8 @@ from pipesd_vllm.protocol import (
 )
 
 _MASK_BYTES = 4
+_CLOSE_TIMEOUT_S = 1.0
+"""How long a peer may take to agree that a connection is closed: a dead one never does."""
 _MAX_UNREAD = 1024
 """Frames that may lie unread: beyond them reading pauses and pings go unanswered. A turn that was cancelled
 on a slow line leaves what was under way, until the connection's next turn passes over it."""
@@ -118,6 +120,7 @@ class WebSocketConnector:
             max_size=MAX_FRAME_BYTES,
             max_queue=_MAX_UNREAD,
             proxy=None,
+            close_timeout=_CLOSE_TIMEOUT_S,
         )
 
 
