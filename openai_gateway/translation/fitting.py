@@ -12,11 +12,13 @@ __all__ = ["fitting"]
 
 T = TypeVar("T")
 
-_LIMIT = "max_tokens"
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_TOO_LONG = ("context_length_exceeded", None)
+"""The gateway's own code, and vLLM's, which says no more than the parameter."""
 
 
 async def fitting(chat: Json, ask: Callable[[Json], Awaitable[T]]) -> tuple[T, bool]:
-    """What `ask` gives for `chat`, and whether its `max_tokens` had to go because it exceeds the context.
+    """What `ask` gives for `chat`, and whether its limit in tokens had to go because it exceeds the context.
 
     For APIs that take any limit and end the answer at the context (Anthropic's and Ollama's): agents ask
     for far more than they need. Raises what `ask` raises for any other reason.
@@ -24,6 +26,10 @@ async def fitting(chat: Json, ask: Callable[[Json], Awaitable[T]]) -> tuple[T, b
     try:
         return await ask(chat), False
     except ApiError as error:
-        if error.code != "context_length_exceeded" or error.param != _LIMIT:
+        if not _is_beyond_context(error):
             raise
-    return await ask({name: value for name, value in chat.items() if name != _LIMIT}), True
+    return await ask({name: value for name, value in chat.items() if name not in _LIMITS}), True
+
+
+def _is_beyond_context(error: ApiError) -> bool:
+    return error.status == 400 and error.code in _TOO_LONG and error.param in _LIMITS
