@@ -62,6 +62,15 @@ def test_assistant_with_tool_calls_needs_no_content() -> None:
     assert chat(messages=[USER, message]).messages[1].tool_calls == [call]
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_assistant_that_only_thought_needs_no_content(name: str) -> None:
+    """An answer cut off in its thoughts has no content, and may come back as history."""
+    message = {"role": "assistant", "content": None, name: "hm"}
+    assert getattr(chat(messages=[USER, message]).messages[1], name) == "hm"
+    assert refusal_of(messages=[message | {"role": "user"}]).param == "messages[0]"
+    assert refusal_of(messages=[message | {name: ""}]).param == "messages[0]"
+
+
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [("a", "a"), (["a"], "a"), ([1, 2], (1, 2)), ([[1, 2]], (1, 2)), ("", ""), ([], ())],
