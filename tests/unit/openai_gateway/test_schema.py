@@ -89,10 +89,11 @@ def test_other_prompts_are_refused(prompt: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "expected"), [("a", ("a",)), (["a", "b"], ("a", "b")), ([], ()), (None, ())]
+    ("stop", "expected"),
+    [("a", ("a",)), (["a", "b"], ("a", "b")), (["a"] * 64, ("a",) * 64), ([], ()), (None, ())],
 )
 def test_stop_forms(stop: Any, expected: tuple[str, ...]) -> None:
-    """`stop` is a string or up to four."""
+    """`stop` is a string or up to 64."""
     assert chat(stop=stop).stop == expected
 
 
@@ -118,7 +119,7 @@ def test_stop_forms(stop: Any, expected: tuple[str, ...]) -> None:
         ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"seed": 2**63}, "seed"),
         ({"seed": "x"}, "seed"),
-        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ["a"] * 65}, "stop"),
         ({"stop": ""}, "stop"),
         ({"stop": 3}, "stop"),
         ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
