@@ -34,7 +34,7 @@ from openai_gateway.token_scores import TokenScore, TokenScorer
 from openai_gateway.tokenization import TargetTextCache
 from openai_gateway.transcript import Transcript
 
-__all__ = ["GatewayTimings", "GeneratedAnswers"]
+__all__ = ["SEED_HEADER", "GatewayTimings", "GeneratedAnswers"]
 
 SEED_HEADER = "x-pipesd-seed"
 PENDING = "pending"
