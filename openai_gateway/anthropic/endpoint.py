@@ -48,11 +48,11 @@ class MessagesEndpoint:
         request = parse_request(MessagesRequest, body)
         chat = translate_request(request)
         if not request.stream:
-            whole, filled = await fitting(chat, lambda fit: self._service.whole(fit, options))
-            encoder = self._encoder(request, fills_context=filled)
+            whole = await fitting(chat, lambda fit: self._service.whole(fit, options))
+            encoder = self._encoder(request)
             return json_response(encoded_whole(whole.body, encoder), headers=dict(whole.headers))
-        answer, filled = await fitting(as_stream(chat), lambda fit: self._service.stream(fit, options))
-        encoder = self._encoder(request, fills_context=filled)
+        answer = await fitting(as_stream(chat), lambda fit: self._service.stream(fit, options))
+        encoder = self._encoder(request)
         content = encoded(answer, encoder, sse_event)
         return EventStream(content, answer.headers, self._ping_s, answer.close, _ping)
 
@@ -61,13 +61,13 @@ class MessagesEndpoint:
         num_tokens = await self._counter.count(prompt_fields(parse_request(CountRequest, body)))
         return json_response({"input_tokens": num_tokens})
 
-    def _encoder(self, request: MessagesRequest, *, fills_context: bool) -> MessageEncoder:
+    def _encoder(self, request: MessagesRequest) -> MessageEncoder:
         thinking = request.thinking
         frame = MessageFrame(
             self._new_id("msg_"),
             request.model or "default",
             shows_thinking=thinking is None or thinking.display != "omitted",
-            fills_context=fills_context,
+            max_tokens=request.max_tokens,
         )
         return MessageEncoder(frame, self._new_id)
 

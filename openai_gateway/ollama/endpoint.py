@@ -64,9 +64,9 @@ class OllamaEndpoint:
         self, chat: Json, stream: bool | None, encoder: LineEncoder, options: SessionOptions
     ) -> Response:
         if stream is False:
-            whole, _ = await fitting(chat, lambda fit: self._service.whole(fit, options))
+            whole = await fitting(chat, lambda fit: self._service.whole(fit, options))
             return json_response(encoded_whole(whole.body, encoder), headers=dict(whole.headers))
-        answer, _ = await fitting(as_stream(chat), lambda fit: self._service.stream(fit, options))
+        answer = await fitting(as_stream(chat), lambda fit: self._service.stream(fit, options))
         return JsonLines(answer, encoded(answer, encoder, json_line))
 
 

@@ -17,18 +17,18 @@ _TOO_LONG = ("context_length_exceeded", None)
 """The gateway's own code, and vLLM's, which says no more than the parameter."""
 
 
-async def fitting(chat: Json, ask: Callable[[Json], Awaitable[T]]) -> tuple[T, bool]:
-    """What `ask` gives for `chat`, and whether its limit in tokens had to go because it exceeds the context.
+async def fitting(chat: Json, ask: Callable[[Json], Awaitable[T]]) -> T:
+    """What `ask` gives for `chat`, without its limit in tokens if that exceeds the context.
 
     For APIs that take any limit and end the answer at the context (Anthropic's and Ollama's): agents ask
     for far more than they need. Raises what `ask` raises for any other reason.
     """
     try:
-        return await ask(chat), False
+        return await ask(chat)
     except ApiError as error:
         if not _is_beyond_context(error):
             raise
-    return await ask({name: value for name, value in chat.items() if name not in _LIMITS}), True
+    return await ask({name: value for name, value in chat.items() if name not in _LIMITS})
 
 
 def _is_beyond_context(error: ApiError) -> bool:

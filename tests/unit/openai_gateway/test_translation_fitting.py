@@ -44,7 +44,7 @@ def of_vllm(param: str) -> Exception:
 async def test_a_limit_beyond_the_context_goes(error: Exception) -> None:
     """Refused by the gateway or by vLLM, the request is made once more without its limit."""
     service = Service(error)
-    assert await fitting(CHAT, service.ask) == ("answer", True)
+    assert await fitting(CHAT, service.ask) == "answer"
     assert service.asked == [CHAT, {"messages": []}]
 
 
