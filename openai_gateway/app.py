@@ -55,7 +55,9 @@ def create_app(
     app.include_router(_api_routes(gateway), dependencies=guarded)
     ping_s = (timings or GatewayTimings()).ping_s
     counter = GeneratorPromptCounter(generator)
-    translated = protocols_router(gateway.chats, counter, catalog_of(generator), ping_s=ping_s)
+    translated = protocols_router(
+        gateway.chats, gateway.fitting_chats, counter, catalog_of(generator), ping_s=ping_s
+    )
     app.include_router(translated, dependencies=guarded)
     return app
 
