@@ -56,8 +56,10 @@ class CloudAnswers:
     ) -> StreamedAnswer:
         """Raises `ApiError`, `EdgeError` for what fails before the first chunk."""
         stats = self._stats(choice, body)
-        forwarded = await self._send(endpoint, {**body, "stream": True}, target, choice, stats)
-        include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        options = body.get("stream_options") or {}
+        include_usage = bool(options.get("include_usage"))
+        counted = {**body, "stream": True, "stream_options": {**options, "include_usage": True}}
+        forwarded = await self._send(endpoint, counted, target, choice, stats)
         pump = Pump(self._events(forwarded, stats, choice.causes))
         try:
             first = await pump.peek(self._first_chunk_s)
@@ -133,10 +135,14 @@ async def _translated(chunks: AsyncIterator[Json], shape: CloudChunks) -> AsyncI
     """The chunks as the client gets them; all failures as `ApiError`."""
     try:
         async for chunk in chunks:
-            if shape.wanted(chunk):
-                yield shape.complete(chunk)
+            for each in shape.push(chunk):
+                yield each
     except Exception as error:
+        for each in shape.flush():
+            yield each
         raise translate(error) from error
+    for each in shape.flush():
+        yield each
 
 
 def _without_stream(body: Mapping[str, Any]) -> Json:

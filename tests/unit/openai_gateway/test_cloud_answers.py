@@ -93,6 +93,26 @@ async def test_stream(answering: Any, post: Post) -> None:
     assert forwarded.closed.is_set()
 
 
+@pytest.mark.parametrize("options", [None, {"include_usage": False, "continuous_usage_stats": True}])
+async def test_tokens_are_counted_unasked(answering: Any, post: Post, options: Any) -> None:
+    """The server is always asked for its counts; a client that was not is not shown more than the figures."""
+    generator, _ = answering(200, chunk("a", "stop"), event({"choices": [], "usage": USAGE}), DONE)
+    response = await post(generator, CHAT, BODY | {"stream": True, "stream_options": options})
+    end, done = events_of(response)
+    assert generator.forwarded[0][1]["stream_options"] == {**(options or {}), "include_usage": True}
+    assert (end["timings"]["prompt_n"], end["timings"]["predicted_n"]) == (4, 6)
+    assert "usage" not in end
+    assert done == "[DONE]"
+
+
+async def test_lost_before_the_counts(answering: Any, post: Post) -> None:
+    """A choice that has ended is told before the error that followed it."""
+    generator, _ = answering(200, chunk("a", "stop"), error=CloudUnreachable("lost"))
+    end, error = events_of(await post(generator, CHAT, BODY | {"stream": True}))
+    assert end["choices"][0]["finish_reason"] == "stop"
+    assert error["error"]["message"] == "lost"
+
+
 async def test_completions(answering: Any, post: Post) -> None:
     """Raw completions go to their own path; several prompts are the server's matter."""
     generator, _ = answering(200, msgspec.json.encode({"id": "cmpl-server", "choices": []}))
