@@ -10,13 +10,13 @@ from fastapi.middleware.cors import CORSMiddleware
 from edge_agent.generation import Generator
 from openai_gateway.anthropic.counting import GeneratorPromptCounter
 from openai_gateway.gateway import Gateway, GatewayTimings
-from openai_gateway.generated import SEED_HEADER
 from openai_gateway.http import install_error_handlers, key_check, read_body, unless_gone
 from openai_gateway.metrics import GatewayMetrics, metrics_router
 from openai_gateway.observing import RequestObserver
 from openai_gateway.openapi import DocumentedApp
 from openai_gateway.protocols import catalog_of, protocols_router
 from openai_gateway.responses.endpoint import LEFT_OUT_HEADER
+from openai_gateway.seeds import SEED_HEADER
 from openai_gateway.session_options import session_options
 from openai_gateway.web.pages import web_router
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from edge_agent.generation import GenerationStats
 from openai_gateway.figures import extensions
@@ -13,24 +13,33 @@ from openai_gateway.reasoning import both_names
 __all__ = ["CloudChunks", "complete_whole"]
 
 Json = dict[str, Any]
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
-def complete_whole(body: Json, stats: GenerationStats) -> Json:
-    """A whole answer with both names of reasoning and our extensions; `stats` gets its token counts."""
+def complete_whole(body: Json, stats: GenerationStats, told: Mapping[str, Any] = _NOTHING) -> Json:
+    """A whole answer with both names of reasoning, `told` and our extensions; `stats` gets its counts."""
     for choice in _choices(body):
         _both_names(choice.get("message"))
-    return {**body, **extensions(stats, _count(body.get("usage"), stats))}
+    return {**body, **told, **extensions(stats, _count(body.get("usage"), stats))}
 
 
 class CloudChunks:
-    """The chunks of one stream, in order. `clock` as of `stats.started_s`.
+    """The chunks of one stream, in order, each with `told`. `clock` as of `stats.started_s`.
 
     The server counts tokens in a chunk after the one that ends a choice; that one is held back for it.
     """
 
-    def __init__(self, stats: GenerationStats, clock: Callable[[], float], *, include_usage: bool) -> None:
+    def __init__(
+        self,
+        stats: GenerationStats,
+        clock: Callable[[], float],
+        told: Mapping[str, Any] = _NOTHING,
+        *,
+        include_usage: bool,
+    ) -> None:
         self._stats = stats
         self._clock = clock
+        self._told = told
         self._include_usage = include_usage
         self._calls: set[tuple[int, int]] = set()
         self._held: Json | None = None
@@ -43,6 +52,7 @@ class CloudChunks:
         """
         self._num_prompt_tokens = _count(chunk.get("usage"), self._stats) or self._num_prompt_tokens
         yield from self.flush()
+        chunk |= self._told
         if not chunk.get("choices"):
             if self._include_usage:
                 yield self._with_figures(chunk)
