@@ -15,6 +15,8 @@ from openai_gateway.metrics import GatewayMetrics, metrics_router
 from openai_gateway.observing import RequestObserver
 from openai_gateway.openapi import DocumentedApp
 from openai_gateway.protocols import catalog_of, protocols_router
+from openai_gateway.responses.endpoint import LEFT_OUT_HEADER
+from openai_gateway.seeds import SEED_HEADER
 from openai_gateway.session_options import session_options
 from openai_gateway.web.pages import web_router
 
@@ -42,7 +44,7 @@ def create_app(
         allow_origins=["*"],
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["x-pipesd-route", "x-request-id", "retry-after", "x-pipesd-left-out"],
+        expose_headers=["x-pipesd-route", SEED_HEADER, "x-request-id", "retry-after", LEFT_OUT_HEADER],
     )
     metrics = metrics or GatewayMetrics()
     gateway = Gateway(generator, timings, observers=(metrics, *observers))
@@ -53,7 +55,9 @@ def create_app(
     app.include_router(_api_routes(gateway), dependencies=guarded)
     ping_s = (timings or GatewayTimings()).ping_s
     counter = GeneratorPromptCounter(generator)
-    translated = protocols_router(gateway.chats, counter, catalog_of(generator), ping_s=ping_s)
+    translated = protocols_router(
+        gateway.chats, gateway.fitting_chats, counter, catalog_of(generator), ping_s=ping_s
+    )
     app.include_router(translated, dependencies=guarded)
     return app
 

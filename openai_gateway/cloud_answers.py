@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from openai_gateway.cloud_shapes import CloudChunks, complete_whole
 from openai_gateway.endpoints import Endpoint
 from openai_gateway.pump import Pump
 from openai_gateway.routes import RouteChoice, route_header
+from openai_gateway.seeds import cloud_seed, fingerprint, seed_header, with_noise_of
 from openai_gateway.sse import read_events
 
 __all__ = ["CloudAnswers"]
@@ -29,8 +31,14 @@ class CloudAnswers:
     """Passes requests through. Texts, ids and usage are the server's; the extensions are ours."""
 
     def __init__(
-        self, generator: Generator, first_chunk_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        generator: Generator,
+        first_chunk_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        draw_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
+        """`clock` in seconds, `draw_bits` gives as many random bits as asked for."""
+        self._draw_bits = draw_bits
         self._generator = generator
         self._first_chunk_s = first_chunk_s
         self._clock = clock
@@ -39,8 +47,10 @@ class CloudAnswers:
         self, endpoint: Endpoint, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
     ) -> WholeAnswer:
         """Raises `ApiError`, `EdgeError`. Cancelling the call ends the request on the server."""
-        stats = self._stats(choice, body)
-        forwarded = await self._send(endpoint, _without_stream(body), target, choice, stats)
+        seed = cloud_seed(body, choice.causes, self._draw_bits)
+        stats = self._stats(choice, body, seed)
+        sent = with_noise_of(seed, _without_stream(body))
+        forwarded = await self._send(endpoint, sent, target, choice, stats)
         try:
             data = await forwarded.read()
         finally:
@@ -48,16 +58,17 @@ class CloudAnswers:
         answer = _decode(data)
         stats.downlink_bytes = len(data)
         stats.last_token_s = self._clock()
-        headers = {**route_header(choice.route, choice.reason), "x-request-id": str(answer.get("id", ""))}
-        return WholeAnswer(complete_whole(answer, stats), headers)
+        headers = _headers(choice, seed) | {"x-request-id": str(answer.get("id", ""))}
+        return WholeAnswer(complete_whole(answer, stats, fingerprint(seed)), headers)
 
     async def stream(
         self, endpoint: Endpoint, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
     ) -> StreamedAnswer:
         """Raises `ApiError`, `EdgeError` for what fails before the first chunk."""
-        stats = self._stats(choice, body)
-        forwarded = await self._send(endpoint, {**body, "stream": True}, target, choice, stats)
+        seed = cloud_seed(body, choice.causes, self._draw_bits)
+        stats = self._stats(choice, body, seed)
         include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        forwarded = await self._send(endpoint, with_noise_of(seed, _counted(body)), target, choice, stats)
         pump = Pump(self._events(forwarded, stats, choice.causes))
         try:
             first = await pump.peek(self._first_chunk_s)
@@ -66,15 +77,15 @@ class CloudAnswers:
             if isinstance(error, Exception):
                 raise translate(error) from error
             raise
-        headers = {**route_header(choice.route, choice.reason)}
+        headers = _headers(choice, seed)
         if first is not None and "id" in first:
             headers["x-request-id"] = str(first["id"])
-        chunks = _translated(pump, CloudChunks(stats, self._clock, include_usage=include_usage))
-        return StreamedAnswer(headers, chunks, pump.aclose)
+        shape = CloudChunks(stats, self._clock, fingerprint(seed), include_usage=include_usage)
+        return StreamedAnswer(headers, _translated(pump, shape), pump.aclose)
 
-    def _stats(self, choice: RouteChoice, body: Mapping[str, Any]) -> GenerationStats:
+    def _stats(self, choice: RouteChoice, body: Mapping[str, Any], seed: int | None) -> GenerationStats:
         stats = GenerationStats(Route.CLOUD, choice.reason, started_s=self._clock())
-        stats.seed = body.get("seed")
+        stats.seed = body.get("seed") if seed is None else seed
         return stats
 
     async def _send(
@@ -111,7 +122,7 @@ class CloudAnswers:
     ) -> AsyncIterator[Json]:
         """The stream's chunks. Raises `ApiError`, `EdgeError`."""
         try:
-            async for data in read_events(_counted(forwarded.parts(), stats)):
+            async for data in read_events(_measured(forwarded.parts(), stats)):
                 if data == _DONE:
                     return
                 chunk = _decode(data)
@@ -123,7 +134,7 @@ class CloudAnswers:
             await forwarded.aclose()
 
 
-async def _counted(parts: AsyncIterator[bytes], stats: GenerationStats) -> AsyncIterator[bytes]:
+async def _measured(parts: AsyncIterator[bytes], stats: GenerationStats) -> AsyncIterator[bytes]:
     async for part in parts:
         stats.downlink_bytes += len(part)
         yield part
@@ -133,10 +144,24 @@ async def _translated(chunks: AsyncIterator[Json], shape: CloudChunks) -> AsyncI
     """The chunks as the client gets them; all failures as `ApiError`."""
     try:
         async for chunk in chunks:
-            if shape.wanted(chunk):
-                yield shape.complete(chunk)
+            for each in shape.push(chunk):
+                yield each
     except Exception as error:
+        for each in shape.flush():
+            yield each
         raise translate(error) from error
+    for each in shape.flush():
+        yield each
+
+
+def _headers(choice: RouteChoice, seed: int | None) -> dict[str, str]:
+    return {**route_header(choice.route, choice.reason), **seed_header(seed)}
+
+
+def _counted(body: Mapping[str, Any]) -> Json:
+    """`body`, to be streamed with the server's token counts at the end."""
+    options = body.get("stream_options") or {}
+    return {**body, "stream": True, "stream_options": {**options, "include_usage": True}}
 
 
 def _without_stream(body: Mapping[str, Any]) -> Json:

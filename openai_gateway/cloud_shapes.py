@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from edge_agent.generation import GenerationStats
 from openai_gateway.figures import extensions
@@ -13,39 +13,67 @@ from openai_gateway.reasoning import both_names
 __all__ = ["CloudChunks", "complete_whole"]
 
 Json = dict[str, Any]
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
-def complete_whole(body: Json, stats: GenerationStats) -> Json:
-    """A whole answer with both names of reasoning and our extensions; `stats` gets its token counts."""
+def complete_whole(body: Json, stats: GenerationStats, told: Mapping[str, Any] = _NOTHING) -> Json:
+    """A whole answer with both names of reasoning, `told` and our extensions; `stats` gets its counts."""
     for choice in _choices(body):
         _both_names(choice.get("message"))
-    return {**body, **extensions(stats, _count(body.get("usage"), stats))}
+    return {**body, **told, **extensions(stats, _count(body.get("usage"), stats))}
 
 
 class CloudChunks:
-    """The chunks of one stream, in order. `clock` as of `stats.started_s`."""
+    """The chunks of one stream, in order, each with `told`. `clock` as of `stats.started_s`.
 
-    def __init__(self, stats: GenerationStats, clock: Callable[[], float], *, include_usage: bool) -> None:
+    The server counts tokens in a chunk after the one that ends a choice; that one is held back for it.
+    """
+
+    def __init__(
+        self,
+        stats: GenerationStats,
+        clock: Callable[[], float],
+        told: Mapping[str, Any] = _NOTHING,
+        *,
+        include_usage: bool,
+    ) -> None:
         self._stats = stats
         self._clock = clock
+        self._told = told
         self._include_usage = include_usage
         self._calls: set[tuple[int, int]] = set()
-        self._num_texts = 0
+        self._held: Json | None = None
+        self._num_prompt_tokens: int | None = None
 
-    def wanted(self, chunk: Mapping[str, Any]) -> bool:
-        """False for a usage chunk that nobody asked for: some clients trip on empty choices."""
-        return self._include_usage or bool(chunk.get("choices"))
+    def push(self, chunk: Json) -> Iterator[Json]:
+        """What the client gets now that `chunk` has come.
 
-    def complete(self, chunk: Json) -> Json:
-        """The chunk as the client gets it; those that end a choice or the answer carry the extensions."""
-        ends = not chunk.get("choices")
-        for choice in _choices(chunk):
-            self._complete_choice(choice)
-            ends = ends or choice.get("finish_reason") is not None
-        num_prompt_tokens = _count(chunk.get("usage"), self._stats)
+        A usage chunk that nobody asked for is left out: some clients trip on empty choices.
+        """
+        self._num_prompt_tokens = _count(chunk.get("usage"), self._stats) or self._num_prompt_tokens
+        yield from self.flush()
+        chunk |= self._told
+        if not chunk.get("choices"):
+            if self._include_usage:
+                yield self._with_figures(chunk)
+            return
         if not self._include_usage:
             chunk.pop("usage", None)
-        return {**chunk, **extensions(self._stats, num_prompt_tokens)} if ends else chunk
+        for choice in _choices(chunk):
+            self._complete_choice(choice)
+        if any(choice.get("finish_reason") is not None for choice in _choices(chunk)):
+            self._held = chunk
+        else:
+            yield chunk
+
+    def flush(self) -> Iterator[Json]:
+        """The chunk that was held back, if one is, with the figures as of now. No more will come for it."""
+        held, self._held = self._held, None
+        if held is not None:
+            yield self._with_figures(held)
+
+    def _with_figures(self, chunk: Json) -> Json:
+        return {**chunk, **extensions(self._stats, self._num_prompt_tokens)}
 
     def _complete_choice(self, choice: Json) -> None:
         delta = choice.get("delta")

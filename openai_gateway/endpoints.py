@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 from openai_gateway.schema import ChatRequest, CompletionRequest, GenerationFields, parse_request
 from openai_gateway.shapes import ChatShape, CompletionShape, Shape
+from openai_gateway.thinking import with_thinking
 from openai_gateway.tokenization import TargetText
 
 __all__ = ["CHAT", "COMPLETIONS", "Endpoint"]
@@ -30,6 +31,13 @@ class Endpoint(Protocol):
     @property
     def shape(self) -> Shape: ...
 
+    def own_words(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`body` with what other servers' clients say differently said in the server's words.
+
+        Raises `InvalidRequest`.
+        """
+        ...
+
     def parse(self, body: Mapping[str, Any] | bytes) -> GenerationFields:
         """The request, checked. Raises `InvalidRequest`."""
         ...
@@ -46,6 +54,9 @@ class _Chat:
     splits_reasoning = True
     shape: Shape = ChatShape()
 
+    def own_words(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return with_thinking(body)
+
     def parse(self, body: Mapping[str, Any] | bytes) -> ChatRequest:
         return parse_request(ChatRequest, body)
 
@@ -60,6 +71,9 @@ class _Completions:
     adds_special_tokens = True
     splits_reasoning = False
     shape: Shape = CompletionShape()
+
+    def own_words(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return body
 
     def parse(self, body: Mapping[str, Any] | bytes) -> CompletionRequest:
         return parse_request(CompletionRequest, body)

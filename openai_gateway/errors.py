@@ -3,7 +3,7 @@
 ApiError                      status, message, type, param, code, headers
 ├── InvalidRequest            400; the request itself is at fault
 │   ├── UnsupportedParameter  it asks for something that is not implemented
-│   └── ContextLengthExceeded prompt, or prompt plus answer, exceed the context
+│   └── ContextLengthExceeded prompt or requested answer exceed the context
 ├── InvalidApiKey             401
 ├── ModelNotFound             404
 └── BodyTooLarge              413
@@ -88,7 +88,7 @@ class UnsupportedParameter(InvalidRequest):
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """Prompt, or prompt plus requested answer, do not fit into the model's context."""
+    """The prompt, or the requested answer alone, does not fit into the model's context."""
 
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message, param=param, code="context_length_exceeded")

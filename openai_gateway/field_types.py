@@ -10,7 +10,8 @@ from openai_gateway.sampling_fields import invalid
 
 __all__ = ["Content", "NumLogprobs", "Prompt", "StopStrings"]
 
-MAX_STOP_STRINGS = 4
+MAX_STOP_STRINGS = 64
+"""OpenAI's own API stops at 4; vLLM, llama.cpp and the clients made for them know no bound."""
 _TEXT_PART_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 

@@ -21,6 +21,7 @@ from openai_gateway.schema import decode_body
 from openai_gateway.session_options import SessionOptions
 from openai_gateway.shapes import Json, model_card
 from openai_gateway.streaming import answer_stream
+from openai_gateway.translation.fitting import FittingService
 
 __all__ = ["Gateway", "GatewayTimings"]
 
@@ -42,10 +43,11 @@ class Gateway:
         self._started_s = int(clock())
         generated = GeneratedAnswers(generator, self._timings, clock)
         cloud = CloudAnswers(generator, self._timings.first_chunk_s)
-        self.chats: ChatService = ObservedService(
-            RoutedService(CHAT, generator, generated, cloud), "chat", observers
-        )
+        chats = RoutedService(CHAT, generator, generated, cloud)
+        self.chats: ChatService = ObservedService(chats, "chat", observers)
         """What other chat APIs are built on."""
+        self.fitting_chats: ChatService = ObservedService(FittingService(chats), "chat", observers)
+        """The same for APIs that take any limit in tokens."""
         self._completions: ChatService = ObservedService(
             RoutedService(COMPLETIONS, generator, generated, cloud), "completions", observers
         )

@@ -27,6 +27,7 @@ from openai_gateway.planning import check_prompt, sampling_settings
 from openai_gateway.reasoning import ReasoningSplitter, split_message
 from openai_gateway.routes import RouteChoice, route_header
 from openai_gateway.schema import GenerationFields
+from openai_gateway.seeds import seed_header
 from openai_gateway.session_options import SessionOptions
 from openai_gateway.shapes import Envelope
 from openai_gateway.stops import StopScanner
@@ -36,7 +37,6 @@ from openai_gateway.transcript import Transcript
 
 __all__ = ["GatewayTimings", "GeneratedAnswers"]
 
-SEED_HEADER = "x-pipesd-seed"
 PENDING = "pending"
 """Reason in the header of a stream whose headers had to go before the first token."""
 
@@ -165,5 +165,4 @@ def _reasoning_marks(
 def _headers(answer: Answer, envelope: Envelope, pending: Route | None = None) -> dict[str, str]:
     stats = answer.stats
     route = route_header(pending, PENDING) if pending else route_header(stats.route, stats.route_reason)
-    seed = {} if envelope.seed is None else {SEED_HEADER: str(envelope.seed)}
-    return {**route, **seed, "x-request-id": envelope.answer_id}
+    return {**route, **seed_header(envelope.seed), "x-request-id": envelope.answer_id}

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent.errors import EdgeError
 from openai_gateway.answer import translate
@@ -96,12 +97,39 @@ async def _disconnected(request: Request) -> None:
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error, ours and the framework's, in OpenAI's shape."""
+    """Answer every error, ours and the framework's, in OpenAI's shape.
+
+    Middleware that is to see these answers (CORS) must be added later.
+    """
+    app.add_middleware(_Faults)
     app.add_exception_handler(ApiError, _on_error)
     app.add_exception_handler(EdgeError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_error)
+    app.add_exception_handler(Exception, _on_error)  # a fault of middleware
+
+
+class _Faults:
+    """Answers what no handler expects. A handler for `Exception` would stand outside of all middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http" or has_begun:
+                raise
+            response = await _on_error(Request(scope), error)
+            await response(scope, receive, send)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

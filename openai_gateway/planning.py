@@ -37,8 +37,8 @@ def sampling_settings(
 ) -> SamplingSettings:
     """How to generate; without a limit the answer may fill the context.
 
-    Raises `ContextLengthExceeded` if prompt and requested answer together exceed it, and
-    `InvalidRequest` for token ids outside the vocabulary and for a form that cannot be asked for.
+    Raises `ContextLengthExceeded` if the requested answer alone exceeds it, and `InvalidRequest` for token
+    ids outside the vocabulary and for a form that cannot be asked for.
     """
     settings = SamplingSettings(
         max_tokens=_max_tokens(request, num_prompt_tokens, target.max_model_len),
@@ -79,15 +79,15 @@ def _check_token_ids(settings: SamplingSettings, target: TargetInfo) -> None:
 
 
 def _max_tokens(request: GenerationFields, num_prompt_tokens: int, max_model_len: int) -> int:
+    """A limit that leaves the context only because of the prompt is cut to what is left, as vLLM does."""
     room = max_model_len - num_prompt_tokens
     wanted = request.token_limit
     if wanted is None:
         return min(room, COMPLETION_MAX_TOKENS) if isinstance(request, CompletionRequest) else room
-    if wanted > room:
+    if wanted > max_model_len:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {max_model_len} tokens. However, you requested "
-            f"{num_prompt_tokens + wanted} tokens ({num_prompt_tokens} in the prompt, {wanted} in the "
-            f"completion). Please reduce one of them.",
+            f"{wanted} tokens in the completion. Please ask for fewer.",
             param="max_tokens",
         )
-    return wanted
+    return min(wanted, room)

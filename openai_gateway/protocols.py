@@ -20,13 +20,16 @@ __all__ = ["catalog_of", "protocols_router"]
 
 
 def protocols_router(
-    service: ChatService, counter: PromptCounter, catalog: LoadCatalog, *, ping_s: float
+    service: ChatService, fitting: ChatService, counter: PromptCounter, catalog: LoadCatalog, *, ping_s: float
 ) -> APIRouter:
-    """`ping_s`: time between keep-alives of a stream that is silent."""
+    """`fitting` is `service` for APIs that take any limit in tokens.
+
+    `ping_s`: time between keep-alives of a stream that is silent.
+    """
     router = APIRouter()
     router.include_router(responses_router(service, ping_s=ping_s))
-    router.include_router(messages_router(service, counter, ping_s=ping_s))
-    router.include_router(ollama_router(service, catalog))
+    router.include_router(messages_router(fitting, counter, ping_s=ping_s))
+    router.include_router(ollama_router(fitting, catalog))
     return router
 
 

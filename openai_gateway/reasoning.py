@@ -58,11 +58,11 @@ def _overlap(text: str, mark: str) -> int:
 
 
 def split_message(message: Json, marks: Marks) -> Json:
-    """A whole chat message with its reasoning taken out of its content, which is null if nothing is left."""
+    """A whole chat message with its reasoning taken out of its content, which is null if that was all."""
     splitter = ReasoningSplitter(marks)
     reasoning, content = splitter.push(message["content"])
     reasoning += splitter.flush()
-    return {**message, "content": content or None, **both_names(reasoning)}
+    return {**message, "content": content or (None if reasoning else ""), **both_names(reasoning)}
 
 
 def both_names(reasoning: str) -> Json:

@@ -44,6 +44,7 @@ class RoutedService:
 
     async def whole(self, body: Mapping[str, Any], options: SessionOptions) -> WholeAnswer:
         """See `ChatService.whole`."""
+        body = self._endpoint.own_words(body)
         plan = await self._plan(_as_streamed(body, stream=False))
         if plan.choice.route is Route.CLOUD:
             try:
@@ -56,6 +57,7 @@ class RoutedService:
 
     async def stream(self, body: Mapping[str, Any], options: SessionOptions) -> StreamedAnswer:
         """See `ChatService.stream`."""
+        body = self._endpoint.own_words(body)
         plan = await self._plan(_as_streamed(body, stream=True))
         if plan.choice.route is Route.CLOUD:
             try:

@@ -49,7 +49,8 @@ class ChatMessage(Strict):
 
     @model_validator(mode="after")
     def _has_content(self) -> ChatMessage:
-        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+        instead = self.tool_calls or self.reasoning or self.reasoning_content
+        if self.content is None and not (self.role == "assistant" and instead):
             raise invalid(f"a message with role '{self.role}' needs 'content'")
         return self
 

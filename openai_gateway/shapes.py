@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from edge_agent.generation import FinishReason
 from openai_gateway.logprob_shapes import chat_logprobs, completion_logprobs
+from openai_gateway.seeds import fingerprint
 from openai_gateway.token_scores import TokenScore
 
 __all__ = [
@@ -34,14 +35,13 @@ class Envelope:
     seed: int | None = None
 
     def wrap(self, object_name: str, choices: list[Json]) -> Json:
-        """A body; OpenAI's `system_fingerprint` is to tell what a text depends on besides the request."""
-        fingerprint = {} if self.seed is None else {"system_fingerprint": f"seed-{self.seed}"}
+        """A body."""
         return {
             "id": self.answer_id,
             "object": object_name,
             "created": self.created_s,
             "model": self.model,
-            **fingerprint,
+            **fingerprint(self.seed),
             "choices": choices,
         }
 

@@ -36,13 +36,13 @@ _STOP_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class MessageFrame:
-    """What the request decides. `fills_context`: the limit in tokens is the model's context, because the
-    client's was beyond it."""
+    """What the request decides. `max_tokens`: the client's limit; an answer that reached another one
+    filled the model's context."""
 
     message_id: str
     model: str
     shows_thinking: bool = True
-    fills_context: bool = False
+    max_tokens: int | None = None
 
 
 class MessageEncoder:
@@ -88,7 +88,7 @@ class MessageEncoder:
     def _stop(self) -> Json:
         finish = self.state.finish
         reason = _STOP_REASONS.get(self.state.finish_reason, "end_turn")
-        if reason == "max_tokens" and self._frame.fills_context:
+        if reason == "max_tokens" and 0 < self.state.counts.num_completion < (self._frame.max_tokens or 0):
             reason = "model_context_window_exceeded"
         stop = finish.stop if finish is not None and reason == "end_turn" else None
         return {"stop_reason": "stop_sequence" if stop is not None else reason, "stop_sequence": stop}

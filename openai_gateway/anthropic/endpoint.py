@@ -18,7 +18,6 @@ from openai_gateway.http import json_response, read_body, unless_gone
 from openai_gateway.schema import parse_request
 from openai_gateway.session_options import SessionOptions, session_options
 from openai_gateway.streaming import EventStream
-from openai_gateway.translation.fitting import fitting
 from openai_gateway.translation.ids import random_id
 from openai_gateway.translation.parameters import with_own_names
 from openai_gateway.translation.routes import route_class
@@ -28,7 +27,7 @@ __all__ = ["MessagesEndpoint", "messages_router"]
 
 
 class MessagesEndpoint:
-    """Serves one request at a time on top of a `ChatService`. Failures are raised."""
+    """Serves one request at a time on top of a `ChatService` that takes any limit. Failures are raised."""
 
     def __init__(
         self,
@@ -48,11 +47,11 @@ class MessagesEndpoint:
         request = parse_request(MessagesRequest, body)
         chat = translate_request(request)
         if not request.stream:
-            whole, filled = await fitting(chat, lambda fit: self._service.whole(fit, options))
-            encoder = self._encoder(request, fills_context=filled)
+            whole = await self._service.whole(chat, options)
+            encoder = self._encoder(request)
             return json_response(encoded_whole(whole.body, encoder), headers=dict(whole.headers))
-        answer, filled = await fitting(as_stream(chat), lambda fit: self._service.stream(fit, options))
-        encoder = self._encoder(request, fills_context=filled)
+        answer = await self._service.stream(as_stream(chat), options)
+        encoder = self._encoder(request)
         content = encoded(answer, encoder, sse_event)
         return EventStream(content, answer.headers, self._ping_s, answer.close, _ping)
 
@@ -61,13 +60,13 @@ class MessagesEndpoint:
         num_tokens = await self._counter.count(prompt_fields(parse_request(CountRequest, body)))
         return json_response({"input_tokens": num_tokens})
 
-    def _encoder(self, request: MessagesRequest, *, fills_context: bool) -> MessageEncoder:
+    def _encoder(self, request: MessagesRequest) -> MessageEncoder:
         thinking = request.thinking
         frame = MessageFrame(
             self._new_id("msg_"),
             request.model or "default",
             shows_thinking=thinking is None or thinking.display != "omitted",
-            fills_context=fills_context,
+            max_tokens=request.max_tokens,
         )
         return MessageEncoder(frame, self._new_id)
 

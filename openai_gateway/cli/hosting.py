@@ -35,6 +35,7 @@ KEEP_ALIVE_S = 120
 """How long a connection may be idle: longer than clients keep theirs (Go's 90 s), so that none is closed
 just as its next request leaves. uvicorn's own 5 s cost 4 of 1000 requests of 200 clients a `ReadError`."""
 _WATCH_INTERVAL_S = 0.5
+_TELLTALES = ("httpcore", "httpx", "openai", "websockets")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 StartAgent = Callable[[EdgeSettings], Awaitable[Generator]]
@@ -72,12 +73,18 @@ def run_gateway(
 
     Raises `EdgeError` if the agent cannot start or never reached its server.
     """
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    _start_logging(settings.log_level.upper())
     number = asyncio.run(_run(settings, listener, start_agent, stop_when))
     if number is not None:
         sys.exit(128 + number)
+
+
+def _start_logging(level: str) -> None:
+    """Log from `level` on; libraries that log headers (keys) and whole messages from WARNING on at least."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    quiet = max(logging.WARNING, logging.getLevelNamesMapping()[level])
+    for name in _TELLTALES:
+        logging.getLogger(name).setLevel(quiet)
 
 
 async def _run(

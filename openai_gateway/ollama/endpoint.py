@@ -17,7 +17,6 @@ from openai_gateway.ollama.request import translate_chat, translate_generate
 from openai_gateway.ollama.schema import ChatRequest, GenerateRequest, Named
 from openai_gateway.schema import parse_request
 from openai_gateway.session_options import SessionOptions, session_options
-from openai_gateway.translation.fitting import fitting
 from openai_gateway.translation.ids import random_id
 from openai_gateway.translation.parameters import with_own_names
 from openai_gateway.translation.routes import route_class
@@ -29,7 +28,7 @@ LoadCatalog = Callable[[], Awaitable[Catalog]]
 
 
 class OllamaEndpoint:
-    """Serves one request at a time on top of a `ChatService`. Failures are raised."""
+    """Serves one request at a time on top of a `ChatService` that takes any limit. Failures are raised."""
 
     def __init__(
         self,
@@ -64,9 +63,9 @@ class OllamaEndpoint:
         self, chat: Json, stream: bool | None, encoder: LineEncoder, options: SessionOptions
     ) -> Response:
         if stream is False:
-            whole, _ = await fitting(chat, lambda fit: self._service.whole(fit, options))
+            whole = await self._service.whole(chat, options)
             return json_response(encoded_whole(whole.body, encoder), headers=dict(whole.headers))
-        answer, _ = await fitting(as_stream(chat), lambda fit: self._service.stream(fit, options))
+        answer = await self._service.stream(as_stream(chat), options)
         return JsonLines(answer, encoded(answer, encoder, json_line))
 
 

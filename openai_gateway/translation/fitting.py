@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
-from openai_gateway.chat_service import Json
+from openai_gateway.chat_service import ChatService, Json, StreamedAnswer, WholeAnswer
 from openai_gateway.errors import ApiError
+from openai_gateway.session_options import SessionOptions
 
-__all__ = ["fitting"]
+__all__ = ["FittingService"]
 
 T = TypeVar("T")
 
-_LIMIT = "max_tokens"
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_TOO_LONG = ("context_length_exceeded", None)
+"""The gateway's own code, and vLLM's, which says no more than the parameter."""
 
 
-async def fitting(chat: Json, ask: Callable[[Json], Awaitable[T]]) -> tuple[T, bool]:
-    """What `ask` gives for `chat`, and whether its `max_tokens` had to go because it exceeds the context.
+class FittingService:
+    """`service`, asked once more without a limit that exceeds the context. Implements `ChatService`.
 
     For APIs that take any limit and end the answer at the context (Anthropic's and Ollama's): agents ask
-    for far more than they need. Raises what `ask` raises for any other reason.
+    for far more than they need.
     """
+
+    def __init__(self, service: ChatService) -> None:
+        self._service = service
+
+    async def whole(self, body: Mapping[str, Any], options: SessionOptions) -> WholeAnswer:
+        """See `ChatService.whole`."""
+        return await _fitting(body, lambda fit: self._service.whole(fit, options))
+
+    async def stream(self, body: Mapping[str, Any], options: SessionOptions) -> StreamedAnswer:
+        """See `ChatService.stream`."""
+        return await _fitting(body, lambda fit: self._service.stream(fit, options))
+
+
+async def _fitting(body: Mapping[str, Any], ask: Callable[[Mapping[str, Any]], Awaitable[T]]) -> T:
     try:
-        return await ask(chat), False
+        return await ask(body)
     except ApiError as error:
-        if error.code != "context_length_exceeded" or error.param != _LIMIT:
+        if not _is_beyond_context(error):
             raise
-    return await ask({name: value for name, value in chat.items() if name != _LIMIT}), True
+    return await ask(_without_limits(body))
+
+
+def _is_beyond_context(error: ApiError) -> bool:
+    return error.status == 400 and error.code in _TOO_LONG and error.param in _LIMITS
+
+
+def _without_limits(body: Mapping[str, Any]) -> Json:
+    return {name: value for name, value in body.items() if name not in _LIMITS}

@@ -230,7 +230,11 @@ BAD_CHATS: dict[str, tuple[Fields, type[openai.APIStatusError], str | None]] = {
     "no tokens wanted": ({"max_tokens": 0}, openai.BadRequestError, None),
     "limit as text": ({"max_tokens": "many"}, openai.BadRequestError, None),
     "stop as number": ({"stop": 3}, openai.BadRequestError, None),
-    "too many tokens wanted": ({"max_tokens": CONTEXT}, openai.BadRequestError, "context_length_exceeded"),
+    "too many tokens wanted": (
+        {"max_tokens": CONTEXT + 1},
+        openai.BadRequestError,
+        "context_length_exceeded",
+    ),
     "prompt too long": (
         {"messages": [{"role": "user", "content": "word " * CONTEXT}]},
         openai.BadRequestError,
@@ -265,7 +269,6 @@ async def test_bad_chats(
     ("prompt", "code"),
     [
         ([5] * CONTEXT, "context_length_exceeded"),
-        ([5] * (CONTEXT - 3), "context_length_exceeded"),
         ([5, 49152], None),
         ([5, -1], None),
         ([5, 2**32 - 1], None),
@@ -275,7 +278,6 @@ async def test_bad_chats(
     ],
     ids=[
         "full context",
-        "no room",
         "beyond the vocabulary",
         "negative",
         "2^32-1",
@@ -290,6 +292,15 @@ async def test_bad_prompts(client: AsyncOpenAI, model: str, prompt: Any, code: s
         await client.completions.create(model=model, prompt=prompt, max_tokens=4)
     if code is not None:
         assert caught.value.code == code
+
+
+async def test_less_room_than_asked_for(client: AsyncOpenAI, model: str) -> None:
+    """A limit that the prompt leaves no room for is cut to the end of the context."""
+    prompt, ignore_eos = [5] * (CONTEXT - 3), {"ignore_eos": True}
+    answer = await client.completions.create(model=model, prompt=prompt, max_tokens=4, extra_body=ignore_eos)
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage
+    assert answer.usage.completion_tokens == 3
 
 
 # -- clients that leave -------------------------------------------------------------------

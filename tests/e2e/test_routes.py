@@ -118,6 +118,18 @@ async def test_same_text_on_both_routes(verifier: Verifier, client: AsyncOpenAI)
     assert pipesd(here)["verified"] is pipesd(there)["verified"] is True
 
 
+async def test_same_sampled_text_on_both_routes(verifier: Verifier, client: AsyncOpenAI) -> None:
+    """The seed that the server's own answer was drawn with gives the same text here."""
+    fields = FIELDS | {"temperature": 0.8, "top_p": 0.9}
+    there = await client.chat.completions.create(model=f"{verifier.model}:cloud", **fields)
+    seed = pipesd(there)["seed"]
+    assert there.system_fingerprint == f"seed-{seed}"
+    here = await client.chat.completions.create(model=verifier.model, **fields | {"seed": seed})
+    again = await client.chat.completions.create(model=f"{verifier.model}:cloud", **fields | {"seed": seed})
+    texts = {answer.choices[0].message.content for answer in (there, here, again)}
+    assert len(texts) == 1
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 async def test_tools(verifier: Verifier, client: AsyncOpenAI, stream: bool) -> None:
     """A tool asked for by name is called, with arguments that fit its schema; vLLM parses, we pass on."""

@@ -75,11 +75,13 @@ def test_cached_tokens_are_counted_apart() -> None:
         ("length", FRAME, "max_tokens"),
         ("tool_calls", FRAME, "tool_use"),
         ("content_filter", FRAME, "refusal"),
-        ("length", MessageFrame("m", "m", fills_context=True), "model_context_window_exceeded"),
+        ("length", MessageFrame("m", "m", max_tokens=4), "max_tokens"),
+        ("length", MessageFrame("m", "m", max_tokens=5), "model_context_window_exceeded"),
+        ("stop", MessageFrame("m", "m", max_tokens=5), "end_turn"),
     ],
 )
 def test_stop_reasons(finish: str, frame: MessageFrame, reason: str) -> None:
-    """Every finish reason has its word; a limit beyond the context ends as Anthropic's models do."""
+    """Every finish reason has its word; an answer of fewer tokens than the limit filled the context."""
     one, _ = run(chunks_of([Part("content", "hi")], [2], finish), frame)
     assert one.final()["stop_reason"] == reason
 

@@ -354,7 +354,8 @@ async def test_cors(generator_for: MakeFake, client_for: MakeClient) -> None:
         answer = await client.get("/v1/models", headers={"origin": "http://chat.example"})
         assert answer.status_code == 401
         assert answer.headers["access-control-allow-origin"] == "*"
-        assert "x-pipesd-route" in answer.headers["access-control-expose-headers"]
+        exposed = {name.strip() for name in answer.headers["access-control-expose-headers"].split(",")}
+        assert {"x-pipesd-route", "x-pipesd-seed", "x-pipesd-left-out", "x-request-id"} <= exposed
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,14 +19,19 @@ from edge_agent.generation import Generator
 from edge_agent.settings import EdgeSettings, load_settings
 from openai_gateway.cli.hosting import StartAgent, bind_gateway, run_gateway
 
+TELLTALES = ("httpcore", "httpx", "openai", "websockets", "websockets.client")
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[EdgeSettings]:
-    handlers = list(logging.root.handlers)
+    handlers, level = list(logging.root.handlers), logging.root.level
+    levels = {name: logging.getLogger(name).level for name in TELLTALES}
     (empty := tmp_path / "config.toml").touch()
     given = {"cloud_url": "http://gpu:8000", "listen_port": 0, "gateway_api_key": "key"}
     yield load_settings({**given, "config_file": empty})
     logging.root.handlers[:] = handlers
+    for name, before in ({"": level} | levels).items():
+        logging.getLogger(name).setLevel(before)
 
 
 def starting(generator: FakeGenerator) -> StartAgent:
@@ -107,3 +113,17 @@ def test_an_unreachable_target_closes_the_agent(
     with bind_gateway(settings) as listener, pytest.raises(CloudUnreachable):
         run_gateway(settings, listener, starting(generator))
     assert generator.closed
+
+
+@pytest.mark.parametrize(("level", "lowest"), [("debug", logging.WARNING), ("error", logging.ERROR)])
+def test_libraries_do_not_log_keys(
+    settings: EdgeSettings, generator_for: Callable[..., FakeGenerator], level: Any, lowest: int
+) -> None:
+    """At level debug our own loggers speak up, those that would log headers and frames do not."""
+    generator = generator_for()
+    logging.root.handlers[:] = []  # pytest's own would keep `basicConfig` from setting a level
+    with bind_gateway(settings) as listener:
+        chosen = settings.model_copy(update={"log_level": level})
+        run_gateway(chosen, listener, starting(generator), lambda: True)
+    assert logging.getLogger("pipesd").getEffectiveLevel() == logging.getLevelNamesMapping()[level.upper()]
+    assert {logging.getLogger(name).getEffectiveLevel() for name in TELLTALES} == {lowest}

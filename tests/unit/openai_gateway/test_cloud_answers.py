@@ -93,6 +93,51 @@ async def test_stream(answering: Any, post: Post) -> None:
     assert forwarded.closed.is_set()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("given", [None, 7])
+async def test_sampled_text_has_a_seed(answering: Any, post: Post, stream: bool, given: int | None) -> None:
+    """One sampled answer is drawn with the noise of a seed, which header, bodies and figures name."""
+    parts = (chunk("a"), chunk("b", "stop"), DONE) if stream else (msgspec.json.encode(WHOLE),)
+    generator, _ = answering(200, *parts)
+    body = {"model": "default:cloud", "messages": MESSAGES, "temperature": 0.7, "seed": given}
+    response = await post(generator, CHAT, body | {"stream": stream})
+    seed = generator.forwarded[0][1]["vllm_xargs"]["pipesd_seed"]
+    assert seed == given if given is not None else 0 <= seed < 2**53
+    assert response.headers["x-pipesd-seed"] == str(seed)
+    bodies = events_of(response)[:-1] if stream else [response.json()]
+    assert [each["system_fingerprint"] for each in bodies] == [f"seed-{seed}"] * len(bodies)
+    assert bodies[-1]["pipesd"]["seed"] == seed
+
+
+async def test_greedy_text_needs_no_seed(answering: Any, post: Post) -> None:
+    """At temperature 0 the request is passed on as it is."""
+    generator, _ = answering(200, msgspec.json.encode(WHOLE))
+    body = {"model": "org/target:cloud", "messages": MESSAGES, "temperature": 0}
+    response = await post(generator, CHAT, body)
+    assert generator.forwarded == [(CHAT, body | {"model": "org/target"})]
+    assert "x-pipesd-seed" not in response.headers
+
+
+@pytest.mark.parametrize("options", [None, {"include_usage": False, "continuous_usage_stats": True}])
+async def test_tokens_are_counted_unasked(answering: Any, post: Post, options: Any) -> None:
+    """The server is always asked for its counts; a client that was not is not shown more than the figures."""
+    generator, _ = answering(200, chunk("a", "stop"), event({"choices": [], "usage": USAGE}), DONE)
+    response = await post(generator, CHAT, BODY | {"stream": True, "stream_options": options})
+    end, done = events_of(response)
+    assert generator.forwarded[0][1]["stream_options"] == {**(options or {}), "include_usage": True}
+    assert (end["timings"]["prompt_n"], end["timings"]["predicted_n"]) == (4, 6)
+    assert "usage" not in end
+    assert done == "[DONE]"
+
+
+async def test_lost_before_the_counts(answering: Any, post: Post) -> None:
+    """A choice that has ended is told before the error that followed it."""
+    generator, _ = answering(200, chunk("a", "stop"), error=CloudUnreachable("lost"))
+    end, error = events_of(await post(generator, CHAT, BODY | {"stream": True}))
+    assert end["choices"][0]["finish_reason"] == "stop"
+    assert error["error"]["message"] == "lost"
+
+
 async def test_completions(answering: Any, post: Post) -> None:
     """Raw completions go to their own path; several prompts are the server's matter."""
     generator, _ = answering(200, msgspec.json.encode({"id": "cmpl-server", "choices": []}))

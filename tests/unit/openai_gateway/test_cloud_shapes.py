@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from edge_agent.generation import GenerationStats, Route
 from openai_gateway.cloud_shapes import CloudChunks, complete_whole
 
@@ -32,9 +34,9 @@ def test_whole_answer() -> None:
 def test_first_delta_of_a_tool_call() -> None:
     """Each call's first delta has index, id, type and name, each later one its index."""
     shape = chunks()
-    first = shape.complete(delta(tool_calls=[{"id": "c1", "function": {"name": "f"}}]))
-    later = shape.complete(delta(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]))
-    other = shape.complete(delta(tool_calls=[{"index": 1, "function": {"name": "g", "arguments": ""}}]))
+    [first] = shape.push(delta(tool_calls=[{"id": "c1", "function": {"name": "f"}}]))
+    [later] = shape.push(delta(tool_calls=[{"index": 0, "function": {"arguments": "{}"}}]))
+    [other] = shape.push(delta(tool_calls=[{"index": 1, "function": {"name": "g", "arguments": ""}}]))
     [call] = first["choices"][0]["delta"]["tool_calls"]
     assert call == {"id": "c1", "index": 0, "type": "function", "function": {"name": "f", "arguments": ""}}
     assert later["choices"][0]["delta"]["tool_calls"] == [{"index": 0, "function": {"arguments": "{}"}}]
@@ -47,24 +49,40 @@ def test_first_delta_of_a_tool_call() -> None:
 def test_usage_only_when_asked_for() -> None:
     """A usage chunk that nobody asked for is left out, and so is a usage beside a choice."""
     usage = {"choices": [], "usage": {"prompt_tokens": 1}}
-    assert not chunks().wanted(usage)
-    assert chunks(include_usage=True).wanted(usage)
-    assert "usage" not in chunks().complete({**delta(content="a"), "usage": {"prompt_tokens": 1}})
+    assert not [*chunks().push(usage)]
+    assert [chunk["usage"] for chunk in chunks(include_usage=True).push(usage)] == [{"prompt_tokens": 1}]
+    [content] = chunks().push({**delta(content="a"), "usage": {"prompt_tokens": 1}})
+    assert "usage" not in content
 
 
-def test_figures_at_the_end() -> None:
-    """Chunks that end a choice and the usage chunk carry the figures; times count from the first text."""
-    shape = chunks(include_usage=True, times=[2.0, 3.0])
-    assert "pipesd" not in shape.complete(delta(role="assistant", content=""))
-    assert "pipesd" not in shape.complete(delta(content="a"))
-    assert shape.complete(delta(reason="stop", content="b"))["pipesd"]["ttft_ms"] == 2000.0
-    end = shape.complete({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
-    assert end["timings"]["predicted_ms"] == 1000.0
-    assert end["timings"]["prompt_n"] == 3
+@pytest.mark.parametrize("include_usage", [False, True])
+def test_figures_at_the_end(include_usage: bool) -> None:
+    """The chunk that ends a choice waits for the server's counts; times are those of the text."""
+    shape = chunks(include_usage=include_usage, times=[2.0, 3.0])
+    for quiet in (delta(role="assistant", content=""), delta(content="a")):
+        assert [*shape.push(quiet)] == [quiet]
+    assert not [*shape.push(delta(reason="stop", content="b"))]
+    ends = [*shape.push({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})]
+    assert [bool(end["choices"]) for end in ends] == [True, False][: 1 + include_usage]
+    for end in ends:
+        assert end["pipesd"]["ttft_ms"] == 2000.0
+        assert (end["timings"]["predicted_ms"], end["timings"]["predicted_n"]) == (1000.0, 2)
+        assert end["timings"]["prompt_n"] == 3
+    assert not [*shape.flush()]
+
+
+def test_ends_come_without_counts_too() -> None:
+    """The end of one choice waits for the next chunk at most, and the last for the end of the stream."""
+    shape = chunks()
+    assert not [*shape.push(delta(0, "stop", content="a"))]
+    assert [chunk["choices"][0]["index"] for chunk in shape.push(delta(1, content="b"))] == [0, 1]
+    assert not [*shape.push(delta(1, "length"))]
+    [end] = shape.flush()
+    assert end["pipesd"]["route"] == "cloud"
 
 
 def test_both_names_of_reasoning() -> None:
     """Reasoning under either name is there under both."""
     for name in ("reasoning", "reasoning_content"):
-        seen = chunks().complete(delta(**{name: "hm"}))["choices"][0]["delta"]
+        seen = next(chunks().push(delta(**{name: "hm"})))["choices"][0]["delta"]
         assert seen == {"reasoning": "hm", "reasoning_content": "hm"}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from edge_agent.errors import CloudUnreachable
@@ -109,4 +111,40 @@ async def test_bugs_are_500_without_details(caplog: pytest.LogCaptureFixture) ->
         answer = await client.get("/bug")
     assert answer.status_code == 500
     assert "secret" not in answer.text
-    assert "secret" in caplog.text
+    assert caplog.text.count("RuntimeError: secret") == 1
+
+
+async def test_middleware_sees_bugs(client_for: Callable[[FastAPI], httpx.AsyncClient]) -> None:
+    """An unexpected exception has CORS headers like any other answer, so that browsers may read it."""
+    app = FastAPI()
+    install_error_handlers(app)
+    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+
+    @app.get("/bug")
+    async def bug() -> Response:
+        raise RuntimeError("secret")
+
+    async with client_for(app) as client:
+        answer = await client.get("/bug", headers={"origin": "http://chat.example"})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+async def test_bugs_in_mid_answer_are_raised() -> None:
+    """An answer that has begun cannot become another one: the server has to cut it off."""
+    app = FastAPI()
+    install_error_handlers(app)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise RuntimeError("broken")
+
+    @app.get("/half")
+    async def half() -> Response:
+        return StreamingResponse(pieces())
+
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        with pytest.raises(RuntimeError, match="broken"):
+            await client.get("/half")

@@ -82,6 +82,24 @@ def test_harmless_extras_pass() -> None:
     assert needs(extra) == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("xtc_probability", 0.5),
+        ("dry_multiplier", 0.8),
+        ("tfs_z", 0.9),
+        ("top_a", 0.1),
+        ("samplers", ["top_k"]),
+    ],
+)
+def test_samplers_of_other_servers(name: str, value: object) -> None:
+    """A sampler that nobody here has is refused by name; settings of samplers that are off change nothing."""
+    off = {"xtc_probability": 0.0, "xtc_threshold": 0.1, "dry_base": 1.75, "mirostat": 0, "mirostat_tau": 5.0}
+    assert needs(off) == ()
+    with pytest.raises(UnsupportedParameter, match=name):
+        needs(off | {name: value})
+
+
 def test_add_special_tokens_only_as_the_endpoint_does() -> None:
     """`add_special_tokens` needs the server where it asks for the other behaviour."""
     assert needs({"add_special_tokens": True}, adds_special_tokens=True) == ()

@@ -29,12 +29,17 @@ def test_everything_is_passed_on() -> None:
     assert settings == SamplingSettings(stop_token_ids=(7,), **fields)
 
 
-def test_answer_that_fits_exactly() -> None:
-    """Prompt and answer together may be as long as the context, and no longer."""
-    assert sampling_settings(request(max_tokens=6), 4, TARGET).max_tokens == 6
+@pytest.mark.parametrize(("wanted", "allowed"), [(5, 5), (6, 6), (7, 6), (10, 6)])
+def test_answers_end_with_the_context(wanted: int, allowed: int) -> None:
+    """A limit that fits the context is cut to what the prompt leaves of it."""
+    assert sampling_settings(request(max_tokens=wanted), 4, TARGET).max_tokens == allowed
+
+
+def test_more_than_the_context() -> None:
+    """A limit beyond the whole context is refused with both numbers."""
     with pytest.raises(ContextLengthExceeded, match=r"10 tokens.*11 tokens") as caught:
-        sampling_settings(request(max_tokens=7), 4, TARGET)
-    assert caught.value.code == "context_length_exceeded"
+        sampling_settings(request(max_tokens=11), 4, TARGET)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "max_tokens")
 
 
 def test_prompt_too_long() -> None:

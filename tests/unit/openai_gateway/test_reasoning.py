@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_gateway.reasoning import ReasoningSplitter, both_names, split_message
+from openai_gateway.schema import ChatRequest, parse_request
 
 MARKS = ("<a>", "</a>")
 TEXTS = st.lists(st.sampled_from([*MARKS, "<", "</", "a", ">", "x\n", ""]), max_size=8).map("".join)
@@ -48,3 +49,10 @@ def test_whole_message() -> None:
     assert split_message(message, MARKS) == {"role": "assistant", "content": "yes", **both_names("so")}
     assert split_message(message | {"content": "so"}, MARKS)["content"] is None
     assert both_names("") == {}
+
+
+def test_what_is_split_may_come_back() -> None:
+    """A message with nothing but thoughts, or with nothing at all, is a message of a later request."""
+    for text in ("hm</a>", "hm", "</a>", ""):
+        message = split_message({"role": "assistant", "content": text}, MARKS)
+        assert parse_request(ChatRequest, {"messages": [message]})

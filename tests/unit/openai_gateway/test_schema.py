@@ -62,6 +62,15 @@ def test_assistant_with_tool_calls_needs_no_content() -> None:
     assert chat(messages=[USER, message]).messages[1].tool_calls == [call]
 
 
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_assistant_that_only_thought_needs_no_content(name: str) -> None:
+    """An answer cut off in its thoughts has no content, and may come back as history."""
+    message = {"role": "assistant", "content": None, name: "hm"}
+    assert getattr(chat(messages=[USER, message]).messages[1], name) == "hm"
+    assert refusal_of(messages=[message | {"role": "user"}]).param == "messages[0]"
+    assert refusal_of(messages=[message | {name: ""}]).param == "messages[0]"
+
+
 @pytest.mark.parametrize(
     ("prompt", "expected"),
     [("a", "a"), (["a"], "a"), ([1, 2], (1, 2)), ([[1, 2]], (1, 2)), ("", ""), ([], ())],
@@ -80,10 +89,11 @@ def test_other_prompts_are_refused(prompt: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "expected"), [("a", ("a",)), (["a", "b"], ("a", "b")), ([], ()), (None, ())]
+    ("stop", "expected"),
+    [("a", ("a",)), (["a", "b"], ("a", "b")), (["a"] * 64, ("a",) * 64), ([], ()), (None, ())],
 )
 def test_stop_forms(stop: Any, expected: tuple[str, ...]) -> None:
-    """`stop` is a string or up to four."""
+    """`stop` is a string or up to 64."""
     assert chat(stop=stop).stop == expected
 
 
@@ -109,7 +119,7 @@ def test_stop_forms(stop: Any, expected: tuple[str, ...]) -> None:
         ({"max_completion_tokens": -1}, "max_completion_tokens"),
         ({"seed": 2**63}, "seed"),
         ({"seed": "x"}, "seed"),
-        ({"stop": ["a"] * 5}, "stop"),
+        ({"stop": ["a"] * 65}, "stop"),
         ({"stop": ""}, "stop"),
         ({"stop": 3}, "stop"),
         ({"stop_token_ids": [-1]}, "stop_token_ids[0]"),
