@@ -42,7 +42,7 @@ async def test_a_refusal_says_who_and_why(connect_pair: ConnectPair) -> None:
     """A prompt that does not fit ends in one sentence."""
     async with connect_pair(TEXT, TEXT) as pair:
         with pytest.raises(CliError, match=r"127\.0\.0\.1.* refused .*context length"):
-            await pair.measure(Way.CLOUD, PROMPT, MAX_MODEL_LEN)
+            await pair.measure(Way.CLOUD, PROMPT, MAX_MODEL_LEN + 1)
 
 
 async def test_a_server_that_is_gone() -> None:
