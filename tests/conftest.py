@@ -32,17 +32,27 @@ class Verifier:
         return {"Authorization": f"Bearer {self.api_key}"}
 
 
-@pytest.fixture(scope="session")
-def verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
-    """The server all engine tests share (tens of seconds to start)."""
+@pytest.fixture(scope="session", autouse=True)
+def starting_verifier(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess | None]:
+    """The engine tests' server, if there are any, started while the first other tests run."""
+    if not any("verifier" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
     flags = ["--dtype", "float32", "--api-key", API_KEY]
     # What tests/e2e/test_rendering.py compares prompts with.
     flags += ["--enable-scale-out", "--trust-request-chat-template"]
     log_dir = tmp_path_factory.mktemp("verifier")
-    server = local_target("embedded", flags, log_dir=log_dir)
-    with server:
-        server.wait_ready(timeout_s=600)
-        yield Verifier(server.base_url, API_KEY, "SmolLM2-135M-Instruct", server)
+    with local_target("embedded", flags, log_dir=log_dir) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def verifier(starting_verifier: ServerProcess) -> Verifier:
+    """The server all engine tests share (tens of seconds to start)."""
+    starting_verifier.wait_ready(timeout_s=600)
+    return Verifier(starting_verifier.base_url, API_KEY, "SmolLM2-135M-Instruct", starting_verifier)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,7 @@ from .stack import edge_settings, gateway_client, server_client
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]  # the server may start twice
 
-NUM_TOKENS = 400
+NUM_TOKENS = 240
 """So many that no answer is over when the slowest one has begun, on a machine that stalls, too."""
 MESSAGES: Any = [{"role": "user", "content": "Tell me about the history of bread in five sentences."}]
 FIELDS: dict[str, Any] = {
