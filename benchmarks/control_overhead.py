@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.default_parameters import DEFAULT_PARAMETERS
 from edge_agent.batch_schedule import BatchScheduler, plan_batches
 from edge_agent.monitor import EnvironmentMonitor
-from edge_agent.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
+from edge_agent.policies.base import ChainView, Decision, RoundOutcome
 from edge_agent.policies.registry import make_policy
 
 __all__ = ["ControlOverhead", "format_overhead", "measure"]
@@ -26,7 +27,6 @@ _LINKS_S = {
     "whole distributions over 20 Mbit/s": (0.025, 0.116, 0.043),
     "as slow as drafting": (1e-6, 0.0071, 0.007),
 }
-_PARAMETERS = PolicyParameters(0.3, 0.35, max_ahead=16, patience_ms=500, max_window=8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,9 @@ class _SessionLoop:
 
     def __init__(self, name: str) -> None:
         self._monitor = EnvironmentMonitor()
-        self._policy = make_policy(name, _PARAMETERS, BatchScheduler(self._monitor.link))
+        self._policy = make_policy(
+            name, DEFAULT_PARAMETERS, BatchScheduler(self._monitor.link), costs=self._monitor.snapshot
+        )
         self._num_drafted = 0
         self._num_sent = 0
 

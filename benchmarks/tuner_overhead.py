@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from edge_agent.policies.base import PolicyParameters
+from benchmarks.default_parameters import DEFAULT_PARAMETERS
 from edge_agent.tuning.background import NUM_FIRST
 from edge_agent.tuning.gp_process import GpProcess
 from edge_agent.tuning.proposers import Evaluation, SobolProposer
@@ -24,7 +24,7 @@ from edge_agent.tuning.state import TunerSettings
 from edge_agent.tuning.trial import TrialSettings
 from edge_agent.tuning.tuner import Tuner
 
-_SPACE: Final = SearchSpace(PolicyParameters(0.3, 0.35, 16, 500, 8))
+_SPACE: Final = SearchSpace(DEFAULT_PARAMETERS)
 _NUM_DIMENSIONS: Final = len(_SPACE.dimensions)
 _NUM_EVALUATIONS: Final = TunerSettings().num_evaluations
 _TPT_MS: Final = 20.0

@@ -94,6 +94,10 @@ class ConnectionPool:
     async def close(self) -> None:
         """Close what is idle now, and later what is still in use when it is given back."""
         self._closed = True
+        await self.forget_idle()
+
+    async def forget_idle(self) -> None:
+        """Close what is idle: the next turn gets a fresh connection."""
         idle, self._idle = self._idle, []
         await asyncio.gather(*(connection.close() for connection in idle))
 

@@ -23,6 +23,7 @@ __all__ = ["EnvironmentMonitor", "EnvironmentSnapshot", "LinkEstimate", "Measure
 
 ROUNDS_AVERAGED: Final = 100
 _ENOUGH_PINGS: Final = 3
+_STALL_S: Final = 10.0
 _NEGLIGIBLE_S: Final = 5e-5
 """A cost below this counts as this when changes are judged: 3 us instead of 1 us moves no plan."""
 
@@ -139,8 +140,8 @@ class EnvironmentMonitor:
             self._steps.add(step_s)
 
     def on_progress(self, num_tokens: int, elapsed_s: float) -> None:
-        """A commit of `num_tokens` came `elapsed_s` after the one before."""
-        if _possible(elapsed_s) and num_tokens > 0:
+        """A commit of `num_tokens` came `elapsed_s` after the one before; a stall says nothing of a token."""
+        if 0.0 <= elapsed_s <= _STALL_S and num_tokens > 0:
             self._progress.add(elapsed_s, num_tokens)
 
     def on_acceptance(self, num_verified: int, num_accepted: int) -> None:

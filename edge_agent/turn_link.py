@@ -13,9 +13,10 @@ from edge_agent.chain import DraftChain
 from edge_agent.connection import CloudConnection, ConnectionPool
 from edge_agent.errors import CloudError, CloudUnreachable
 from edge_agent.generation import FinishReason, GenerationRequest, GenerationStats
+from edge_agent.line_watch import LineWatch
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.wire_sampling import wire_sampling
-from pipesd_vllm.protocol import Commit, Draft, Mode, Open
+from pipesd_vllm.protocol import Draft, Mode, Open
 
 _RESUME_DELAYS_S = (0.1, 0.5, 1.0)
 """Pauses before the attempts to resume a turn on a fresh connection."""
@@ -23,9 +24,6 @@ _WAIT_DELAY_S = 0.5
 """Pause between later attempts, if there are any."""
 _ENDS: Final = frozenset(FinishReason)
 """Finish reasons of a whole answer; any other ("abort": the server shuts down) leaves it unfinished."""
-_PING_BYTES: Final = 8
-_SILENCE_S: Final = 3.0
-_ANSWER_S: Final = 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +51,9 @@ class TurnLink:
         on_event: Callable[[LinkEvent], None],
         *,
         waits: bool = False,
-        silence_s: float = _SILENCE_S,
-        answer_s: float = _ANSWER_S,
+        watch: LineWatch | None = None,
     ) -> None:
-        """`waits`: try without an end to get a connection.
-
-        After `silence_s` without a word from the server it is asked for a sign of life, for which it has
-        `answer_s`: a link that swallows packets says nothing of it.
-        """
+        """`waits`: try without an end to get a connection."""
         self._request = request
         self._pool = pool
         self._stats = stats
@@ -68,8 +61,7 @@ class TurnLink:
         self._clock = clock
         self._on_event = on_event
         self._waits = waits
-        self._silence_s = silence_s
-        self._answer_s = answer_s
+        self._watch = watch or LineWatch()
         self._opening = 0
         self._connection: CloudConnection | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -92,12 +84,14 @@ class TurnLink:
     async def open(self, chain: DraftChain, mode: Mode) -> None:
         """Start the turn with whatever is committed; once more if the kept connection was stale."""
         try:
-            await self._send_open(chain, mode)
+            num_bytes = await self._send_open(chain, mode)
         except CloudUnreachable:
+            await self._require_connection().close()
             await self.connect()
-            await self._send_open(chain, mode)
+            num_bytes = await self._send_open(chain, mode)
         self._opening += 1
-        self._reader = asyncio.create_task(self._read(self._require_connection(), self.turn, self._opening))
+        reading = self._read(self._require_connection(), self.turn, self._opening, num_bytes)
+        self._reader = asyncio.create_task(reading)
 
     def is_current(self, event: LinkEvent) -> bool:
         """Whether the turn has not been opened anew since; what was read before means nothing any more."""
@@ -113,6 +107,7 @@ class TurnLink:
         """Rebuild the turn on a fresh connection. Raises `lost` if none can be had, or none helps."""
         if self._connection is not None:
             await self._connection.close()  # one that a server left without ending the turn is still open
+        await self._pool.forget_idle()  # what this one was lost to may have hit them as well
         for delay_s in self._delays_s:
             await asyncio.sleep(delay_s)
             try:
@@ -157,7 +152,7 @@ class TurnLink:
             await connection.cancel(self.turn)
         await self._pool.release(connection)
 
-    async def _send_open(self, chain: DraftChain, mode: Mode) -> None:
+    async def _send_open(self, chain: DraftChain, mode: Mode) -> int:
         connection = self._require_connection()
         prompt = list(self._request.prompt_token_ids)
         self.turn = connection.next_turn()
@@ -170,21 +165,23 @@ class TurnLink:
             committed=chain.tokens[len(prompt) :],
         )
         sent_s = self._clock()
-        num_bytes = await connection.send(opened)
+        num_bytes = await self._watch.open(connection, opened)
         self._stats.uplink_bytes += num_bytes
         self._control.on_opened(sent_s, num_bytes, opened.patience_ms)
+        return num_bytes
 
     def _require_connection(self) -> CloudConnection:
         assert self._connection is not None, "connect first"
         return self._connection
 
-    async def _read(self, connection: CloudConnection, turn: int, opening: int) -> None:
+    async def _read(self, connection: CloudConnection, turn: int, opening: int, num_sent: int) -> None:
         def tell(what: CommitReceived | CloudError) -> None:
             self._on_event(LinkEvent(opening, what))
 
         try:
             while True:
-                commit, num_bytes = await self._receive(connection, turn)
+                commit, num_bytes = await self._watch.receive(connection, turn, num_sent)
+                num_sent = 0
                 reason = commit.finish_reason
                 if reason is not None and reason not in _ENDS:
                     commit = msgspec.structs.replace(commit, finish_reason=None)
@@ -197,21 +194,6 @@ class TurnLink:
                     raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
         except CloudError as error:
             tell(error)
-
-    async def _receive(self, connection: CloudConnection, turn: int) -> tuple[Commit, int]:
-        while True:
-            try:
-                async with asyncio.timeout(self._silence_s):
-                    return await connection.receive(turn)
-            except TimeoutError:
-                await self._sign_of_life(connection)
-
-    async def _sign_of_life(self, connection: CloudConnection) -> None:
-        try:
-            async with asyncio.timeout(self._answer_s):
-                await connection.ping(_PING_BYTES)
-        except TimeoutError:
-            raise CloudUnreachable("the line to the verifier is dead: it does not answer any more") from None
 
     async def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, settings
 
+from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.local_target import local_target
 from openai_gateway.cli.processes import ServerProcess
 
@@ -35,7 +36,7 @@ class Verifier:
 @pytest.fixture(scope="session", autouse=True)
 def starting_verifier(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess | None]:
+) -> Iterator[ServerProcess | CliError | None]:
     """The engine tests' server, if there are any, started while the first other tests run."""
     if not any("verifier" in getattr(item, "fixturenames", ()) for item in request.session.items):
         yield None
@@ -44,13 +45,20 @@ def starting_verifier(
     # What tests/e2e/test_rendering.py compares prompts with.
     flags += ["--enable-scale-out", "--trust-request-chat-template"]
     log_dir = tmp_path_factory.mktemp("verifier")
-    with local_target("embedded", flags, log_dir=log_dir) as server:
+    try:
+        server = local_target("embedded", flags, log_dir=log_dir)
+    except CliError as error:  # concerns the engine's tests alone
+        yield error
+        return
+    with server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def verifier(starting_verifier: ServerProcess) -> Verifier:
+def verifier(starting_verifier: ServerProcess | CliError | None) -> Verifier:
     """The server all engine tests share (tens of seconds to start)."""
+    if not isinstance(starting_verifier, ServerProcess):
+        raise starting_verifier or AssertionError("no test that asks for it was collected")
     starting_verifier.wait_ready(timeout_s=600)
     return Verifier(starting_verifier.base_url, API_KEY, "SmolLM2-135M-Instruct", starting_verifier)
 

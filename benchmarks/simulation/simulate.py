@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from benchmarks.default_parameters import DEFAULT_PARAMETERS
 from benchmarks.netlink.model import LinkModel
 from benchmarks.netlink.spec import LinkSpec, PathSpec
 from benchmarks.pairs.agreement import TracePoint
@@ -27,9 +28,8 @@ from edge_agent.session_control import SessionControl
 from edge_agent.tracing.recorder import NullRecorder
 from pipesd_vllm.protocol import Mode
 
-__all__ = ["DEFAULT_PARAMETERS", "Outcome", "simulate", "simulate_all"]
+__all__ = ["Outcome", "simulate", "simulate_all"]
 
-DEFAULT_PARAMETERS: Final = PolicyParameters(0.1, 0.25, max_ahead=16, patience_ms=500, max_window=12)
 _PROBE_TOKENS: Final = range(1, 9)
 _NO_LIMIT_KB: Final = 1e9  # TCP holds back what would be too much
 

@@ -35,7 +35,7 @@ KEEP_ALIVE_S = 120
 """How long a connection may be idle: longer than clients keep theirs (Go's 90 s), so that none is closed
 just as its next request leaves. uvicorn's own 5 s cost 4 of 1000 requests of 200 clients a `ReadError`."""
 _WATCH_INTERVAL_S = 0.5
-_TELLTALES = ("httpcore", "httpx", "openai", "websockets")
+_TELLTALES = ("httpcore", "httpx", "openai", "sse_starlette", "websockets")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 StartAgent = Callable[[EdgeSettings], Awaitable[Generator]]

@@ -38,9 +38,10 @@ NOT_OURS = {
     "test_structured_output_optional_param": (RAMBLES, CUT_OFF),
     "test_agent_loop": (UNASKED, NO_CALL),
 }
-"""Tests that may fail for a reason that is not the gateway's, and what they then raise: an error of the
-gateway still fails them. Not strict, as the model's words hang on the machine's arithmetic. What is ours in
-them (calls by name with a strict schema, JSON by schema, streamed and whole) passes in test_routes.py."""
+"""Tests that may fail for a reason that is not the gateway's, and what they then raise: an error that the
+gateway answers with still fails them. Not strict, as the model's words hang on the machine's arithmetic. What
+is ours in them (calls by name with a strict schema, JSON by schema, streamed and whole) passes in
+test_routes.py."""
 
 
 class GatewayThread:

@@ -145,6 +145,6 @@ def test_the_time_a_token_takes() -> None:
     """Time over tokens of the last commits; those without tokens or with an impossible time do not count."""
     monitor = EnvironmentMonitor()
     assert monitor.snapshot().tpt_s is None
-    for num_tokens, elapsed_s in [(3, 0.3), (1, 0.3), (0, 9.0), (2, -1.0)]:
+    for num_tokens, elapsed_s in [(3, 0.3), (1, 0.3), (0, 9.0), (2, -1.0), (1, 30.0)]:
         monitor.on_progress(num_tokens, elapsed_s)
     assert monitor.snapshot().tpt_s == pytest.approx(0.15)

@@ -3,18 +3,21 @@
 import asyncio
 import time
 
+import pytest
+
 from edge_agent.chain import DraftChain
 from edge_agent.connection import ConnectionPool
 from edge_agent.control import ControlPlane
 from edge_agent.errors import CloudUnreachable
 from edge_agent.fake_transport import FakeConnector, FakeTransport, fake_welcome
 from edge_agent.generation import GenerationRequest, GenerationStats, SamplingSettings
+from edge_agent.line_watch import LineWatch
 from edge_agent.parameter_sources import FixedSources
 from edge_agent.policies.base import PolicyParameters
 from edge_agent.session_control import CommitReceived
 from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.turn_link import LinkEvent, TurnLink
-from pipesd_vllm.protocol import Mode, Welcome, fingerprint
+from pipesd_vllm.protocol import Mode, Open, Upstream, Welcome, fingerprint
 
 from .conftest import VOCABULARY, target_next
 
@@ -51,10 +54,10 @@ class Line:
         request = GenerationRequest("r", PROMPT, SamplingSettings(20))
         self.events: asyncio.Queue[LinkEvent] = asyncio.Queue()
         self.chain = DraftChain(PROMPT, len(VOCABULARY))
-        pool = ConnectionPool(FakeConnector(transports), accept, 1.0)
+        self.pool = pool = ConnectionPool(FakeConnector(transports), accept, 1.0)
         told = self.events.put_nowait
-        times = {"silence_s": 0.02, "answer_s": answer_s}
-        self.link = TurnLink(request, pool, GenerationStats(), control, time.monotonic, told, **times)
+        watch = LineWatch(0.02, answer_s)
+        self.link = TurnLink(request, pool, GenerationStats(), control, time.monotonic, told, watch=watch)
 
     async def opened(self) -> None:
         await self.link.connect()
@@ -69,6 +72,44 @@ async def test_a_line_that_swallows_everything_is_lost() -> None:
     assert isinstance(first.what, CommitReceived)
     assert isinstance(second.what, CloudUnreachable)
     await line.link.stop(finished=False)
+
+
+class Full(FakeTransport):
+    """A line whose buffers are full: a turn's first frame waits in them for ever."""
+
+    async def send(self, message: Upstream) -> int:
+        if isinstance(message, Open):
+            await asyncio.Event().wait()
+        return await super().send(message)
+
+
+async def test_a_line_that_takes_nothing_is_lost() -> None:
+    """A turn that cannot be sent is tried once more, on another connection."""
+    line = Line(Full(target_next, WELCOME), Swallowed(alive=True), answer_s=0.05)
+    await line.opened()
+    assert isinstance((await asyncio.wait_for(line.events.get(), 20.0)).what, CommitReceived)
+    await line.link.stop(finished=False)
+
+
+async def test_after_a_loss_no_idle_connection_is_taken() -> None:
+    """They may be as dead: the turn goes on over one that was made after the loss."""
+    first, idle, fresh = (Swallowed(alive=True) for _ in range(3))
+    line = Line(first, idle, fresh)
+    await line.opened()
+    await line.pool.release(await line.pool.acquire())
+    await line.link.resume(line.chain, Mode.OFFLOAD, CloudUnreachable("lost"))
+    assert [any(isinstance(m, Open) for m in t.sent) for t in (first, idle, fresh)] == [True, False, True]
+    assert not idle.is_open
+    await line.link.stop(finished=False)
+
+
+async def test_a_long_prompt_has_time_to_go_up() -> None:
+    """While it may still be on its way, a question behind it that is not answered yet is no sign of death."""
+    line = Line(Swallowed(alive=False), answer_s=0.05)
+    connection = await line.pool.acquire()
+    receiving = LineWatch(0.02, 0.05).receive(connection, turn=1, num_sent=80_000)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(receiving, 0.5)
 
 
 async def test_a_server_that_takes_its_time_is_not() -> None:

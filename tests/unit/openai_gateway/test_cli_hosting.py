@@ -19,7 +19,7 @@ from edge_agent.generation import Generator
 from edge_agent.settings import EdgeSettings, load_settings
 from openai_gateway.cli.hosting import StartAgent, bind_gateway, run_gateway
 
-TELLTALES = ("httpcore", "httpx", "openai", "websockets", "websockets.client")
+TELLTALES = ("httpcore", "httpx", "openai", "sse_starlette.sse", "websockets", "websockets.client")
 
 
 @pytest.fixture
