@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -17,6 +18,9 @@ MIN_BATCH: Final = 4
 _WORTHWHILE_SHARE: Final = 0.01
 _SLOW_DRAFT_S: Final = 0.01
 """Drafts that take longer are worth a frame each to a server that does not wait for them."""
+_KEEPS_UP_SHARE: Final = 0.9
+_COMMITS_TO_SHOW_IT: Final = 8
+"""So many commits of each session are drafted for: how long a draft takes is known from drafts alone."""
 MOST_BREAK_EVEN: Final = 0.7
 """Above it passes are asked for that bring hardly more than a token."""
 
@@ -51,6 +55,7 @@ class AdaptivePolicy(PipeSdPolicy):
         eager_server: bool = False,
     ) -> None:
         self._costs = costs
+        self._num_commits = 0
         self._read_costs()
         self._eager_server = eager_server
         super().__init__(parameters, scheduler)
@@ -61,12 +66,19 @@ class AdaptivePolicy(PipeSdPolicy):
         return self._before_trigger(view)
 
     def on_commit(self, outcome: RoundOutcome) -> None:
+        self._num_commits += 1
         self._read_costs()
         self._window.retune(self._trigger_settings())
         super().on_commit(outcome)
 
+    def ahead(self, view: ChainView) -> int:
+        """Nothing, for a server that does not wait and makes tokens faster than they are drafted here."""
+        left_behind = self._eager_server and not self._keeps_up and self._num_commits >= _COMMITS_TO_SHOW_IT
+        return 0 if left_behind else super().ahead(view)
+
     def _read_costs(self) -> None:
         costs = self._costs()
+        self._keeps_up = (costs.gamma_s or 0.0) < _KEEPS_UP_SHARE * (costs.step_s or math.inf)
         self._break_even = break_even_confidence(costs)
         self._min_batch = MIN_BATCH if (costs.gamma_s or 0.0) < _SLOW_DRAFT_S else 1
 

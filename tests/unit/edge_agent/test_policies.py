@@ -316,6 +316,20 @@ def test_adaptive_feeds_such_a_server_one_by_one_from_a_slow_draft() -> None:
 
 
 @pytest.mark.parametrize(
+    ("eager", "gamma_s", "expected"), [(True, 0.07, 0), (True, 0.06, 16), (False, 0.07, 16)]
+)
+def test_adaptive_leaves_a_server_alone_that_is_faster(eager: bool, gamma_s: float, expected: int) -> None:
+    """In mode `latency` drafts as slow as a pass never get ahead of it; a few show how slow they are."""
+    costs = EnvironmentSnapshot(gamma_s=gamma_s, step_s=0.07)
+    rig = Rig(make_policy("adaptive", PARAMETERS, scheduler(), eager_server=eager, costs=lambda: costs))
+    rooms = []
+    for _ in range(9):
+        rooms.append(rig.policy.ahead(rig.view))
+        rig.policy.on_commit(RoundOutcome(0, 0, 1, rolled_back=False))
+    assert rooms == [*[16] * 8, expected]
+
+
+@pytest.mark.parametrize(
     ("gamma_s", "tpt_s", "expected"),
     [(0.04, 0.08, 0.5), (0.15, 0.16, 0.7), (None, 0.08, 0.0), (0.04, None, 0.0), (0.04, 0.0, 0.0)],
 )
