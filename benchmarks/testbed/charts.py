@@ -76,7 +76,7 @@ def bars(figure: Any, of_dataset: Sequence[Row]) -> None:
     _log_ms(axes)
     axes.set_ylabel("ms per token (median, range over seeds)")
     axes.set_title(f"TPT, {of_dataset[0].dataset}")
-    _legend(figure, axes)
+    _legend(figure)
 
 
 def scatter(figure: Any, of_dataset: Sequence[Row]) -> None:
@@ -101,7 +101,7 @@ def scatter(figure: Any, of_dataset: Sequence[Row]) -> None:
         axes.set_xlabel("target passes per token")
         axes.set_ylabel("TPT, ms")
         axes.grid(alpha=0.3, which="both")
-    _legend(figure, figure.axes[0])
+    _legend(figure)
 
 
 def sweep(figure: Any, points: Mapping[str, Sequence[tuple[float, Row]]]) -> None:
@@ -126,7 +126,7 @@ def sweep(figure: Any, points: Mapping[str, Sequence[tuple[float, Row]]]) -> Non
     axes.set_ylabel("TPT, ms per token")
     axes.set_title("Bandwidth sweep")
     axes.grid(alpha=0.3, which="both")
-    _legend(figure, axes)
+    _legend(figure)
 
 
 def _draw(path: Path, data: Any, draw: Callable[[Any, Any], None]) -> Path:
@@ -154,6 +154,10 @@ def _style(row: Row) -> dict[str, str]:
     return {"color": colour, "hatch": _HATCHES.get(_variant(row), ""), "edgecolor": "white"}
 
 
-def _legend(figure: Any, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
+def _legend(figure: Any) -> None:
+    """Of whatever any panel shows."""
+    found = {}
+    for axes in figure.axes:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    figure.legend(found.values(), found.keys(), loc="outside right upper", fontsize=8, frameon=False)

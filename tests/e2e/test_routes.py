@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
+from openai.types.chat import ChatCompletion
 
 from edge_agent.agent import EdgeAgent
 from tests.conftest import Verifier
@@ -213,6 +215,15 @@ async def test_leaving_ends_it_on_the_server(verifier: Verifier, client: AsyncOp
 # -- the verifier goes away ---------------------------------------------------------------
 
 
+async def collaborative_again(client: AsyncOpenAI, model: str) -> ChatCompletion:
+    """The first answer not of the draft alone: on a busy machine an attempt may be cut off too soon."""
+    async with asyncio.timeout(60.0):
+        while True:
+            answer = await client.chat.completions.create(model=model, **FIELDS)
+            if pipesd(answer)["route"] == "collaborative":
+                return answer
+
+
 async def test_the_draft_answers_while_it_is_away(
     verifier: Verifier, client: AsyncOpenAI, relay: Relay
 ) -> None:
@@ -227,8 +238,7 @@ async def test_the_draft_answers_while_it_is_away(
     with pytest.raises(openai.InternalServerError, match="'n' needs"):
         await client.chat.completions.create(model=verifier.model, n=2, **FIELDS)
     await relay.restore()
-    after = await client.chat.completions.create(model=verifier.model, **FIELDS)
-    assert pipesd(after)["route"] == "collaborative"
+    after = await collaborative_again(client, verifier.model)
     assert after.choices[0].message.content == before.choices[0].message.content
 
 
@@ -286,9 +296,9 @@ async def test_starting_without_it(verifier: Verifier) -> None:
         await relay.cut()
         async with stack(relay, verifier) as client:
             away = await client.chat.completions.create(model=verifier.model, **FIELDS)
+            assert pipesd(away)["route"] == "local"
             await relay.restore()
-            back = await client.chat.completions.create(model=verifier.model, **FIELDS)
-    assert (pipesd(away)["route"], pipesd(back)["route"]) == ("local", "collaborative")
+            await collaborative_again(client, verifier.model)
 
 
 # -- provenance ---------------------------------------------------------------------------
