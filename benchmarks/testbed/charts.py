@@ -156,7 +156,7 @@ def _style(row: Row) -> dict[str, str]:
 
 def _legend(figure: Any) -> None:
     """Of whatever any panel shows."""
-    found = {}
+    found: dict[str, Any] = {}
     for axes in figure.axes:
         handles, labels = axes.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
