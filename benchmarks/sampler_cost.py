@@ -30,6 +30,7 @@ _SPREAD: Final = 2.5
 """Standard deviation of the logits: about that of a small language model's."""
 _LIMITS: Final = {0.0: 1.03, 1.0: 1.10}
 _ROUNDS: Final = 30
+_WARM_UPS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class _Sessions:
         return self._seats
 
 
-def sampling_ms(shape: Shape, temperature: float, repeats: int) -> tuple[float, float]:
+def sampling_ms(shape: Shape, temperature: float, repeats: int, device: str = "cpu") -> tuple[float, float]:
     """Median times of one step's sampling in milliseconds: vLLM's `RejectionSampler`, and ours.
 
     The two take turns, so that whatever else the machine does slows both.
@@ -90,23 +91,27 @@ def sampling_ms(shape: Shape, temperature: float, repeats: int) -> tuple[float, 
     from pipesd_vllm.coupled_sampler import CoupledRejectionSampler
 
     num = shape.num_sessions
-    stock = RejectionSampler(Sampler())
-    logits = torch.randn(shape.num_rows, shape.vocab_size) * _SPREAD
+    logits = torch.randn(shape.num_rows, shape.vocab_size, device=device) * _SPREAD
+    stock = RejectionSampler(Sampler(), device=logits.device)
     coupled = CoupledRejectionSampler(stock, _Sessions(num, temperature), None, logits.device)
-    step = verify_step(torch.randint(shape.vocab_size, (num, shape.num_drafts)).tolist())
-    generators = {index: torch.Generator().manual_seed(index) for index in range(num)}
-    parameters = sampling_metadata(num, temperature, generators=generators)
-    greedy = sampling_metadata(num)  # which is what vLLM takes sessions for (turn_params.py)
+    step = verify_step(torch.randint(shape.vocab_size, (num, shape.num_drafts)).tolist(), device)
+    generators = {index: torch.Generator(device).manual_seed(index) for index in range(num)}
+    parameters = sampling_metadata(num, temperature, device, generators=generators)
+    greedy = sampling_metadata(num, device=device)  # which is what vLLM takes sessions for (turn_params.py)
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats + 1):
+    for _ in range(repeats + _WARM_UPS):
         times[0].append(_timed_ms(lambda own: stock(step, None, own, parameters), logits.clone()))
         times[1].append(_timed_ms(lambda own: coupled(step, None, own, greedy), logits.clone()))
-    return median(times[0][1:]), median(times[1][1:])
+    return median(times[0][_WARM_UPS:]), median(times[1][_WARM_UPS:])
 
 
 def _timed_ms(sample: Callable[[torch.Tensor], object], logits: torch.Tensor) -> float:
+    if logits.is_cuda:
+        torch.cuda.synchronize()
     started_s = time.perf_counter()
     sample(logits)
+    if logits.is_cuda:
+        torch.cuda.synchronize()
     return (time.perf_counter() - started_s) * 1e3
 
 
@@ -138,6 +143,9 @@ def main(
     drafts: Annotated[int, typer.Option("--drafts", min=1)] = 8,
     vocab: Annotated[int, typer.Option("--vocab", min=256)] = 49_152,
     repeats: Annotated[int, typer.Option("--repeats", min=1)] = 15,
+    device: Annotated[
+        str, typer.Option("--device", help="cpu or cuda: where both samplers run. cuda needs --step-ms.")
+    ] = "cpu",
     threads: Annotated[
         int | None,
         typer.Option("--threads", min=1, help="Default: all cores but one, as vLLM.", show_default=False),
@@ -149,14 +157,17 @@ def main(
     """
     from benchmarks.sampler_inputs import prepare_cpu_kernels
 
+    if device != "cpu" and step_ms is None:
+        raise typer.BadParameter("A step's time is measured on the CPU only: give --step-ms.")
     shape = Shape(sessions, drafts, vocab)
     whole_ms = _step_on_a_server(shape, cloud, target, api_key) if step_ms is None else step_ms
-    prepare_cpu_kernels()
+    if device == "cpu":
+        prepare_cpu_kernels()
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
     torch.manual_seed(0)
     rest_ms = 0.0
     for temperature in _LIMITS:
-        stock_ms, coupled_ms = sampling_ms(shape, temperature, repeats)
+        stock_ms, coupled_ms = sampling_ms(shape, temperature, repeats, device)
         if temperature == 0:
             rest_ms = max(0.0, whole_ms - coupled_ms)
         typer.echo(str(Cost(temperature, stock_ms, coupled_ms, rest_ms)))

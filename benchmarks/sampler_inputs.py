@@ -25,10 +25,12 @@ def prepare_cpu_kernels() -> None:
     mend_cpu_kernels()
 
 
-def sampling_metadata(num_requests: int, temperature: float = 0.0, **fields: Any) -> SamplingMetadata:
+def sampling_metadata(
+    num_requests: int, temperature: float = 0.0, device: torch.device | str = "cpu", **fields: Any
+) -> SamplingMetadata:
     """Requests without anything but their temperature; `fields` replace what is said of them."""
     greedy = temperature == 0
-    zeros = torch.zeros(num_requests)
+    zeros = torch.zeros(num_requests, device=device)
     made = SamplingMetadata(
         temperature=None if greedy else zeros + temperature,
         all_greedy=greedy,
@@ -51,12 +53,12 @@ def sampling_metadata(num_requests: int, temperature: float = 0.0, **fields: Any
     return replace(made, **fields)
 
 
-def verify_step(drafts: Sequence[Sequence[int]]) -> SpecDecodeMetadata:
+def verify_step(drafts: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> SpecDecodeMetadata:
     """Where the model runner puts the rows of each request: its drafts' positions, then the one after."""
-    made = SpecDecodeMetadata.make_dummy([list(each) for each in drafts], torch.device("cpu"))
+    made = SpecDecodeMetadata.make_dummy([list(each) for each in drafts], torch.device(device))
     ends = made.cu_num_sampled_tokens.tolist()
     starts = [end - len(each) - 1 for end, each in zip(ends, drafts, strict=True)]
     targets = [start + j for start, each in zip(starts, drafts, strict=True) for j in range(len(each))]
-    made.target_logits_indices = torch.tensor(targets, dtype=torch.int32)
-    made.bonus_logits_indices = torch.tensor([end - 1 for end in ends], dtype=torch.int32)
+    made.target_logits_indices = torch.tensor(targets, dtype=torch.int32, device=device)
+    made.bonus_logits_indices = torch.tensor([end - 1 for end in ends], dtype=torch.int32, device=device)
     return made

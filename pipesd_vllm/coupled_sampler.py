@@ -18,8 +18,9 @@ from vllm.v1.sample.sampler import Sampler
 from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
 
 from pipesd_vllm.coupled_batch import Batch, Seat
-from pipesd_vllm.gumbel_max import RowRules, pick
+from pipesd_vllm.gumbel_max import argmax_rows, pick
 from pipesd_vllm.logit_rules import adjust
+from pipesd_vllm.row_rules import RowRules
 
 __all__ = ["CoupledRejectionSampler", "CoupledSampler"]
 
@@ -64,6 +65,8 @@ class _Chooser:
             start += span.num_rows
         if wants_scores and self._reports_processed:
             scores = self._scores(rows)
+        if not any(span.seat.rule.temperature for span in spans):
+            return argmax_rows(rows), scores
         return pick(rows, _row_rules(spans)), scores
 
     @staticmethod

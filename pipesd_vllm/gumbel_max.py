@@ -1,59 +1,24 @@
-"""The token of each row: argmax over tokens v of `log p(v) + noise(v)`. torch only, any device.
+"""The token of each row: argmax over tokens v of `log p(v) + noise(v)`. Any device.
 
 p is the softmax of the row's logits over temperature, cut by min_p, top_k and top_p in that order. To
-normalise moves all scores of a row alike, so logits over temperature stand in for log p. Nothing is sorted,
-and noise is computed only where it can matter:
-
-1. The likeliest token's score is one that the winner must reach.
-2. The leading byte of a token's noise bounds it. Tokens with a leading byte of 0 (one in 256) may win
-   from anywhere; all others only from within `MAX_NOISE_UNLESS_LEADING` of that score, most from less.
-3. The exact scores of those contenders decide. Whether the winner lies inside the top_p nucleus takes one sum
-   over the row; if not, it goes and takes along everything less likely, and the next best is looked at.
-
+normalise moves all scores of a row alike, so logits over temperature stand in for log p. Nothing is sorted.
 A token is in the nucleus if the tokens that are strictly likelier have less than top_p of the mass
 (vLLM's rule, except that tokens of equal probability stay or go together).
+
+Two ways to the same token: `pruned_race` in torch, `fused_race` on GPUs.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, Final
+import functools
+from typing import Protocol
 
-import numpy as np
 import torch
 
-from pipesd_vllm import noise
+from pipesd_vllm import pruned_race
+from pipesd_vllm.row_rules import RowRules
 
-__all__ = ["RowRules", "argmax_rows", "pick"]
-
-_LOW: Final = 16
-_MAX_NOISE_UNLESS_LOW: Final = -math.log(-math.log1p(-_LOW / 256))
-_SLACK: Final = 1e-2
-"""Far above rounding errors of a score, far below anything that costs time."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowRules:
-    """What applies to n rows, each field with n entries. `temperature` 0 is greedy, `top_k` 0 is no limit."""
-
-    seed: list[int]
-    position: list[int]
-    temperature: list[float]
-    top_p: list[float]
-    top_k: list[int]
-    min_p: list[float]
-
-    def at(self, rows: list[int]) -> RowRules:
-        """The rules of `rows` alone."""
-        return RowRules(
-            [self.seed[row] for row in rows],
-            [self.position[row] for row in rows],
-            [self.temperature[row] for row in rows],
-            [self.top_p[row] for row in rows],
-            [self.top_k[row] for row in rows],
-            [self.min_p[row] for row in rows],
-        )
+__all__ = ["Race", "argmax_rows", "pick", "warm_up"]
 
 
 def pick(logits: torch.Tensor, rules: RowRules) -> torch.Tensor:
@@ -65,11 +30,21 @@ def pick(logits: torch.Tensor, rules: RowRules) -> torch.Tensor:
     noisy = [row for row, temperature in enumerate(rules.temperature) if temperature > 0]
     if not noisy:
         return tokens
+    fused = _fused_race() if logits.is_cuda else None
+    if fused is not None:
+        return fused(logits, tokens, _least_of_top_k(logits, rules), rules)
     if len(noisy) == len(tokens):
-        return _race(logits, tokens, rules)
+        return pruned_race.race(logits, tokens, _least_of_top_k(logits, rules), rules)
     at = torch.tensor(noisy, device=logits.device)
-    tokens[at] = _race(logits[at], tokens[at], rules.at(noisy))
+    rows, own = logits[at], rules.at(noisy)
+    tokens[at] = pruned_race.race(rows, tokens[at], _least_of_top_k(rows, own), own)
     return tokens
+
+
+def warm_up(device: torch.device, vocab_size: int) -> None:
+    """Let the kernel be compiled now (seconds, on GPUs alone) rather than in the middle of a request."""
+    if device.type == "cuda":
+        pick(torch.zeros((1, vocab_size), device=device), RowRules([0], [0], [1.0], [0.9], [0], [0.0]))
 
 
 def argmax_rows(logits: torch.Tensor) -> torch.Tensor:
@@ -79,124 +54,33 @@ def argmax_rows(logits: torch.Tensor) -> torch.Tensor:
     return logits.argmax(-1)
 
 
-@dataclass(slots=True)
-class _Contenders:
-    """Tokens that may win, in no order: entry i is token `token[i]` of row `row[i]`."""
-
-    row: torch.Tensor
-    token: torch.Tensor
-    logit: torch.Tensor
-    score: torch.Tensor
-
-    def at(self, kept: torch.Tensor) -> _Contenders:
-        return _Contenders(self.row[kept], self.token[kept], self.logit[kept], self.score[kept])
-
-    def winners(self, likeliest: torch.Tensor) -> torch.Tensor:
-        """Each row's token of the highest score (of equal ones the first); its `likeliest` if it has none."""
-        num_rows = len(likeliest)
-        best = self.score.new_full((num_rows,), float("-inf")).scatter_reduce(0, self.row, self.score, "amax")
-        first = self.at(self.score == best[self.row])
-        none = likeliest.new_full((num_rows,), torch.iinfo(torch.int64).max)
-        tokens = none.scatter_reduce(0, first.row, first.token, "amin")
-        return torch.where(tokens == none, likeliest, tokens)
-
-
-def _race(logits: torch.Tensor, likeliest: torch.Tensor, rules: RowRules) -> torch.Tensor:
-    """`pick` for rows that all have a temperature; `likeliest` are the rows' argmax."""
-    device = logits.device
-    if any(temperature != 1.0 for temperature in rules.temperature):
-        logits.div_(torch.tensor(rules.temperature, device=device)[:, None])
-    peak = logits.gather(1, likeliest[:, None])
-    floor = _floor(logits, peak, rules)
-    contenders = _contenders(logits, likeliest, peak, floor, rules)
-    winners = contenders.winners(likeliest)
-    cut = [row for row, top_p in enumerate(rules.top_p) if top_p < 1.0]
-    if cut:
-        _keep_to_nucleus(winners, contenders, logits, likeliest, peak, floor, rules, cut)
-    return winners
-
-
-def _floor(logits: torch.Tensor, peak: torch.Tensor, rules: RowRules) -> torch.Tensor:
-    """`[n, 1]`: no token with a lower logit passes min_p and top_k; -inf where there is no limit."""
-    floor = torch.full_like(peak, float("-inf"))
-    if any(rules.min_p):
-        floor = peak + torch.tensor(rules.min_p, device=logits.device).log()[:, None]
+def _least_of_top_k(logits: torch.Tensor, rules: RowRules) -> torch.Tensor | None:
+    """`[n]`: the lowest logit that passes top_k, -inf in rows without one; None if no row has one."""
     limited = [row for row, top_k in enumerate(rules.top_k) if 0 < top_k < logits.shape[1]]
-    if limited:
-        at = torch.tensor(limited, device=logits.device)
-        top_k = torch.tensor([rules.top_k[row] for row in limited], device=logits.device)
-        values = logits[at].topk(int(max(rules.top_k[row] for row in limited)), dim=1).values
-        floor[at] = torch.maximum(floor[at], values.gather(1, top_k[:, None] - 1))
-    return floor
+    if not limited:
+        return None
+    least = logits.new_full((len(logits),), float("-inf"))
+    at = torch.tensor(limited, device=logits.device)
+    ranks = torch.tensor([rules.top_k[row] - 1 for row in limited], device=logits.device)
+    values = logits[at].topk(max(rules.top_k[row] for row in limited), dim=1).values
+    least[at] = values.gather(1, ranks[:, None])[:, 0]
+    return least
 
 
-def _contenders(
-    logits: torch.Tensor,
-    likeliest: torch.Tensor,
-    peak: torch.Tensor,
-    floor: torch.Tensor,
-    rules: RowRules,
-) -> _Contenders:
-    """Every token above the floor whose score reaches the likeliest token's."""
-    device = logits.device
-    seeds = torch.tensor([noise.signed(seed) for seed in rules.seed], device=device)
-    keys = noise.row_keys(seeds, torch.tensor(rules.position, device=device))
-    to_beat = peak[:, 0].double() + noise.gumbel(keys, likeliest)
-    leading = noise.leading_bytes(keys, logits.shape[1])
-    flat = _reaching(logits, leading, to_beat)
-    row = flat // logits.shape[1]
-    token = flat - row * logits.shape[1]
-    logit = logits.view(-1)[flat]
-    reachable = logit + noise.upper_bounds(device)[leading.reshape(-1)[flat].long()] >= to_beat[row] - _SLACK
-    possible = (reachable & (logit >= floor[row, 0])).nonzero().squeeze(1)
-    row, token, logit = row[possible], token[possible], logit[possible]
-    score = logit.double() + noise.gumbel(keys[row], token)
-    found = _Contenders(row, token, logit, score)
-    return found.at(score >= to_beat[row] - _SLACK)
+class Race(Protocol):
+    """One of the two ways."""
+
+    def __call__(
+        self, logits: torch.Tensor, likeliest: torch.Tensor, least: torch.Tensor | None, rules: RowRules
+    ) -> torch.Tensor:
+        """The rows' tokens, `[n]` int64; `likeliest` and `least` are `argmax_rows` and `_least_of_top_k`."""
 
 
-def _reaching(logits: torch.Tensor, leading: torch.Tensor, to_beat: torch.Tensor) -> torch.Tensor:
-    """Flat indices of the tokens that may reach `to_beat`, judged in three classes of leading bytes."""
-    far = (to_beat - (noise.MAX_NOISE_UNLESS_LEADING + _SLACK)).float()[:, None]
-    near = (to_beat - (_MAX_NOISE_UNLESS_LOW + _SLACK)).float()[:, None]
-    # The same operators on arrays: NumPy's comparisons and index lists are several times faster than torch's.
-    on_cpu = logits.is_cpu
-    arrays: list[Any] = [x.numpy() if on_cpu else x for x in (logits, leading, far, near)]
-    values, low, if_low, otherwise = arrays
-    mask = low < _LOW
-    mask &= values >= if_low
-    mask |= low == 0
-    mask |= values >= otherwise
-    return torch.from_numpy(np.flatnonzero(mask)) if on_cpu else mask.view(-1).nonzero().squeeze(1)
-
-
-def _keep_to_nucleus(
-    winners: torch.Tensor,
-    contenders: _Contenders,
-    logits: torch.Tensor,
-    likeliest: torch.Tensor,
-    peak: torch.Tensor,
-    floor: torch.Tensor,
-    rules: RowRules,
-    cut: list[int],
-) -> None:
-    """Replace winners outside the nucleus, in place; `cut` are the rows that have one.
-
-    Ends, because each round takes contenders away and the likeliest token is left where it is.
-    """
-    device = logits.device
-    rows = torch.tensor(cut, device=device)
-    possible = logits[rows] >= floor[rows] if any(rules.min_p) or any(rules.top_k) else None
-    weights = (logits[rows] - peak[rows]).exp_()
-    total = (weights if possible is None else torch.where(possible, weights, 0.0)).sum(1)
-    allowed = total * torch.tensor([rules.top_p[row] for row in cut], device=device)
-    while len(rows):
-        chosen = logits[rows, winners[rows]]
-        own = weights.gather(1, winners[rows][:, None])
-        above = torch.where(weights > own, weights, 0.0).sum(1)
-        outside = ((above >= allowed) & (winners[rows] != likeliest[rows])).nonzero().squeeze(1)
-        rows, weights, allowed, chosen = rows[outside], weights[outside], allowed[outside], chosen[outside]
-        limit = torch.full_like(peak[:, 0], float("-inf"))
-        limit[rows] = chosen
-        contenders = contenders.at(contenders.logit > limit[contenders.row])
-        winners[rows] = contenders.winners(likeliest)[rows]
+@functools.cache
+def _fused_race() -> Race | None:
+    """None without Triton: its compiler is no part of every build of vLLM."""
+    try:
+        from pipesd_vllm.fused_race import race
+    except ImportError:
+        return None
+    return race

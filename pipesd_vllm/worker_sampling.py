@@ -28,6 +28,7 @@ def couple_samplers(runner: GPUModelRunner) -> None:
     """Replace the samplers of vLLM's model runner (V1); without speculation there is only one."""
     from pipesd_vllm.coupled_batch import RunnerBatch
     from pipesd_vllm.coupled_sampler import CoupledRejectionSampler, CoupledSampler
+    from pipesd_vllm.gumbel_max import warm_up
 
     batch = RunnerBatch(runner)
     stock = runner.sampler
@@ -36,6 +37,7 @@ def couple_samplers(runner: GPUModelRunner) -> None:
         runner.rejection_sampler = CoupledRejectionSampler(
             runner.rejection_sampler, batch, runner.speculative_config, runner.device
         )
+    warm_up(runner.device, runner.model_config.get_vocab_size())
 
 
 def check_worker(qualified_name: str) -> None:

@@ -12,6 +12,7 @@ from benchmarks.sampler_inputs import prepare_cpu_kernels, sampling_metadata, ve
 from pipesd_vllm.coupled_batch import Seat
 from pipesd_vllm.coupled_sampler import CoupledRejectionSampler, CoupledSampler
 from pipesd_vllm.sampling_rule import SamplingRule
+from tests.devices import on_vllms_device
 
 VOCAB_SIZE = 300
 RULES = [
@@ -32,19 +33,21 @@ class FakeBatch:
         return [Seat(index, rule, tokens, 6) for index, rule in sorted(self.rules.items())]
 
 
-def rows(count: int) -> torch.Tensor:
-    return torch.randn(count, VOCAB_SIZE, generator=torch.Generator().manual_seed(7)) * 3
+def rows(count: int, device: str) -> torch.Tensor:
+    return torch.randn(count, VOCAB_SIZE, generator=torch.Generator().manual_seed(7)).to(device) * 3
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _cpu_kernels() -> None:
-    prepare_cpu_kernels()
+    if not torch.cuda.is_available():
+        prepare_cpu_kernels()
 
 
-def samplers(rules: dict[int, SamplingRule]) -> tuple[CoupledSampler, CoupledRejectionSampler]:
+def samplers(rules: dict[int, SamplingRule], device: str) -> tuple[CoupledSampler, CoupledRejectionSampler]:
     batch = FakeBatch(rules)
-    stock = Sampler()
-    return CoupledSampler(stock, batch), CoupledRejectionSampler(RejectionSampler(stock), batch, None, None)
+    stock = RejectionSampler(Sampler(), device=torch.device(device))
+    rejection = CoupledRejectionSampler(stock, batch, None, torch.device(device))
+    return CoupledSampler(stock.sampler, batch), rejection
 
 
 def one_by_one(rule: SamplingRule, logits: torch.Tensor, index: int) -> int:
@@ -55,17 +58,18 @@ def one_by_one(rule: SamplingRule, logits: torch.Tensor, index: int) -> int:
         def seats(self) -> list[Seat]:
             return [Seat(0, rule, tokens, 6)]
 
-    return int(
-        CoupledSampler(Sampler(), Single())(logits[None].clone(), sampling_metadata(1)).sampled_token_ids
-    )
+    sampler = CoupledSampler(Sampler(), Single())
+    output = sampler(logits[None].clone(), sampling_metadata(1, device=logits.device))
+    return int(output.sampled_token_ids)
 
 
+@on_vllms_device
 @pytest.mark.parametrize("others", [0, 2])
-def test_a_verify_step_is_the_same_as_its_rows_one_by_one(others: int) -> None:
+def test_a_verify_step_is_the_same_as_its_rows_one_by_one(others: int, device: str) -> None:
     """Drafts are kept while they are what each row's own draw gives, in batches with and without others."""
     rules = {index + others: rule for index, rule in enumerate(RULES)}
     counts = [1] * others + [4, 4, 1]
-    logits = rows(sum(counts))
+    logits = rows(sum(counts), device)
     starts = np.cumsum([0, *counts])
     drawn = {
         index: [one_by_one(rule, logits[starts[index] + j], j) for j in range(counts[index])]
@@ -75,8 +79,10 @@ def test_a_verify_step_is_the_same_as_its_rows_one_by_one(others: int) -> None:
     drafts: list[list[int]] = [[] for _ in counts]
     drafts[first] = drawn[first][:3]
     drafts[second] = [drawn[second][0], drawn[second][1] + 1, 5]
-    _, rejection = samplers(rules)
-    output = rejection(verify_step(drafts), None, logits.clone(), sampling_metadata(len(counts)))
+    _, rejection = samplers(rules, device)
+    output = rejection(
+        verify_step(drafts, device), None, logits.clone(), sampling_metadata(len(counts), device=device)
+    )
     sampled = output.sampled_token_ids.tolist()
     assert sampled[first] == drawn[first]
     assert sampled[second] == [*drawn[second][:2], -1, -1]
@@ -85,29 +91,31 @@ def test_a_verify_step_is_the_same_as_its_rows_one_by_one(others: int) -> None:
         assert sampled[index][0] == int(logits[starts[index]].argmax())
 
 
-def test_other_requests_keep_their_own_draws() -> None:
+@on_vllms_device
+def test_other_requests_keep_their_own_draws(device: str) -> None:
     """A seeded request of vLLM's own draws the same tokens beside a session and without one."""
 
     def drawn(rules: dict[int, SamplingRule]) -> tuple[int, int]:
-        generators = {index: torch.Generator().manual_seed(5) for index in range(2)}
-        sampler, rejection = samplers(rules)
-        plain = sampler(rows(2), sampling_metadata(2, 0.8, generators=generators))
-        drafts = verify_step([[4, 4], []])
-        verified = rejection(drafts, None, rows(4), sampling_metadata(2, 0.8, generators=generators))
+        generators = {index: torch.Generator(device).manual_seed(5) for index in range(2)}
+        sampler, rejection = samplers(rules, device)
+        warm = sampling_metadata(2, 0.8, device=device, generators=generators)
+        plain = sampler(rows(2, device), warm)
+        verified = rejection(verify_step([[4, 4], []], device), None, rows(4, device), warm)
         return int(plain.sampled_token_ids[1]), int(verified.sampled_token_ids[1, 0])
 
     assert drawn({0: RULES[0]}) == drawn({})
 
 
-def test_log_probabilities_of_sessions_and_others_stand_in_their_places() -> None:
+@on_vllms_device
+def test_log_probabilities_of_sessions_and_others_stand_in_their_places(device: str) -> None:
     """With and without drafts each token is reported with its own log-probability and rank."""
-    sampler, rejection = samplers({1: SamplingRule(seed=1, temperature=1.0, presence_penalty=1.0)})
-    wanted = sampling_metadata(2, max_num_logprobs=2)
-    logits = rows(2)
+    sampler, rejection = samplers({1: SamplingRule(seed=1, temperature=1.0, presence_penalty=1.0)}, device)
+    wanted = sampling_metadata(2, device=device, max_num_logprobs=2)
+    logits = rows(2, device)
     output = sampler(logits.clone(), wanted)
     _check_report(output.logprobs_tensors, output.sampled_token_ids.ravel().tolist(), logits)
-    logits = rows(5)
-    spec = verify_step([[3], [4, 5]])
+    logits = rows(5, device)
+    spec = verify_step([[3], [4, 5]], device)
     output = rejection(spec, None, logits.clone(), wanted)
     tokens, lists = RejectionSampler.parse_output(
         output.sampled_token_ids, VOCAB_SIZE, logprobs_tensors=output.logprobs_tensors

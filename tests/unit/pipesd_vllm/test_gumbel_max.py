@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from pipesd_vllm import noise
-from pipesd_vllm.gumbel_max import RowRules, argmax_rows, pick
+from pipesd_vllm.gumbel_max import argmax_rows, pick, warm_up
+from pipesd_vllm.row_rules import RowRules
+from tests.devices import on_each_device
 from tests.unit.significance import chi_square_p
 
 NUM_SAMPLES = 20_000
@@ -43,11 +45,12 @@ def distribution(
     return p / p.sum()
 
 
+@on_each_device
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
-def test_twenty_thousand_samples_follow_the_distribution(setting: dict[str, float]) -> None:
+def test_twenty_thousand_samples_follow_the_distribution(setting: dict[str, float], device: str) -> None:
     """Over 20,000 positions the tokens' frequencies are those of the exact softmax (chi-square)."""
     logits = torch.tensor([2.0, 1.5, 1.2, 0.3, 0.0, -0.5, -1.0, -1.1, -2.0, -4.0, -6.0, float("-inf")])
-    tokens = pick(logits.repeat(NUM_SAMPLES, 1), rules(NUM_SAMPLES, 5, **setting))
+    tokens = pick(logits.to(device).repeat(NUM_SAMPLES, 1), rules(NUM_SAMPLES, 5, **setting)).cpu()
     full = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0} | setting
     expected = distribution(logits, **full) * NUM_SAMPLES  # type: ignore[arg-type]
     counts = torch.bincount(tokens, minlength=len(logits))
@@ -55,9 +58,12 @@ def test_twenty_thousand_samples_follow_the_distribution(setting: dict[str, floa
     assert chi_square_p(counts[expected > 0], expected[expected > 0]) > 1e-3
 
 
+@on_each_device
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 @pytest.mark.parametrize("spread", [0.01, 3.0, 12.0])
-def test_the_token_is_the_argmax_over_the_whole_vocabulary(setting: dict[str, float], spread: float) -> None:
+def test_the_token_is_the_argmax_over_the_whole_vocabulary(
+    setting: dict[str, float], spread: float, device: str
+) -> None:
     """Skipping what cannot win changes nothing: same tokens as noise and masks on every token."""
     num_rows, vocab_size = 24, 3001
     logits = torch.randn(num_rows, vocab_size, generator=torch.Generator().manual_seed(3)) * spread
@@ -71,12 +77,13 @@ def test_the_token_is_the_argmax_over_the_whole_vocabulary(setting: dict[str, fl
         int((distribution(row, **full).log() + extra).argmax())  # type: ignore[arg-type]
         for row, extra in zip(logits, everything, strict=True)
     ]
-    assert pick(logits, rules(num_rows, -9, **setting)).tolist() == expected
+    assert pick(logits.to(device), rules(num_rows, -9, **setting)).tolist() == expected
 
 
-def test_rows_do_not_depend_on_each_other() -> None:
+@on_each_device
+def test_rows_do_not_depend_on_each_other(device: str) -> None:
     """A row's token is the same alone and among rows with other rules; temperature 0 is argmax."""
-    logits = torch.randn(8, 500, generator=torch.Generator().manual_seed(1)) * 2
+    logits = torch.randn(8, 500, generator=torch.Generator().manual_seed(1)).to(device) * 2
     mixed = RowRules(
         seed=[1, 1, 2, 3, -4, 5, 6, 7],
         position=[0, 9, 9, 2**32 - 1, 4, 5, 6, 7],
@@ -91,16 +98,27 @@ def test_rows_do_not_depend_on_each_other() -> None:
     assert [together[i] for i in (0, 4, 6)] == [int(logits[i].argmax()) for i in (0, 4, 6)]
 
 
+@on_each_device
 @pytest.mark.parametrize("value", [float("-inf"), float("nan"), 0.0])
-def test_degenerate_rows_still_give_a_token_of_the_vocabulary(value: float) -> None:
+def test_degenerate_rows_still_give_a_token_of_the_vocabulary(value: float, device: str) -> None:
     """Nothing allowed, or a model gone wrong, ends in some token and never in an exception."""
-    logits = torch.full((3, 40), value)
+    logits = torch.full((3, 40), value, device=device)
     tokens = pick(logits, rules(3, top_p=0.5, top_k=3, min_p=0.1))
     assert ((tokens >= 0) & (tokens < 40)).all()
 
 
+@on_each_device
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_argmax_takes_the_first_of_equals(dtype: torch.dtype) -> None:
+def test_argmax_takes_the_first_of_equals(dtype: torch.dtype, device: str) -> None:
     """Ties go to the smaller id, as in torch."""
-    logits = torch.tensor([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0], [-math.inf] * 3], dtype=dtype)
+    logits = torch.tensor([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0], [-math.inf] * 3], dtype=dtype, device=device)
     assert argmax_rows(logits).tolist() == [1, 0, 0]
+
+
+@on_each_device
+def test_a_warm_up_leaves_no_trace(device: str) -> None:
+    """Tokens are the same before and after."""
+    logits = torch.randn(4, 500, generator=torch.Generator().manual_seed(2)).to(device)
+    before = pick(logits.clone(), rules(4, top_p=0.9)).tolist()
+    warm_up(torch.device(device), 500)
+    assert pick(logits.clone(), rules(4, top_p=0.9)).tolist() == before

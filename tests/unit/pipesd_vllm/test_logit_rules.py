@@ -8,6 +8,7 @@ import torch
 
 from pipesd_vllm.logit_rules import adjust
 from pipesd_vllm.sampling_rule import SamplingRule
+from tests.devices import on_each_device
 
 VOCAB_SIZE = 30
 PROMPT = np.array([1, 2, 3, 3], np.int32)
@@ -20,13 +21,14 @@ def logits() -> torch.Tensor:
     return torch.randn(len(DRAFTS) + 1, VOCAB_SIZE, generator=torch.Generator().manual_seed(2)) * 3
 
 
-def adjusted(rule: SamplingRule) -> torch.Tensor:
-    rows = logits()
+def adjusted(rule: SamplingRule, device: str = "cpu") -> torch.Tensor:
+    rows = logits().to(device)
     adjust(rows, rule, PROMPT, GENERATED + DRAFTS)
-    return rows
+    return rows.cpu()
 
 
-def test_penalties_count_the_drafts_before_each_row() -> None:
+@on_each_device
+def test_penalties_count_the_drafts_before_each_row(device: str) -> None:
     """Row j is penalised for the tokens so far and j drafts, in the order of vLLM."""
     rule = SamplingRule(presence_penalty=0.5, frequency_penalty=0.25, repetition_penalty=1.5)
     expected = logits()
@@ -38,7 +40,7 @@ def test_penalties_count_the_drafts_before_each_row() -> None:
                 value = value / 1.5 if value > 0 else value * 1.5
             value -= 0.25 * past.count(token) + 0.5 * (token in past)
             expected[row, token] = value
-    torch.testing.assert_close(adjusted(rule), expected)
+    torch.testing.assert_close(adjusted(rule, device), expected)
 
 
 def test_without_a_repetition_penalty_the_prompt_does_not_count() -> None:
@@ -48,25 +50,28 @@ def test_without_a_repetition_penalty_the_prompt_does_not_count() -> None:
     assert set(changed[3].nonzero().ravel().tolist()) == {1, 5, 6, 7}
 
 
-def test_bad_words_look_at_what_stands_before_each_row() -> None:
+@on_each_device
+def test_bad_words_look_at_what_stands_before_each_row(device: str) -> None:
     """The last token of a bad word is out exactly where its beginning has been generated or drafted."""
-    rows = adjusted(SamplingRule(bad_words=[[9], [6, 10], [6, 7, 11], [2, 12], [5, 1, 13]]))
+    rows = adjusted(SamplingRule(bad_words=[[9], [6, 10], [6, 7, 11], [2, 12], [5, 1, 13]]), device)
     forbidden = [set((row == NEVER).nonzero().ravel().tolist()) for row in rows]
     assert forbidden == [{9, 10}, {9, 11}, {9}, {9, 13}]
 
 
+@on_each_device
 @pytest.mark.parametrize(("min_tokens", "num_closed"), [(0, 0), (3, 0), (4, 1), (6, 3), (99, 4)])
-def test_stop_tokens_wait_for_min_tokens(min_tokens: int, num_closed: int) -> None:
+def test_stop_tokens_wait_for_min_tokens(min_tokens: int, num_closed: int, device: str) -> None:
     """Stop tokens are out in the rows whose token would come too early."""
-    rows = adjusted(SamplingRule(min_tokens=min_tokens, stop_token_ids=[4, 8]))
+    rows = adjusted(SamplingRule(min_tokens=min_tokens, stop_token_ids=[4, 8]), device)
     closed = (rows[:, [4, 8]] == NEVER).all(1)
     assert closed.tolist() == [True] * num_closed + [False] * (4 - num_closed)
     assert (rows == NEVER).sum() == 2 * num_closed
 
 
-def test_allowed_tokens_and_biases() -> None:
+@on_each_device
+def test_allowed_tokens_and_biases(device: str) -> None:
     """Only allowed tokens keep their logits, biased ones are moved."""
-    rows = adjusted(SamplingRule(allowed_token_ids=[2, 4], logit_bias={4: 1.5, 6: 99.0}))
+    rows = adjusted(SamplingRule(allowed_token_ids=[2, 4], logit_bias={4: 1.5, 6: 99.0}), device)
     expected = torch.full_like(rows, NEVER)
     expected[:, [2, 4]] = logits()[:, [2, 4]]
     expected[:, 4] += 1.5

@@ -6,12 +6,12 @@ import torch
 
 from edge_agent import noise as edge
 from pipesd_vllm import noise
+from tests.devices import on_each_device
 
 CASES = [(0, 0), (7, 123), (-5, 2**32 - 1), (2**63 - 1, 5), (-(2**63), 9)]
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@on_each_device
 def test_a_batch_has_the_values_of_the_edge(device: str) -> None:
     """Bits agree exactly, noise to the last place of a float64, for rows of different seeds and positions."""
     vocab_size = 5001
