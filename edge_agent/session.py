@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from edge_agent.chain import DraftChain, Reconciled, logprobs_of
 from edge_agent.connection import ConnectionPool
+from edge_agent.draft_events import Drafted, DraftEvent, Exhausted, Rewound
 from edge_agent.errors import CloudError, CloudRefused, CloudUnreachable, DraftCapacityError, EdgeError
 from edge_agent.generation import (
     FinishReason,
@@ -23,7 +24,7 @@ from edge_agent.policies.base import ChainView, Decision
 from edge_agent.sampling.source import Pickers
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.turn_link import LinkEvent, TurnLink
-from edge_agent.worker import Drafted, DraftEvent, DraftHandle, DraftWorker, Exhausted, Rewound
+from edge_agent.worker import DraftHandle, DraftWorker
 from pipesd_vllm.protocol import Mode, RefusalCode
 
 
