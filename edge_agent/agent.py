@@ -19,7 +19,7 @@ from edge_agent.draft_files import load_drafter, own_tokenizer
 from edge_agent.drafter import Drafter
 from edge_agent.errors import CloudUnreachable
 from edge_agent.fallback import Fallback
-from edge_agent.generation import GenerationChunk, GenerationRequest, TargetInfo, TokenizerBundle
+from edge_agent.generation import GenerationChunk, GenerationRequest
 from edge_agent.identity import TargetIdentity, no_own_tokenizer
 from edge_agent.monitor import EnvironmentSnapshot
 from edge_agent.pairing import check_pairing
@@ -29,6 +29,7 @@ from edge_agent.policies.registry import DEFAULT_POLICY
 from edge_agent.probing import probe_link
 from edge_agent.reach import ImpatientConnector
 from edge_agent.settings import EdgeSettings
+from edge_agent.target import TargetInfo, TokenizerBundle
 from edge_agent.transport import Connector
 from edge_agent.worker import DraftWorker
 from pipesd_vllm.protocol import Fingerprint, Mode, Welcome

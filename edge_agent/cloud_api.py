@@ -12,9 +12,9 @@ import httpx
 import msgspec
 
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
-from edge_agent.generation import TargetInfo, TokenizerBundle
 from edge_agent.passthrough import HttpAnswer
 from edge_agent.reach import Patience
+from edge_agent.target import TargetInfo, TokenizerBundle
 from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Fingerprint, Welcome
 
 

@@ -12,17 +12,11 @@ from edge_agent.connection import ConnectionPool
 from edge_agent.control import ControlPlane
 from edge_agent.errors import CloudRefused
 from edge_agent.fallback import Fallback, local_after_loss
-from edge_agent.generation import (
-    SEED_BITS,
-    GenerationChunk,
-    GenerationRequest,
-    GenerationStats,
-    Route,
-    TokenizerBundle,
-)
+from edge_agent.generation import SEED_BITS, GenerationChunk, GenerationRequest, GenerationStats, Route
 from edge_agent.local import generate_locally
 from edge_agent.sampling.source import Pickers
 from edge_agent.session import CollaborativeSession
+from edge_agent.target import TokenizerBundle
 from edge_agent.worker import DraftWorker
 from pipesd_vllm.protocol import Mode
 

@@ -8,7 +8,8 @@ from typing import Final
 
 from fastapi import Response
 
-from edge_agent.generation import Generator, Route, TargetInfo
+from edge_agent.generation import Generator, Route
+from edge_agent.target import TargetInfo
 from openai_gateway.chat_service import ChatService
 from openai_gateway.cloud_answers import CloudAnswers
 from openai_gateway.endpoints import CHAT, COMPLETIONS

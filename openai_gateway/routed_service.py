@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.generation import Generator, Route, TargetInfo
+from edge_agent.generation import Generator, Route
+from edge_agent.target import TargetInfo
 from openai_gateway.chat_service import StreamedAnswer, WholeAnswer
 from openai_gateway.cloud_answers import CloudAnswers
 from openai_gateway.endpoints import Endpoint

@@ -27,11 +27,11 @@ from edge_agent.generation import (
     Route,
     SamplingSettings,
     Source,
-    TokenizerBundle,
 )
 from edge_agent.parameter_sources import FixedSources
 from edge_agent.policies.base import PolicyParameters
 from edge_agent.sampling.sampled import SampledPicker
+from edge_agent.target import TokenizerBundle
 from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.worker import DraftWorker
 from pipesd_vllm.protocol import (
