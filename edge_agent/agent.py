@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Final
 
 from edge_agent.agent_parts import cloud_api, cloud_connector, control_plane, parameter_sources
 from edge_agent.cloud_api import CloudApi
@@ -17,8 +15,7 @@ from edge_agent.control import ControlPlane
 from edge_agent.dispatch import Dispatcher
 from edge_agent.draft_files import load_drafter, own_tokenizer
 from edge_agent.drafter import Drafter
-from edge_agent.errors import CloudUnreachable
-from edge_agent.fallback import Fallback
+from edge_agent.fallback import Fallback, unless_away
 from edge_agent.generation import GenerationChunk, GenerationRequest
 from edge_agent.identity import TargetIdentity, no_own_tokenizer
 from edge_agent.monitor import EnvironmentSnapshot
@@ -35,10 +32,6 @@ from edge_agent.worker import DraftWorker
 from pipesd_vllm.protocol import Fingerprint, Mode, Welcome
 
 __all__ = ["EdgeAgent"]
-
-_AWAY_AT_START: Final = "the verifier is out of reach; until it is back the setting 'fallback' applies"
-
-logger = logging.getLogger("pipesd.edge")
 
 
 class EdgeAgent:
@@ -93,12 +86,7 @@ class EdgeAgent:
         `PairingError`, `CloudUnreachable`, `CloudRefused`.
         """
         api = cloud_api(settings)
-        try:
-            target_name = await _target_name(api, settings.fallback)
-            worker = DraftWorker(await asyncio.to_thread(load or load_drafter, settings))
-        except BaseException:
-            await api.close()
-            raise
+        target_name, worker = await _reach_and_load(api, settings, load or load_drafter)
         own_sources = sources or parameter_sources(settings, worker.drafter.info.name, target_name)
         agent = cls(
             worker,
@@ -118,12 +106,7 @@ class EdgeAgent:
     async def _warm_up_or_close(self, fallback: Fallback) -> None:
         """Raises as `start`; the agent is closed then."""
         try:
-            await self.warm_up()
-        except CloudUnreachable as error:
-            if fallback is Fallback.ERROR:
-                await self.close()
-                raise
-            logger.warning("%s: %s", _AWAY_AT_START, error)
+            await unless_away(self.warm_up(), fallback)
         except BaseException:
             await self.close()
             raise
@@ -188,12 +171,14 @@ class EdgeAgent:
         return await self._worker.run(lambda drafter: drafter.fingerprint(num_tokens))
 
 
-async def _target_name(api: CloudApi, fallback: Fallback) -> str | None:
-    """The target's name; None if the verifier is out of reach and need not be there."""
+async def _reach_and_load(
+    api: CloudApi, settings: EdgeSettings, load: Callable[[EdgeSettings], Drafter]
+) -> tuple[str | None, DraftWorker]:
+    """The target's name, unless the verifier is away, and the loaded draft model. An error closes `api`."""
     try:
-        return (await api.target()).model
-    except CloudUnreachable as error:
-        if fallback is Fallback.ERROR:
-            raise
-        logger.warning("%s: %s", _AWAY_AT_START, error)
-        return None
+        target = await unless_away(api.target(), settings.fallback)
+        worker = DraftWorker(await asyncio.to_thread(load, settings))
+    except BaseException:
+        await api.close()
+        raise
+    return None if target is None else target.model, worker
