@@ -20,8 +20,8 @@ from benchmarks.gateway_report import describe_cost, describe_cpu, describe_crow
 from benchmarks.report import machine, write_json
 from benchmarks.server import RunningServer
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.generation import TargetInfo
 from edge_agent.settings import EdgeSettings
+from edge_agent.target import TargetInfo
 from openai_gateway.cli.console import live_status
 
 __all__ = ["gateway_run", "instant_generator"]

@@ -15,16 +15,10 @@ from benchmarks.figures import Sample, Way, draft_figures
 from benchmarks.gateway_host import hosted_gateway
 from benchmarks.link import delayed_link
 from benchmarks.recorder import RecordingGenerator
-from edge_agent.generation import (
-    GenerationRequest,
-    GenerationStats,
-    Generator,
-    Route,
-    SamplingSettings,
-    TargetInfo,
-)
+from edge_agent.generation import GenerationRequest, GenerationStats, Generator, Route, SamplingSettings
 from edge_agent.parameter_sources import ParameterSources
 from edge_agent.settings import EdgeSettings
+from edge_agent.target import TargetInfo
 from openai_gateway.tokenization import TargetText
 
 __all__ = ["Measured", "Pair", "connected_pair", "started_pair"]

@@ -6,16 +6,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
-from edge_agent.generation import (
-    FinishReason,
-    GenerationChunk,
-    GenerationRequest,
-    GenerationStats,
-    Generator,
-    TargetInfo,
-    TokenizerBundle,
-)
+from edge_agent.generation import FinishReason, GenerationChunk, GenerationRequest, GenerationStats, Generator
 from edge_agent.passthrough import ForwardedAnswer
+from edge_agent.target import TargetInfo, TokenizerBundle
 
 __all__ = ["Recording", "RecordingGenerator"]
 

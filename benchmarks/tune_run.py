@@ -17,7 +17,7 @@ from benchmarks.prompts import HUMANEVAL, load_prompts, tokenised
 from benchmarks.report import machine, write_json
 from benchmarks.tune import Found, TunePlan, run_tune, tune_json
 from benchmarks.tune_arms import Arm, Search, SwitchedSources
-from edge_agent.agent import policy_parameters
+from edge_agent.agent_parts import policy_parameters
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.console import live_status
 

@@ -1,53 +1,21 @@
-"""The verifier's plain HTTP routes: info and tokenizer (kept on disk by fingerprint)."""
+"""The verifier's plain HTTP routes: info and tokenizer, its health, and requests passed on."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
 
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
-from edge_agent.generation import TargetInfo, TokenizerBundle
 from edge_agent.passthrough import HttpAnswer
 from edge_agent.reach import Patience
+from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.target_answers import InfoAnswer, decode_info, decode_tokenizer
+from edge_agent.target_cache import TargetCache
 from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Fingerprint, Welcome
 
-
-class _Fingerprint(msgspec.Struct):
-    num_tokens: int
-    sha256: str
-
-
-class _Info(msgspec.Struct):
-    model: str
-    max_model_len: int
-    vocab_size: int
-    fingerprint: _Fingerprint
-    reasoning_parser: str | None = None
-    reasoning_marks: tuple[str, str] | None = None
-
-    def target(self) -> TargetInfo:
-        return TargetInfo(
-            self.model,
-            self.max_model_len,
-            self.vocab_size,
-            reasoning_parser=self.reasoning_parser,
-            reasoning_marks=self.reasoning_marks,
-        )
-
-
-class _Tokenizer(msgspec.Struct):
-    tokenizer_json: str
-    chat_template: str | None
-    special_tokens: dict[str, str]
-    eos_token_ids: list[int]
-    content_format: str | None = None
-    template_variables: dict[str, Any] = {}
+__all__ = ["CloudApi"]
 
 
 class CloudApi:
@@ -70,8 +38,8 @@ class CloudApi:
             base_url=cloud_url, headers=headers, timeout=timeout_s, trust_env=False, transport=transport
         )
         self._timeout_s = timeout_s
-        self._cache_dir = cache_dir
-        self._info: _Info | None = None
+        self._cache = TargetCache(cache_dir)
+        self._info: InfoAnswer | None = None
         self._patience = Patience(timeout_s)
 
     async def target(self) -> TargetInfo:
@@ -81,39 +49,31 @@ class CloudApi:
     async def tokenizer(self) -> TokenizerBundle:
         """The target's tokenizer, fetched anew; an earlier copy from the disk if it is out of reach.
 
-        The chat template is not part of the fingerprint: a copy may be out of date, even though it is keyed
-        by the model's name as well.
+        Raises as `target`.
         """
-        info = await self._fetch_info()
-        path = self._tokenizer_file(info)
+        file = self._cache.tokenizer_file(await self._fetch_info())
         try:
             data = await self._get(TOKENIZER_PATH)
         except CloudUnreachable:
-            if not path.is_file():
+            if not file.is_file():
                 raise
-            return _bundle(path.read_bytes())
-        bundle = _bundle(data)
-        _write_atomically(path, data)
+            return decode_tokenizer(file.read_bytes())
+        bundle = decode_tokenizer(data)
+        self._cache.keep(file, data)
         return bundle
 
     def remembered(self) -> tuple[TargetInfo, Fingerprint, TokenizerBundle] | None:
         """What this URL served in an earlier run, from the disk alone."""
         try:
-            info = self._info or msgspec.json.decode(self._info_file().read_bytes(), type=_Info)
-            bundle = _bundle(self._tokenizer_file(info).read_bytes())
+            info = self._info or decode_info(self._cache.info_file(self._base).read_bytes())
+            bundle = decode_tokenizer(self._cache.tokenizer_file(info).read_bytes())
         except (OSError, msgspec.DecodeError, CloudMisbehaved):
             return None
-        fingerprint = Fingerprint(info.fingerprint.num_tokens, info.fingerprint.sha256)
-        return info.target(), fingerprint, bundle
+        return info.target(), info.vocabulary(), bundle
 
     def serves(self, welcome: Welcome) -> bool:
         """Whether what is known of the target is what `welcome` says; true while nothing is known."""
-        info = self._info
-        if info is None:
-            return True
-        known = info.model, info.max_model_len, info.vocab_size, info.fingerprint.sha256
-        told = welcome.model, welcome.max_model_len, welcome.vocab_size, welcome.fingerprint.sha256
-        return known == told
+        return self._info is None or self._info.describes(welcome)
 
     def forget(self) -> None:
         """Ask the verifier anew when next something is wanted of it."""
@@ -149,22 +109,15 @@ class CloudApi:
             "start one with 'pipesd serve' or check the URL"
         )
 
-    async def _fetch_info(self) -> _Info:
+    async def _fetch_info(self) -> InfoAnswer:
         if self._info is None:
             try:
                 data = await self._get(INFO_PATH)
-                self._info = msgspec.json.decode(data, type=_Info)
+                self._info = decode_info(data)
             except msgspec.DecodeError as error:
                 raise CloudMisbehaved(f"{self._base}{INFO_PATH} answered something else: {error}") from error
-            _write_atomically(self._info_file(), data)
+            self._cache.keep(self._cache.info_file(self._base), data)
         return self._info
-
-    def _info_file(self) -> Path:
-        return self._cache_dir / f"target-{hashlib.sha256(self._base.encode()).hexdigest()[:16]}.json"
-
-    def _tokenizer_file(self, info: _Info) -> Path:
-        name = "".join(c if c.isalnum() or c in "-_." else "_" for c in info.model)
-        return self._cache_dir / f"{name}-{info.fingerprint.sha256[:16]}.json"
 
     async def _get(self, path: str) -> bytes:
         timeout_s = self._patience.limit_s
@@ -192,29 +145,3 @@ def _refusal(base: str, path: str, status: int) -> CloudError:
     if status == 501:
         return CloudRefused("no_tokenizer", f"{base} cannot hand out its tokenizer; use its own OpenAI API")
     return CloudUnreachable(f"{base}{path} answered HTTP {status}")
-
-
-def _bundle(data: bytes) -> TokenizerBundle:
-    try:
-        tokenizer = msgspec.json.decode(data, type=_Tokenizer)
-    except msgspec.DecodeError as error:
-        raise CloudMisbehaved(f"the server's tokenizer answer cannot be read: {error}") from error
-    return TokenizerBundle(
-        tokenizer.tokenizer_json,
-        tokenizer.chat_template,
-        tokenizer.special_tokens,
-        tuple(tokenizer.eos_token_ids),
-        tokenizer.content_format,
-        tokenizer.template_variables,
-    )
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Keep a copy; a full or read-only disk only costs the copy."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(data)
-        os.replace(file.name, path)
-    except OSError:
-        return

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edge_agent.drafter import Drafter
-from edge_agent.generation import TokenizerBundle
 from edge_agent.settings import EdgeSettings
+from edge_agent.target import TokenizerBundle
 
 __all__ = ["load_drafter", "own_tokenizer"]
 

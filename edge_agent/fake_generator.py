@@ -18,10 +18,9 @@ from edge_agent.generation import (
     GenerationStats,
     Route,
     Source,
-    TargetInfo,
-    TokenizerBundle,
 )
 from edge_agent.passthrough import ForwardedAnswer
+from edge_agent.target import TargetInfo, TokenizerBundle
 from pipesd_vllm.protocol import TokenLogprobs
 
 __all__ = ["CHAT_ML", "FakeGenerator", "GenerationRecord", "Script", "fake_tokenizer_bundle"]

@@ -1,23 +1,26 @@
-"""What becomes of an answer when the verifier is out of reach."""
+"""What becomes of a start, and of an answer, when the verifier is out of reach."""
 
 from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Final, TypeVar
 
 from edge_agent.errors import CloudUnreachable, DraftCapacityError
 from edge_agent.generation import GenerationChunk, GenerationRequest, GenerationStats
 
-__all__ = ["AWAY", "LOST", "Fallback", "local_after_loss"]
+__all__ = ["AWAY", "LOST", "Fallback", "local_after_loss", "unless_away"]
 
+T = TypeVar("T")
 logger = logging.getLogger("pipesd.edge")
 
 AWAY = "verifier out of reach"
 LOST = "verifier lost in mid-answer"
 """Reasons of the route `local`."""
+_AWAY_AT_START: Final = "the verifier is out of reach; until it is back the setting 'fallback' applies"
 
 Locally = Callable[[GenerationRequest, GenerationStats], AsyncGenerator[GenerationChunk, None]]
 
@@ -31,6 +34,20 @@ class Fallback(enum.StrEnum):
     """The answer fails: 503, or an error event in mid-stream."""
     WAIT = "wait"
     """The answer waits until the verifier is back, and goes on where it was."""
+
+
+async def unless_away(asked: Awaitable[T], fallback: Fallback) -> T | None:
+    """What the verifier was asked for at the start; None if it is out of reach and need not be there.
+
+    Raises what `asked` raises, but `CloudUnreachable` with `Fallback.ERROR` alone.
+    """
+    try:
+        return await asked
+    except CloudUnreachable as error:
+        if fallback is Fallback.ERROR:
+            raise
+        logger.warning("%s: %s", _AWAY_AT_START, error)
+        return None
 
 
 async def local_after_loss(

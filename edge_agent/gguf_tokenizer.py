@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from edge_agent.errors import ModelError
-from edge_agent.generation import TokenizerBundle
+from edge_agent.target import TokenizerBundle
 
 __all__ = ["gguf_tokenizer"]
 

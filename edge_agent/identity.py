@@ -10,7 +10,7 @@ from dataclasses import replace
 from edge_agent.cloud_api import CloudApi
 from edge_agent.drafter import DraftModelInfo
 from edge_agent.errors import CloudUnreachable, ModelError
-from edge_agent.generation import TargetInfo, TokenizerBundle
+from edge_agent.target import TargetInfo, TokenizerBundle
 from pipesd_vllm.protocol import Fingerprint, Welcome
 
 __all__ = ["TargetIdentity", "no_own_tokenizer"]

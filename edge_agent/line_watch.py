@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from edge_agent.cancellation import cancel_and_wait
 from edge_agent.connection import CloudConnection
 from edge_agent.errors import CloudUnreachable
 from pipesd_vllm.protocol import Commit, Open
@@ -45,7 +46,7 @@ class LineWatch:
                 await self._sign_of_life(connection, receiving, self._answer_s + num_sent / _SLOWEST_UPLINK)
             return receiving.result()
         finally:
-            await _ended(receiving)
+            await cancel_and_wait(receiving)
 
     async def _sign_of_life(
         self, connection: CloudConnection, receiving: asyncio.Future[Any], answer_s: float
@@ -58,10 +59,4 @@ class LineWatch:
             if not done:
                 raise CloudUnreachable(_DEAD)
         finally:
-            await _ended(pinging)
-
-
-async def _ended(task: asyncio.Future[Any]) -> None:
-    """Cancelled if need be, and its outcome looked at: a lost line is told by the next frame, too."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+            await cancel_and_wait(pinging)  # what it raised: a lost line is told by the next frame, too

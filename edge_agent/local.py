@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
 
+from edge_agent.draft_events import Drafted, DraftEvent, Exhausted
 from edge_agent.drafter import TokenPicker
 from edge_agent.errors import ModelError
 from edge_agent.generation import (
@@ -16,7 +17,7 @@ from edge_agent.generation import (
     SamplingSettings,
     Source,
 )
-from edge_agent.worker import Drafted, DraftEvent, DraftWorker, Exhausted
+from edge_agent.worker import DraftWorker
 
 __all__ = ["generate_locally"]
 

@@ -1,16 +1,27 @@
-"""How long to try a verifier that did not answer last time."""
+"""How long to try a verifier that did not answer last time, and when to try again."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 from edge_agent.errors import CloudUnreachable
 from edge_agent.transport import Connector, Transport
 
-__all__ = ["RETRY_TIMEOUT_S", "ImpatientConnector", "Patience"]
+__all__ = ["RETRY_TIMEOUT_S", "WAIT_DELAY_S", "ImpatientConnector", "Patience", "resume_delays"]
 
 RETRY_TIMEOUT_S = 1.0
 """A network that swallows packets must not cost each request the whole connect timeout."""
+WAIT_DELAY_S = 0.5
+"""Pause between attempts that have no end."""
+_RESUME_DELAYS_S = (0.1, 0.5, 1.0)
+
+
+def resume_delays(*, without_end: bool) -> Iterator[float]:
+    """Pauses in seconds, one before each attempt to resume a turn on a fresh connection."""
+    yield from _RESUME_DELAYS_S
+    while without_end:
+        yield WAIT_DELAY_S
 
 
 class Patience:

@@ -9,26 +9,14 @@ logits for the next one. A closed slot keeps its evaluated prefix until someone 
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edge_agent.errors import DraftCapacityError
+from edge_agent.kv_cells import KvCells, Slot
+from edge_agent.placement import OpenPlan, closed_slots, least_value, place
 
-__all__ = ["Chunk", "OpenPlan", "SequenceTable"]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenPlan:
-    """How to start a sequence: in `slot`, with its first `keep` tokens evaluated already.
-
-    They are the slot's own, or those of slot `copy_from` if that is set; in that case
-    whatever `slot` holds is dropped first.
-    """
-
-    slot: int
-    keep: int
-    copy_from: int | None = None
+__all__ = ["Chunk", "SequenceTable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +32,6 @@ class Chunk:
     completes: bool
 
 
-@dataclass(slots=True)
-class _Slot:
-    tokens: list[int] = field(default_factory=list)
-    cells: list[int] = field(default_factory=list)
-    """Identity of the KV cell of each evaluated token; slots that share a cell name the same one."""
-    is_open: bool = False
-    last_used: int = 0
-
-    @property
-    def num_pending(self) -> int:
-        return len(self.tokens) - len(self.cells)
-
-
 class SequenceTable:
     """`num_slots` sequences of up to `context_length` tokens in `num_cells` KV cells.
 
@@ -65,14 +40,9 @@ class SequenceTable:
     """
 
     def __init__(self, num_slots: int, num_cells: int, context_length: int) -> None:
-        self._slots = [_Slot() for _ in range(num_slots)]
-        self._num_cells = num_cells
+        self._slots = [Slot() for _ in range(num_slots)]
+        self._cells = KvCells(num_cells)
         self._context_length = context_length
-        self._held: Counter[int] = Counter()
-        """How many slots hold each cell."""
-        self._held_open: Counter[int] = Counter()
-        """How many open slots hold each cell."""
-        self._new_cell = itertools.count()
         self._clock = itertools.count(1)
 
     def tokens(self, slot: int) -> Sequence[int]:
@@ -86,27 +56,18 @@ class SequenceTable:
     @property
     def num_free_cells(self) -> int:
         """Cells that hold nothing, not even a closed sequence."""
-        return self._num_cells - len(self._held)
+        return self._cells.num_free
 
     def room(self, slot: int) -> int:
         """How many more tokens the slot can hold, all closed slots given up for it."""
         return max(0, min(self._context_length - len(self._open_slot(slot).tokens), self._num_unclaimed))
 
     def plan_open(self, tokens: Sequence[int]) -> OpenPlan:
-        """Choose the slot that saves the most work.
-
-        The longest evaluated prefix is used where it lies if its slot is closed and loses
-        no more than half of what it holds; otherwise it is copied (cells are shared, which
-        costs nothing) into the least recently used closed slot. Raises `DraftCapacityError`.
-        """
-        closed = [index for index, slot in enumerate(self._slots) if not slot.is_open]
-        self._check_open(tokens, closed)
-        prefixes = [_common_prefix(slot.tokens[: len(slot.cells)], tokens) for slot in self._slots]
-        source = max(range(len(self._slots)), key=lambda i: (prefixes[i], not self._slots[i].is_open))
-        keep = min(prefixes[source], len(tokens) - 1)
-        plan = self._place(source, keep, closed)
-        cells = self._slots[source].cells[:keep]
-        claimed = len(tokens) - sum(cell in self._held_open for cell in cells)
+        """Choose the slot that saves the most work (`placement.place`). Raises `DraftCapacityError`."""
+        self._check_open(tokens)
+        plan = place(self._slots, tokens)
+        cells = self._slots[plan.source].cells[: plan.keep]
+        claimed = len(tokens) - self._cells.num_open(cells)
         if claimed > self._num_unclaimed:
             raise DraftCapacityError(
                 f"the open drafts leave room for {self._num_unclaimed} tokens, {claimed} are needed: "
@@ -119,11 +80,10 @@ class SequenceTable:
         slot = self._slots[plan.slot]
         if plan.copy_from is not None:
             shared = self._slots[plan.copy_from].cells[: plan.keep]
-            self._drop_cells(slot, 0)
-            self._add_cells(slot, shared)
-        self._drop_cells(slot, plan.keep)
-        slot.is_open = True
-        self._held_open.update(slot.cells)
+            self._cells.drop(slot, 0)
+            self._cells.share(slot, shared)
+        self._cells.drop(slot, plan.keep)
+        self._cells.open(slot)
         slot.tokens = list(tokens)
 
     def rewrite(self, slot: int, length: int, tokens: Sequence[int]) -> int:
@@ -138,13 +98,13 @@ class SequenceTable:
         if new_length == 0:
             raise ValueError("a sequence needs at least one token")
         keep = min(len(entry.cells), length, new_length - 1)
-        released = entry.num_pending + sum(self._held_open[cell] == 1 for cell in entry.cells[keep:])
+        released = entry.num_pending + self._cells.num_open_once(entry.cells[keep:])
         if new_length > self._context_length or new_length - keep > self._num_unclaimed + released:
             raise DraftCapacityError(
                 f"the draft context has no room for a sequence of {new_length} tokens: "
                 "go on without drafts, or give the draft model a larger context"
             )
-        self._drop_cells(entry, keep)
+        self._cells.drop(entry, keep)
         entry.tokens[length:] = tokens
         return keep
 
@@ -156,8 +116,7 @@ class SequenceTable:
         """Give the slot back; its evaluated prefix stays until the room is needed."""
         entry = self._open_slot(slot)
         del entry.tokens[len(entry.cells) :]
-        _release(self._held_open, entry.cells)
-        entry.is_open = False
+        self._cells.close(entry)
         entry.last_used = next(self._clock)
 
     def plan_batch(self, slots: Iterable[int], max_tokens: int) -> list[Chunk]:
@@ -185,17 +144,14 @@ class SequenceTable:
 
         Returns None if enough are free or no closed slot holds any.
         """
-        closed = [i for i, slot in enumerate(self._slots) if not slot.is_open and slot.cells]
+        closed = [i for i in closed_slots(self._slots) if self._slots[i].cells]
         if not closed or (num_cells is not None and self.num_free_cells >= num_cells):
             return None
-        return min(closed, key=self._value)
+        return least_value(self._slots, closed)
 
     def mark_evaluated(self, chunk: Chunk) -> None:
         """The tokens of `chunk` are in the KV cache now."""
-        slot = self._open_slot(chunk.slot)
-        cells = [next(self._new_cell) for _ in chunk.tokens]
-        self._add_cells(slot, cells)
-        self._held_open.update(cells)
+        self._cells.fill(self._open_slot(chunk.slot), len(chunk.tokens))
 
     def truncate(self, slot: int, num_evaluated: int) -> None:
         """Only the first `num_evaluated` tokens are in the KV cache any more.
@@ -203,7 +159,7 @@ class SequenceTable:
         The rest becomes pending in an open slot and is forgotten in a closed one.
         """
         entry = self._slots[slot]
-        self._drop_cells(entry, num_evaluated)
+        self._cells.drop(entry, num_evaluated)
         if not entry.is_open:
             del entry.tokens[num_evaluated:]
 
@@ -211,14 +167,14 @@ class SequenceTable:
     def _num_unclaimed(self) -> int:
         """Cells that no open sequence holds or will hold for its pending tokens."""
         pending = sum(slot.num_pending for slot in self._slots if slot.is_open)
-        return self._num_cells - len(self._held_open) - pending
+        return self._cells.num_not_open - pending
 
-    def _open_slot(self, slot: int) -> _Slot:
+    def _open_slot(self, slot: int) -> Slot:
         if not 0 <= slot < len(self._slots) or not self._slots[slot].is_open:
             raise ValueError(f"sequence {slot} is not open")
         return self._slots[slot]
 
-    def _check_open(self, tokens: Sequence[int], closed: Sequence[int]) -> None:
+    def _check_open(self, tokens: Sequence[int]) -> None:
         if not tokens:
             raise ValueError("a sequence needs at least one token")
         if len(tokens) > self._context_length:
@@ -226,47 +182,7 @@ class SequenceTable:
                 f"{len(tokens)} tokens do not fit the draft model's context of {self._context_length}: "
                 "go on without drafts, or use a draft model with a longer context"
             )
-        if not closed:
+        if not closed_slots(self._slots):
             raise DraftCapacityError(
                 f"all {len(self._slots)} draft sequences are in use: wait for one to end, or allow more"
             )
-
-    def _place(self, source: int, keep: int, closed: Sequence[int]) -> OpenPlan:
-        """Whether to use the `keep` first tokens of `source` in place or to copy them, and where to."""
-        if keep == 0:
-            return OpenPlan(min(closed, key=self._value), 0)
-        others = [index for index in closed if index != source]
-        if source in closed and (2 * keep >= len(self._slots[source].cells) or not others):
-            return OpenPlan(source, keep)
-        return OpenPlan(min(others, key=self._value), keep, source)
-
-    def _value(self, slot: int) -> tuple[bool, int]:
-        """Sorts closed slots by what is lost with them: nothing, then least recently used first."""
-        return bool(self._slots[slot].cells), self._slots[slot].last_used
-
-    def _add_cells(self, slot: _Slot, cells: Sequence[int]) -> None:
-        slot.cells.extend(cells)
-        self._held.update(cells)
-
-    def _drop_cells(self, slot: _Slot, keep: int) -> None:
-        dropped = slot.cells[keep:]
-        del slot.cells[keep:]
-        _release(self._held, dropped)
-        if slot.is_open:
-            _release(self._held_open, dropped)
-
-
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    length = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
-
-
-def _release(counts: Counter[int], cells: Sequence[int]) -> None:
-    for cell in cells:
-        counts[cell] -= 1
-        if not counts[cell]:
-            del counts[cell]

@@ -9,22 +9,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from edge_agent.chain import DraftChain, Reconciled, logprobs_of
+from edge_agent.chain import DraftChain
+from edge_agent.commit_chunk import chunk_of, count_commit
 from edge_agent.connection import ConnectionPool
+from edge_agent.draft_events import Drafted, DraftEvent, Exhausted, Rewound
 from edge_agent.errors import CloudError, CloudRefused, CloudUnreachable, DraftCapacityError, EdgeError
-from edge_agent.generation import (
-    FinishReason,
-    GenerationChunk,
-    GenerationRequest,
-    GenerationStats,
-    Source,
-)
-from edge_agent.policies.base import ChainView, Decision
+from edge_agent.generation import GenerationChunk, GenerationRequest, GenerationStats
+from edge_agent.look_ahead import LookAhead
+from edge_agent.policies.base import Decision
 from edge_agent.sampling.source import Pickers
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.turn_link import LinkEvent, TurnLink
-from edge_agent.worker import Drafted, DraftEvent, DraftHandle, DraftWorker, Exhausted, Rewound
+from edge_agent.worker import DraftHandle, DraftWorker
 from pipesd_vllm.protocol import Mode, RefusalCode
+
+__all__ = ["CollaborativeSession"]
 
 
 class CollaborativeSession:
@@ -52,13 +51,9 @@ class CollaborativeSession:
         self._pickers = pickers or Pickers()
         self._events: asyncio.Queue[DraftEvent | LinkEvent] = asyncio.Queue()
         self._link = TurnLink(request, pool, self.stats, control, clock, self._events.put_nowait, waits=waits)
-        self._chain = DraftChain(request.prompt_token_ids, vocab_size=0)
+        self._begin_chain(vocab_size=0)
         self._handle: DraftHandle | None = None
         self._ignore_drafts = False
-        self._verify_until = 0
-        """Verification was asked for up to this position (exclusive)."""
-        self._told_limit = 0
-        """Length up to which the worker was told to draft."""
 
     async def run(self) -> AsyncGenerator[GenerationChunk, None]:
         """Yield committed tokens until the turn ends. Raises `CloudError`, `PairingError`."""
@@ -66,7 +61,7 @@ class CollaborativeSession:
         reason = "left"
         try:
             connection = await self._link.connect()
-            self._chain = DraftChain(self._request.prompt_token_ids, connection.welcome.vocab_size)
+            self._begin_chain(connection.welcome.vocab_size)
             await self._link.open(self._chain, self._mode)
             await self._start_drafting()
             while not finished:
@@ -84,11 +79,17 @@ class CollaborativeSession:
             self._control.trace.ended(self._clock(), reason)
             await self._link.stop(finished=finished)
 
+    def _begin_chain(self, vocab_size: int) -> None:
+        request = self._request
+        self._chain = DraftChain(request.prompt_token_ids, vocab_size)
+        most = len(request.prompt_token_ids) + request.sampling.max_tokens
+        self._look_ahead = LookAhead(self._chain, most, self._control.ahead)
+
     async def _start_drafting(self) -> None:
         picker = await self._pickers.picker(self._request)
         try:
             self._handle = await self._worker.open(
-                self._chain.tokens, self._new_limit(), self._events.put_nowait, picker
+                self._chain.tokens, self._look_ahead.new_limit(), self._events.put_nowait, picker
             )
         except DraftCapacityError as error:
             self._events.put_nowait(Exhausted(str(error)))
@@ -122,7 +123,7 @@ class CollaborativeSession:
         """What the worker drafts from here on builds on committed tokens again."""
         num_discarded = self._chain.void()
         self.stats.draft_tokens_discarded += num_discarded
-        self._verify_until = 0
+        self._look_ahead.give_up_waiting()
         self._control.on_void(position, num_discarded)
         self._ignore_drafts = False
 
@@ -133,32 +134,19 @@ class CollaborativeSession:
         reconciled = self._chain.commit(commit.base, commit.tokens)
         if not reconciled.matched:
             self._ignore_drafts = True
-            self._verify_until = 0
-        self._count(event, reconciled)
-        decision = self._control.on_commit(event, reconciled, self._view())
+            self._look_ahead.give_up_waiting()
+        count_commit(self.stats, event, reconciled)
+        decision = self._control.on_commit(event, reconciled, self._look_ahead.view())
         if self._handle is not None:
             self._handle.commit(
-                commit.base, commit.tokens, self._new_limit(), contradicts_drafts=not reconciled.matched
+                commit.base,
+                commit.tokens,
+                self._look_ahead.new_limit(),
+                contradicts_drafts=not reconciled.matched,
             )
-        reason = None if commit.finish_reason is None else FinishReason(commit.finish_reason)
-        if reason is None:
+        if commit.finish_reason is None:
             await self._carry_out(decision)
-        sources = tuple(Source.DRAFTED if agreed else Source.CORRECTED for agreed in reconciled.agreed)
-        logprobs = logprobs_of(commit, len(reconciled.new_tokens))
-        return GenerationChunk(reconciled.new_tokens, reason, self.stats, sources, logprobs)
-
-    def _count(self, event: CommitReceived, reconciled: Reconciled) -> None:
-        stats, commit = self.stats, event.commit
-        stats.downlink_bytes += event.num_bytes
-        stats.target_passes += commit.passes
-        stats.draft_tokens_verified += commit.drafted
-        stats.draft_tokens_accepted += commit.accepted
-        stats.draft_tokens_discarded += reconciled.discarded
-        stats.completion_tokens += len(reconciled.new_tokens)
-        if reconciled.new_tokens:
-            stats.last_token_s = event.received_s
-            if stats.first_token_s is None:
-                stats.first_token_s = event.received_s
+        return chunk_of(commit, reconciled, self.stats)
 
     # -- drafts ---------------------------------------------------------------------------
 
@@ -173,53 +161,35 @@ class CollaborativeSession:
             return
         if not self._chain.append(event.position, event.draft):
             return
-        await self._carry_out(self._control.decide(event, self._view()))
+        await self._carry_out(self._control.decide(event, self._look_ahead.view()))
 
     async def _carry_out(self, decision: Decision) -> None:
         if decision is not Decision.KEEP:
             await self._upload(verify=decision is Decision.VERIFY)
-        drafted_to = self._chain.frontier + self._chain.num_drafted
-        if self._awaiting_commit or drafted_to < self._told_limit:
+        if not self._look_ahead.is_stalled:
             return
         # The worker stops here and nothing is being verified: nobody else will ask.
-        if self._draft_limit() > drafted_to:
+        if self._look_ahead.may_go_on:
             self._limit_drafting()
         elif self._chain.num_drafted:
             await self._upload(verify=True)
 
-    @property
-    def _awaiting_commit(self) -> bool:
-        return self._verify_until > self._chain.frontier
-
-    def _view(self) -> ChainView:
-        return ChainView(self._chain.num_drafted, self._chain.num_unsent, self._awaiting_commit)
-
-    def _draft_limit(self) -> int:
-        """Length up to which drafting makes sense now."""
-        most = len(self._request.prompt_token_ids) + self._request.sampling.max_tokens
-        return min(self._chain.frontier + self._control.ahead(self._view()), most)
-
-    def _new_limit(self) -> int:
-        """The draft limit, for the worker to be told."""
-        self._told_limit = self._draft_limit()
-        return self._told_limit
-
     def _limit_drafting(self) -> None:
         if self._handle is not None:
-            self._handle.set_limit(self._new_limit())
+            self._handle.set_limit(self._look_ahead.new_limit())
 
     async def _upload(self, *, verify: bool) -> None:
         draft = self._chain.take_unsent(self._link.turn, verify=verify)
-        if draft is None or not await self._link.send(draft, awaiting_commit=self._awaiting_commit):
+        if draft is None or not await self._link.send(draft, awaiting_commit=self._look_ahead.awaits_commit):
             return
         if verify:
-            self._verify_until = self._chain.frontier + self._chain.num_sent
+            self._look_ahead.asked_to_verify()
             self._limit_drafting()
 
     async def _go_without_drafts(self) -> None:
         """Let the server go on from here without waiting for drafts."""
         if self._mode is not Mode.LATENCY:
             self._mode = Mode.LATENCY
-            self._verify_until = 0
+            self._look_ahead.give_up_waiting()
             await self._link.reopen(self._chain, self._mode)
             await self._upload(verify=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from edge_agent.chain import Reconciled
 from edge_agent.confidence import Confidence, RawConfidence
+from edge_agent.draft_events import Drafted
 from edge_agent.monitor import EnvironmentMonitor
 from edge_agent.policies.base import ChainView, Decision, Policy, RoundOutcome
 from edge_agent.tracing.session_trace import SessionTrace
 from edge_agent.tuning.autotuner import ParameterSource
-from edge_agent.worker import Drafted
 from pipesd_vllm.protocol import Commit, Draft
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
+from edge_agent.cancellation import cancel_and_wait
 from edge_agent.chain import DraftChain
 from edge_agent.connection import CloudConnection, ConnectionPool
 from edge_agent.errors import CloudError, CloudUnreachable
 from edge_agent.generation import FinishReason, GenerationRequest, GenerationStats
 from edge_agent.line_watch import LineWatch
+from edge_agent.reach import WAIT_DELAY_S, resume_delays
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.wire_sampling import wire_sampling
 from pipesd_vllm.protocol import Draft, Mode, Open
 
-_RESUME_DELAYS_S = (0.1, 0.5, 1.0)
-"""Pauses before the attempts to resume a turn on a fresh connection."""
-_WAIT_DELAY_S = 0.5
-"""Pause between later attempts, if there are any."""
+__all__ = ["LinkEvent", "TurnLink"]
+
 _ENDS: Final = frozenset(FinishReason)
 """Finish reasons of a whole answer; any other ("abort": the server shuts down) leaves it unfinished."""
 
@@ -65,7 +65,7 @@ class TurnLink:
         self._opening = 0
         self._connection: CloudConnection | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._delays_s = self._resume_delays()
+        self._delays_s = resume_delays(without_end=self._waits)
         """Those that are left until the turn makes headway again."""
         self.turn = 0
 
@@ -77,7 +77,7 @@ class TurnLink:
             except CloudUnreachable:
                 if not self._waits:
                     raise
-                await asyncio.sleep(_WAIT_DELAY_S)
+                await asyncio.sleep(WAIT_DELAY_S)
             else:
                 return self._connection
 
@@ -117,11 +117,6 @@ class TurnLink:
                 continue
             return
         raise lost
-
-    def _resume_delays(self) -> Iterator[float]:
-        yield from _RESUME_DELAYS_S
-        while self._waits:
-            yield _WAIT_DELAY_S
 
     async def send(self, draft: Draft, *, awaiting_commit: bool) -> bool:
         """Upload drafts; False if the line is lost (the reader says so)."""
@@ -187,7 +182,7 @@ class TurnLink:
                     commit = msgspec.structs.replace(commit, finish_reason=None)
                 tell(CommitReceived(commit, num_bytes, self._clock()))
                 if commit.tokens:
-                    self._delays_s = self._resume_delays()
+                    self._delays_s = resume_delays(without_end=self._waits)
                 if commit.finish_reason is not None:
                     return
                 if reason is not None:
@@ -198,5 +193,4 @@ class TurnLink:
     async def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            await cancel_and_wait(reader)

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from edge_agent.errors import CloudMisbehaved, CloudUnreachable
-from edge_agent.generation import GenerationStats, Generator, Route, TargetInfo
+from edge_agent.generation import GenerationStats, Generator, Route
 from edge_agent.passthrough import ForwardedAnswer
+from edge_agent.target import TargetInfo
 from openai_gateway.answer import translate
 from openai_gateway.chat_service import Json, StreamedAnswer, WholeAnswer
 from openai_gateway.cloud_errors import error_in_stream, refusal

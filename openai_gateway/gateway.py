@@ -8,13 +8,15 @@ from typing import Final
 
 from fastapi import Response
 
-from edge_agent.generation import Generator, Route, TargetInfo
+from edge_agent.generation import Generator, Route
+from edge_agent.target import TargetInfo
 from openai_gateway.chat_service import ChatService
 from openai_gateway.cloud_answers import CloudAnswers
 from openai_gateway.endpoints import CHAT, COMPLETIONS
 from openai_gateway.generated import GatewayTimings, GeneratedAnswers
 from openai_gateway.http import json_response
-from openai_gateway.observing import ObservedService, RequestObserver
+from openai_gateway.observed_service import ObservedService
+from openai_gateway.observing import RequestObserver
 from openai_gateway.routed_service import RoutedService
 from openai_gateway.routes import asked_route, check_model, full_name, served_names
 from openai_gateway.schema import decode_body

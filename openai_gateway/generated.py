@@ -16,8 +16,8 @@ from edge_agent.generation import (
     Generator,
     Route,
     SamplingSettings,
-    TargetInfo,
 )
+from edge_agent.target import TargetInfo
 from openai_gateway.answer import Answer
 from openai_gateway.answer_chunks import answer_chunks, stop_reason
 from openai_gateway.chat_service import StreamedAnswer, WholeAnswer

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edge_agent.generation import SamplingSettings, TargetInfo
+from edge_agent.generation import SamplingSettings
+from edge_agent.target import TargetInfo
 from openai_gateway.errors import ContextLengthExceeded, InvalidRequest
 from openai_gateway.schema import CompletionRequest, GenerationFields
 from openai_gateway.structures import structure_of

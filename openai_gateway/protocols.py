@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from fastapi import APIRouter
 
-from edge_agent.generation import Generator, Route, TargetInfo
+from edge_agent.generation import Generator, Route
+from edge_agent.target import TargetInfo
 from openai_gateway.anthropic.counting import PromptCounter
 from openai_gateway.anthropic.endpoint import messages_router
 from openai_gateway.chat_service import ChatService

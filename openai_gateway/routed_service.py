@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.generation import Generator, Route, TargetInfo
+from edge_agent.generation import Generator, Route
+from edge_agent.target import TargetInfo
 from openai_gateway.chat_service import StreamedAnswer, WholeAnswer
 from openai_gateway.cloud_answers import CloudAnswers
 from openai_gateway.endpoints import Endpoint
 from openai_gateway.generated import GeneratedAnswers
-from openai_gateway.parameters import needs_of
+from openai_gateway.needs import needs_of
 from openai_gateway.routes import BY_DEFAULT, RouteChoice, asked_route, check_model, choose_route
 from openai_gateway.schema import GenerationFields, parse_request
 from openai_gateway.session_options import SessionOptions

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from edge_agent.generation import Route, TargetInfo
+from edge_agent.generation import Route
+from edge_agent.target import TargetInfo
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 
 __all__ = [

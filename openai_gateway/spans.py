@@ -9,15 +9,9 @@ from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, StatusCode, Tracer
 
-from edge_agent.generation import (
-    GenerationChunk,
-    GenerationRequest,
-    GenerationStats,
-    Generator,
-    TargetInfo,
-    TokenizerBundle,
-)
+from edge_agent.generation import GenerationChunk, GenerationRequest, GenerationStats, Generator
 from edge_agent.passthrough import ForwardedAnswer
+from edge_agent.target import TargetInfo, TokenizerBundle
 from openai_gateway.observing import Finished
 
 __all__ = ["SpanObserver", "TracedGenerator"]

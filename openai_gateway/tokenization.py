@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 from tokenizers import Tokenizer
 
-from edge_agent.generation import TokenizerBundle
+from edge_agent.target import TokenizerBundle
 from openai_gateway.chat_template import ChatTemplate
 from openai_gateway.conversation import render_chat
 from openai_gateway.detokenizer import Detokenizer

@@ -3,48 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from pipesd_vllm.edge_socket import EdgeLeft, EdgeSocket, read_event
 from pipesd_vllm.metrics import ServerMetrics
 from pipesd_vllm.own_time import Clock, OwnTime
-from pipesd_vllm.protocol import (
-    MAX_FRAME_BYTES,
-    CloseReason,
-    Commit,
-    Downstream,
-    Draft,
-    Open,
-    ProtocolError,
-    RefusalCode,
-    Refused,
-    Upstream,
-    Welcome,
-    decode_upstream,
-    encode,
-)
+from pipesd_vllm.protocol import CloseReason, Commit, Draft, Open, RefusalCode, Refused, Upstream, Welcome
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.timer import PatientTimer
 from pipesd_vllm.turn import Turn
 from pipesd_vllm.validation import CloseConnection, RefuseTurn, check_draft, check_open
 
+__all__ = ["SessionConnection"]
+
 logger = logging.getLogger("vllm.pipesd")
-_TEXT_FRAME: Final = 1003
-_BAD_DATA: Final = 1007
-_TOO_BIG: Final = 1009
-
-
-class _EdgeLeft(Exception):
-    """A frame could not be sent: nobody is there any more."""
 
 
 class SessionConnection:
@@ -60,7 +40,7 @@ class SessionConnection:
         cache_salt: str,
         clock: Clock = time.perf_counter,
     ) -> None:
-        self._websocket = websocket
+        self._socket = EdgeSocket(websocket, settings.send_timeout_s)
         self._engine = engine
         self._welcome = welcome
         self._settings = settings
@@ -78,15 +58,16 @@ class SessionConnection:
         reader = asyncio.create_task(self._read())
         self._idle_timer.restart()
         try:
-            await self._send(self._welcome)
+            await self._socket.send(self._welcome)
             ends: list[asyncio.Future[Any]] = [reader, self._closing]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._closing.done():
                 raise self._closing.result()
             await reader
         except CloseConnection as error:
-            await self._close(error)
-        except _EdgeLeft as error:
+            self._metrics.closed.labels(str(error.reason)).inc()
+            await self._socket.close(error)
+        except EdgeLeft as error:
             logger.debug("edge left: %s", error)
         finally:
             reader.cancel()
@@ -108,27 +89,13 @@ class SessionConnection:
 
     async def _read(self) -> None:
         while True:
-            event = await self._websocket.receive()
+            event = await self._socket.receive()
             received_s = self._clock()
-            message = self._message(event)
+            self._idle_timer.restart()
+            message = read_event(event)
             if message is None:
                 return
             await self._handle(message, received_s)
-
-    def _message(self, event: Mapping[str, Any]) -> Upstream | None:
-        """The frame that came, or None when the edge has left. Raises `CloseConnection`."""
-        self._idle_timer.restart()
-        if event["type"] == "websocket.disconnect":
-            return None
-        data = event.get("bytes")
-        if data is None:
-            raise CloseConnection(_TEXT_FRAME, CloseReason.BAD_FRAME, "frames are binary")
-        if len(data) > MAX_FRAME_BYTES:
-            raise CloseConnection(_TOO_BIG, CloseReason.TOO_LARGE, f"at most {MAX_FRAME_BYTES} bytes a frame")
-        try:
-            return decode_upstream(data)
-        except ProtocolError as error:
-            raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, str(error)) from error
 
     async def _handle(self, message: Upstream, received_s: float) -> None:
         if isinstance(message, Open):
@@ -168,7 +135,7 @@ class SessionConnection:
         except CloseConnection as error:
             reason = str(error.reason)
             self._close_soon(error)
-        except _EdgeLeft as error:
+        except EdgeLeft as error:
             reason = "disconnected"
             logger.debug("edge left in mid-turn: %s", error)
         finally:
@@ -199,7 +166,7 @@ class SessionConnection:
             return "finished"
         if isinstance(error, EngineDeadError):
             raise CloseConnection(1011, CloseReason.ENGINE_DEAD, "the engine has stopped") from error
-        if isinstance(error, CloseConnection | _EdgeLeft):
+        if isinstance(error, CloseConnection | EdgeLeft):
             raise error
         code = error.code if isinstance(error, RefuseTurn) else _refusal_code(error)
         logger.warning("turn failed: %r", error)
@@ -210,31 +177,14 @@ class SessionConnection:
 
     async def _emit(self, commit: Commit, own: OwnTime) -> None:
         try:
-            await self._send(commit)
+            await self._socket.send(commit)
         finally:
             # The edge waits for the commit, nobody for the counters: they come after what is ready to run.
             send_s = self._clock() - own.output_s
             self._loop.call_soon(self._metrics.count_commit, commit, own, send_s)
 
     async def _refuse(self, turn: int, code: RefusalCode, message: str) -> None:
-        await self._send(Refused(turn, code, message))
-
-    async def _send(self, message: Downstream) -> None:
-        data = encode(message)
-        try:
-            async with asyncio.timeout(self._settings.send_timeout_s):  # wait_for would start a task a frame
-                await self._websocket.send_bytes(data)
-        except TimeoutError:
-            raise CloseConnection(1008, CloseReason.SLOW_READER, "frames were not read in time") from None
-        except (WebSocketDisconnect, OSError, RuntimeError) as error:
-            # RuntimeError is Starlette's way to say that the connection has been closed.
-            raise _EdgeLeft(str(error)) from error
-
-    async def _close(self, error: CloseConnection) -> None:
-        self._metrics.closed.labels(str(error.reason)).inc()
-        with contextlib.suppress(TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
-            closing = self._websocket.close(code=error.code, reason=str(error))
-            await asyncio.wait_for(closing, self._settings.send_timeout_s)
+        await self._socket.send(Refused(turn, code, message))
 
 
 def _refusal_code(error: BaseException) -> RefusalCode:

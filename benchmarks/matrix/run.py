@@ -23,8 +23,9 @@ from benchmarks.plain_server import PlainServer
 from benchmarks.prompts import Prompt, TokenisedPrompt
 from benchmarks.report import machine, write_json
 from edge_agent.cloud_api import CloudApi
-from edge_agent.generation import SamplingSettings, TargetInfo
+from edge_agent.generation import SamplingSettings
 from edge_agent.settings import EdgeSettings
+from edge_agent.target import TargetInfo
 from edge_agent.websocket_transport import WebSocketConnector
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.errors import CliError

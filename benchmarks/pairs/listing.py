@@ -15,10 +15,10 @@ from benchmarks.pairs.agreement import agreement_rate, greedy_text, trace_of
 from benchmarks.pairs.catalog import PRUNED, Catalog, draft_description, target_description
 from benchmarks.prompts import tokenised
 from edge_agent.drafter import Drafter
-from edge_agent.generation import TokenizerBundle
 from edge_agent.llama_drafter import LlamaDrafter
 from edge_agent.llama_loading import LlamaSettings
 from edge_agent.models import resolve_model
+from edge_agent.target import TokenizerBundle
 from openai_gateway.cli.console import live_status
 from openai_gateway.tokenization import TargetText
 

@@ -10,10 +10,10 @@ from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer, right_token
 from benchmarks.wire.padding import PUBLISHED_TOKEN_BYTES
 from edge_agent.chain import DraftChain
+from edge_agent.draft_events import Drafted
 from edge_agent.drafter import DraftToken
 from edge_agent.policies.base import ChainView, Decision
 from edge_agent.session_control import CommitReceived, SessionControl
-from edge_agent.worker import Drafted
 from pipesd_vllm.protocol import Commit, Mode
 
 __all__ = ["EdgeLink", "SimulatedEdge"]

@@ -10,15 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from benchmarks.clients import connection_open, stream_completion
 from benchmarks.conditions import Conditions
 from benchmarks.pair import Pair, connected_pair
 from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameters
 from benchmarks.testbed.tap import CommitCounter, TappedConnector
 from benchmarks.wire.padded_transport import PaddedConnector
-from edge_agent.agent import EdgeAgent, policy_parameters
+from edge_agent.agent import EdgeAgent
+from edge_agent.agent_parts import cloud_api, policy_parameters
 from edge_agent.cloud_api import CloudApi
 from edge_agent.control import ControlPlane
 from edge_agent.fallback import Fallback
@@ -141,9 +140,7 @@ async def started_edge(
     settings: EdgeSettings, gamma_s: float, far_side: str, trace_folder: Path | None
 ) -> AsyncIterator[Edge]:
     """Load the draft model, paced to `gamma_s`. Raises `ModelError`."""
-    cache = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    api = CloudApi(settings.cloud_url, key, settings.connect_timeout_s, cache)
+    api = cloud_api(settings)
     try:
         drafter = await asyncio.to_thread(Conditions(gamma_s=gamma_s).load_drafter, settings)
         worker = DraftWorker(drafter)

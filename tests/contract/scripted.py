@@ -11,8 +11,8 @@ import msgspec
 from tokenizers import Tokenizer
 
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.generation import TargetInfo
 from edge_agent.passthrough import FakeForwardedAnswer, ForwardedAnswer
+from edge_agent.target import TargetInfo
 from openai_gateway.app import create_app
 from openai_gateway.fake_chat_service import chat_chunk
 from tests.e2e.stack import serving

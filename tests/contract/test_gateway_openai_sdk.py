@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 
 from edge_agent.errors import CloudRefused, CloudUnreachable
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.generation import Route, TargetInfo
+from edge_agent.generation import Route
+from edge_agent.target import TargetInfo
 from openai_gateway.app import create_app
 
 MODEL = "org/target"

@@ -19,8 +19,8 @@ from schemathesis.specs.openapi.checks import (
 from tokenizers import Tokenizer
 
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.generation import TargetInfo
 from edge_agent.passthrough import FakeForwardedAnswer
+from edge_agent.target import TargetInfo
 from openai_gateway.app import create_app
 
 CHECKS = (

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.cloud_api import CloudApi
 from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable
-from edge_agent.generation import TargetInfo
+from edge_agent.target import TargetInfo
 
 Handler = Callable[[httpx.Request], httpx.Response]
 PATH = "/v1/chat/completions"

@@ -4,12 +4,12 @@ import pytest
 
 from edge_agent.chain import Reconciled
 from edge_agent.control import ControlPlane
+from edge_agent.draft_events import Drafted
 from edge_agent.drafter import DraftToken
 from edge_agent.parameter_sources import FixedSources
 from edge_agent.policies.base import ChainView, Decision, PolicyParameters
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.tracing.recorder import NullRecorder
-from edge_agent.worker import Drafted
 from pipesd_vllm.protocol import Commit, Mode
 
 PARAMETERS = PolicyParameters(0.1, 0.05, max_ahead=16, patience_ms=500, max_window=12)

@@ -19,7 +19,7 @@ from edge_agent.errors import CloudUnreachable
 from edge_agent.fake_drafter import FakeDrafter
 from edge_agent.fake_generator import fake_tokenizer_bundle
 from edge_agent.fake_transport import FakeTransport, fake_welcome
-from edge_agent.fallback import AWAY, LOST, Fallback
+from edge_agent.fallback import AWAY, LOST, Fallback, unless_away
 from edge_agent.generation import (
     FinishReason,
     GenerationChunk,
@@ -27,11 +27,11 @@ from edge_agent.generation import (
     Route,
     SamplingSettings,
     Source,
-    TokenizerBundle,
 )
 from edge_agent.parameter_sources import FixedSources
 from edge_agent.policies.base import PolicyParameters
 from edge_agent.sampling.sampled import SampledPicker
+from edge_agent.target import TokenizerBundle
 from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.worker import DraftWorker
 from pipesd_vllm.protocol import (
@@ -414,3 +414,20 @@ async def test_another_target_behind_the_same_url(make_agent: MakeAgent, before:
     assert (target.model, target.max_model_len) == (now["model"], now["max_model_len"])
     assert (await agent.tokenizer() is bundle) is (not before)
     assert len(verifier.requests) == (4 if before else 2)
+
+
+async def away() -> str:
+    raise CloudUnreachable("no route")
+
+
+async def there() -> str:
+    return "target"
+
+
+async def test_a_verifier_that_is_away_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """An error where the setting says so; else a warning, and the agent starts without."""
+    assert await unless_away(there(), Fallback.ERROR) == "target"
+    with pytest.raises(CloudUnreachable, match="no route"):
+        await unless_away(away(), Fallback.ERROR)
+    assert await unless_away(away(), Fallback.WAIT) is None
+    assert "the setting 'fallback' applies: no route" in caplog.text

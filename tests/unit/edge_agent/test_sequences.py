@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge_agent.errors import DraftCapacityError
-from edge_agent.sequences import Chunk, OpenPlan, SequenceTable
+from edge_agent.placement import OpenPlan
+from edge_agent.sequences import Chunk, SequenceTable
 
 NUM_SLOTS = 3
 NUM_CELLS = 24

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_agent.draft_events import Drafted, DraftEvent, Exhausted, Rewound
 from edge_agent.drafter import DraftToken
 from edge_agent.errors import DraftCapacityError, ModelError
 from edge_agent.fake_drafter import FakeDrafter
-from edge_agent.worker import Drafted, DraftEvent, DraftWorker, Exhausted, Rewound
+from edge_agent.worker import DraftWorker
 
 from .conftest import VOCABULARY, target_next, target_text
 

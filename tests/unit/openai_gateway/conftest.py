@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.generation import TargetInfo, TokenizerBundle
+from edge_agent.target import TargetInfo, TokenizerBundle
 from openai_gateway.app import create_app
 
 TRAINING_TEXTS = [

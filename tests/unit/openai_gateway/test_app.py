@@ -11,7 +11,8 @@ from fastapi import FastAPI
 
 from edge_agent.errors import CloudRefused, CloudUnreachable
 from edge_agent.fake_generator import FakeGenerator, Script
-from edge_agent.generation import GenerationChunk, GenerationRequest, Route, TargetInfo, TokenizerBundle
+from edge_agent.generation import GenerationChunk, GenerationRequest, Route
+from edge_agent.target import TargetInfo, TokenizerBundle
 from openai_gateway.app import create_app
 from openai_gateway.gateway import GatewayTimings
 from openai_gateway.http import MAX_BODY_BYTES

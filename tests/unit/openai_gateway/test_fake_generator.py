@@ -16,9 +16,8 @@ from edge_agent.generation import (
     GenerationRequest,
     Generator,
     SamplingSettings,
-    TargetInfo,
-    TokenizerBundle,
 )
+from edge_agent.target import TargetInfo, TokenizerBundle
 
 MakeFake = Callable[[Script], FakeGenerator]
 

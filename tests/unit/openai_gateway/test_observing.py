@@ -18,7 +18,8 @@ from openai_gateway.app import create_app
 from openai_gateway.chat_service import Json, StreamedAnswer
 from openai_gateway.fake_chat_service import ChatScript, FakeChatService, chat_chunk
 from openai_gateway.metrics import GatewayMetrics
-from openai_gateway.observing import Finished, ObservedService
+from openai_gateway.observed_service import ObservedService
+from openai_gateway.observing import Finished
 from openai_gateway.request_log import LogFormat, RequestLog
 from openai_gateway.session_options import SessionOptions
 

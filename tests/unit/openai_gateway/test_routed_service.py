@@ -9,8 +9,8 @@ import pytest
 
 from edge_agent.errors import CloudUnreachable
 from edge_agent.fake_generator import FakeGenerator, Script
-from edge_agent.generation import TargetInfo, TokenizerBundle
 from edge_agent.passthrough import FakeForwardedAnswer, ForwardedAnswer
+from edge_agent.target import TargetInfo, TokenizerBundle
 
 from .conftest import Post
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.generation import Route, TargetInfo
+from edge_agent.generation import Route
+from edge_agent.target import TargetInfo
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 from openai_gateway.routes import (
     asked_route,

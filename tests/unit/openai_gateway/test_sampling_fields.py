@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent.generation import SamplingSettings, TargetInfo
+from edge_agent.generation import SamplingSettings
+from edge_agent.target import TargetInfo
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.planning import sampling_settings
 from openai_gateway.schema import CompletionRequest, parse_request

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from edge_agent.generation import TokenizerBundle
+from edge_agent.target import TokenizerBundle
 from openai_gateway.token_scores import LOWEST, TokenScore, TokenScorer
 from openai_gateway.tokenization import TargetText
 from pipesd_vllm.protocol import TokenLogprobs

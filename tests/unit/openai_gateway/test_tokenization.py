@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from tokenizers import AddedToken, Tokenizer, processors
 
-from edge_agent.generation import TokenizerBundle
+from edge_agent.target import TokenizerBundle
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.schema import ChatRequest, parse_request
 from openai_gateway.tokenization import LONG_PROMPT_CHARACTERS, TargetText, TargetTextCache

@@ -6,9 +6,10 @@ from tokenizers import Tokenizer
 
 from edge_agent.errors import CloudUnreachable
 from edge_agent.fake_generator import fake_tokenizer_bundle
-from edge_agent.generation import GenerationRequest, SamplingSettings, TokenizerBundle
+from edge_agent.generation import GenerationRequest, SamplingSettings
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.source import Pickers
+from edge_agent.target import TokenizerBundle
 from pipesd_vllm.protocol import Structure, StructureKind
 
 LOGITS = np.arange(4, dtype=np.float32)

@@ -8,9 +8,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from edge_agent.fake_generator import fake_tokenizer_bundle
-from edge_agent.generation import GenerationRequest, SamplingSettings, TokenizerBundle
+from edge_agent.generation import GenerationRequest, SamplingSettings
 from edge_agent.sampling.source import Pickers
 from edge_agent.sampling.structure import StructureMasks
+from edge_agent.target import TokenizerBundle
 from pipesd_vllm.protocol import Structure, StructureKind
 
 BUNDLE = fake_tokenizer_bundle(['{"name": "value", "count": 12}', "yes and no"])

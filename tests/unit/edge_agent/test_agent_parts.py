@@ -1,0 +1,29 @@
+"""What the settings make of an agent's parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_agent.agent_parts import parameter_sources, policy_parameters
+from edge_agent.parameter_sources import FixedSources, TunedSources
+from edge_agent.policies.base import PolicyParameters
+from edge_agent.settings import EdgeSettings
+
+
+def settings(**values: Any) -> EdgeSettings:
+    return EdgeSettings(cloud_url="http://verifier", **values)
+
+
+def test_policies_get_their_part_of_the_settings() -> None:
+    """Thresholds, look-ahead, patience and window, each under its own name."""
+    given = settings(
+        sequence_threshold=0.31, token_threshold=0.36, max_ahead=17, patience_ms=501, max_window=9
+    )
+    assert policy_parameters(given) == PolicyParameters(0.31, 0.36, 17, 501, 9)
+
+
+def test_only_a_known_target_is_tuned_for() -> None:
+    """Results are filed by the target's name; without one, or without `tune`, the settings hold."""
+    assert isinstance(parameter_sources(settings(tune=True), "draft", "target"), TunedSources)
+    assert isinstance(parameter_sources(settings(tune=True), "draft", None), FixedSources)
+    assert isinstance(parameter_sources(settings(tune=False), "draft", "target"), FixedSources)
