@@ -1,9 +1,16 @@
-"""Do draft and target share a vocabulary? Checked when a connection is made."""
+"""Who is behind a connection: a target of the draft's vocabulary, and the one that began an answer?"""
 
 from __future__ import annotations
 
 from edge_agent.errors import PairingError
 from pipesd_vllm.protocol import Fingerprint, Welcome
+
+__all__ = ["check_pairing", "is_same_target"]
+
+
+def is_same_target(left: Welcome, right: Welcome) -> bool:
+    """By name and vocabulary, which is all that a server says of its weights."""
+    return (left.model, left.fingerprint) == (right.model, right.fingerprint)
 
 
 def check_pairing(draft_name: str, draft: Fingerprint, welcome: Welcome) -> None:

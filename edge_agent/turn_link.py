@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
-
-import msgspec
 
 from edge_agent.cancellation import cancel_and_wait
 from edge_agent.chain import DraftChain
+from edge_agent.commits import commits
 from edge_agent.connection import CloudConnection, ConnectionPool
 from edge_agent.errors import CloudError, CloudUnreachable
-from edge_agent.generation import FinishReason, GenerationRequest, GenerationStats
+from edge_agent.generation import GenerationRequest, GenerationStats
 from edge_agent.line_watch import LineWatch
+from edge_agent.pairing import is_same_target
 from edge_agent.reach import WAIT_DELAY_S, resume_delays
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.wire_sampling import wire_sampling
 from pipesd_vllm.protocol import Draft, Mode, Open
 
 __all__ = ["LinkEvent", "TurnLink"]
-
-_ENDS: Final = frozenset(FinishReason)
-"""Finish reasons of a whole answer; any other ("abort": the server shuts down) leaves it unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +100,31 @@ class TurnLink:
         await self.open(chain, mode)
 
     async def resume(self, chain: DraftChain, mode: Mode, lost: CloudUnreachable) -> None:
-        """Rebuild the turn on a fresh connection. Raises `lost` if none can be had, or none helps."""
-        if self._connection is not None:
-            await self._connection.close()  # one that a server left without ending the turn is still open
+        """Rebuild the turn on a fresh connection.
+
+        Raises `lost` if none can be had or none helps, and `CloudUnreachable`, too, if another target is
+        there by now: an answer is one target's.
+        """
+        before = self._require_connection()
+        await before.close()  # one that a server left without ending the turn is still open
         await self._pool.forget_idle()  # what this one was lost to may have hit them as well
         for delay_s in self._delays_s:
             await asyncio.sleep(delay_s)
             try:
-                await self.connect()
+                now = (await self.connect()).welcome
+                if self._has_begun(chain) and not is_same_target(before.welcome, now):
+                    lost = CloudUnreachable(
+                        f"{before.welcome.model} began this answer; {now.model} is there now"
+                    )
+                    break
                 await self.reopen(chain, mode)
             except CloudUnreachable:
                 continue
             return
         raise lost
+
+    def _has_begun(self, chain: DraftChain) -> bool:
+        return chain.frontier > len(self._request.prompt_token_ids)
 
     async def send(self, draft: Draft, *, awaiting_commit: bool) -> bool:
         """Upload drafts; False if the line is lost (the reader says so)."""
@@ -170,25 +178,13 @@ class TurnLink:
         return self._connection
 
     async def _read(self, connection: CloudConnection, turn: int, opening: int, num_sent: int) -> None:
-        def tell(what: CommitReceived | CloudError) -> None:
-            self._on_event(LinkEvent(opening, what))
-
         try:
-            while True:
-                commit, num_bytes = await self._watch.receive(connection, turn, num_sent)
-                num_sent = 0
-                reason = commit.finish_reason
-                if reason is not None and reason not in _ENDS:
-                    commit = msgspec.structs.replace(commit, finish_reason=None)
-                tell(CommitReceived(commit, num_bytes, self._clock()))
-                if commit.tokens:
+            async for received in commits(self._watch, connection, turn, num_sent, self._clock):
+                self._on_event(LinkEvent(opening, received))
+                if received.commit.tokens:
                     self._delays_s = resume_delays(without_end=self._waits)
-                if commit.finish_reason is not None:
-                    return
-                if reason is not None:
-                    raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
         except CloudError as error:
-            tell(error)
+            self._on_event(LinkEvent(opening, error))
 
     async def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from edge_agent.connection import ConnectionPool
@@ -189,6 +190,22 @@ async def test_a_server_that_only_aborts_is_lost(make_drafter: Callable[..., Fak
     with pytest.raises(CloudUnreachable, match="abort"):
         await Bench(make_drafter(), *lines).run(request())
     assert sum(bool(line.sent) for line in lines) == 4
+
+
+@pytest.mark.parametrize("num_begun", [0, 3])
+async def test_an_answer_is_never_two_targets(
+    make_drafter: Callable[..., FakeDrafter], num_begun: int
+) -> None:
+    """What one model began, another of the same vocabulary does not go on with."""
+    other = msgspec.structs.replace(WELCOME, model="successor")
+    first, second = aborting(*target_text(PROMPT, num_begun)), FakeTransport(target_next, other)
+    running = Bench(make_drafter(), first, second).run(request())
+    if num_begun:
+        with pytest.raises(CloudUnreachable, match="fake-target began this answer; successor is there now"):
+            await running
+        assert not any(isinstance(message, Open) for message in second.sent)
+    else:
+        assert (await running)[0] == target_text(PROMPT, 40)
 
 
 async def test_without_a_server_the_loss_is_reported(make_drafter: Callable[..., FakeDrafter]) -> None:
