@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict
 QUESTION: Final = "What is the capital of France?"
 MESSAGES: Final[Any] = [{"role": "user", "content": QUESTION}]
 NUM_TOKENS: Final = 16
-ENOUGH: Final = 64
-"""Tokens for a call or an object of `City`'s form."""
+ENOUGH: Final = 128
+"""Tokens for a call (some forty) or an object of `City`'s form."""
 
 
 class Name(StrEnum):
