@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from edge_agent.models import check_model
 from edge_agent.settings import EdgeSettings, load_settings
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.local_target import local_target
@@ -45,7 +46,8 @@ class RunningServer:
 def running_server(choice: ServerChoice, edge_flags: Mapping[str, Any]) -> Iterator[RunningServer]:
     """Start the server, showing how it goes, and stop it at the end; or use the one that runs.
 
-    `edge_flags` are settings of the edge agent (None: not given). Raises `CliError`, `ConfigError`.
+    `edge_flags` are settings of the edge agent (None: not given).
+    Raises `CliError`, `ConfigError`, `ModelError`.
     """
     if choice.cloud_url is not None:
         _check_foreign(choice)
@@ -53,6 +55,7 @@ def running_server(choice: ServerChoice, edge_flags: Mapping[str, Any]) -> Itera
         return
     process = _process(choice.target, choice.flags())
     settings = load_settings({**_UNTUNED, **edge_flags, "cloud_url": process.base_url})
+    check_model(settings.draft)  # before the wait for the server
     with process:
         wait_with_status(process)
         try:

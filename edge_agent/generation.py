@@ -82,6 +82,8 @@ class SamplingSettings:
     allowed_token_ids: tuple[int, ...] = ()
     logprobs: int | None = None
     structure: Structure | None = None
+    structure_after: tuple[str, str] | None = None
+    """Marks of reasoning, start and end, where it is free of form: `structure` is of what follows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ __all__ = ["gguf_tokenizer"]
 
 _CONTROL: Final = 3
 """GGUF token type of special tokens such as `<|im_start|>`."""
+_USER_DEFINED: Final = 4
+"""Of tokens that are text, and found in it before it is cut, such as `<think>`."""
 _CONTRACTIONS: Final = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST: Final = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SPLITS: Final = {
@@ -61,8 +63,12 @@ def _tokenizer(metadata: Mapping[str, Any], tokens: list[str], path: Path) -> st
     if kind == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
     types: list[int] = metadata["tokenizer.ggml.token_type"]
-    special = [token for token, type_ in zip(tokens, types, strict=True) if type_ == _CONTROL]
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    whole = [
+        AddedToken(token, normalized=False, special=type_ == _CONTROL)
+        for token, type_ in zip(tokens, types, strict=True)
+        if type_ in (_CONTROL, _USER_DEFINED)
+    ]
+    tokenizer.add_tokens(whole)
     if metadata.get("tokenizer.ggml.add_bos_token"):
         bos = tokens[metadata["tokenizer.ggml.bos_token_id"]]
         begin = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])])

@@ -9,7 +9,7 @@ from typing import Final
 
 from edge_agent.errors import ModelError
 
-__all__ = ["EMBEDDED", "embedded_model", "resolve_model"]
+__all__ = ["EMBEDDED", "check_model", "embedded_model", "resolve_model"]
 
 EMBEDDED: Final = "embedded"
 """The setting that names the model installed with the `edge` extra."""
@@ -36,6 +36,11 @@ def resolve_model(setting: str, download: Download | None = None) -> Path:
     return _from_path(setting)
 
 
+def check_model(setting: str) -> None:
+    """Raise `ModelError` if `setting` names nothing that could be a draft. Neither downloads nor loads."""
+    resolve_model(setting, lambda _repository, filename: filename)
+
+
 def embedded_model(package: str = _EMBEDDED_PACKAGE) -> Path:
     """The GGUF file inside `package`, which is not imported. Raises `ModelError`."""
     spec = importlib.util.find_spec(package)
@@ -58,10 +63,19 @@ def _from_path(setting: str) -> Path:
     except (OSError, ValueError) as error:  # a name too long, a NUL in it, no permission
         raise ModelError(f"draft model {setting!r} cannot be read ({error}): check the path") from error
     if is_folder:
-        raise ModelError(f"draft model {setting!r} is a folder: name the GGUF file in it")
+        raise ModelError(f"draft model {setting!r} is a folder: {_folder_advice(path)}")
     raise ModelError(
         f"draft model {setting!r} does not exist: give the path of a GGUF file, "
         f"'{EMBEDDED}', or hf:org/repo/file.gguf to download one"
+    )
+
+
+def _folder_advice(folder: Path) -> str:
+    if any(folder.glob("*.gguf")):
+        return "name the GGUF file in it"
+    return (
+        "llama.cpp reads single GGUF files, and there is none in it; "
+        "convert the model, or name a converted one as hf:org/repo/file.gguf"
     )
 
 

@@ -59,6 +59,7 @@ def sampling_settings(
         allowed_token_ids=tuple(request.allowed_token_ids or ()),
         logprobs=request.num_alternatives,
         structure=structure_of(request),
+        structure_after=target.reasoning_marks,
     )
     _check_token_ids(settings, target)
     return settings

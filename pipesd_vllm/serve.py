@@ -15,13 +15,13 @@ from collections.abc import MutableMapping
 from pipesd_vllm import compat, cpu_host
 from pipesd_vllm.embedded import EmbeddedModelError, ensure_embedded_target
 from pipesd_vllm.exact_mode import apply_exact, has_batch_invariance
+from pipesd_vllm.target_name import EMBEDDED, TargetNameError, check_target
 
 SCHEDULER = "pipesd_vllm.scheduler.PipeSDScheduler"
 PROPOSER = "pipesd_vllm.proposer.RemoteDraftProposer"
 WORKER = "pipesd_vllm.worker.PipeSDWorker"
 CPU_WORKER = "pipesd_vllm.cpu_worker.PipeSDCpuWorker"
 DEFAULT_MAX_DRAFT = 16
-EMBEDDED = "embedded"
 EMBEDDED_TOOLS = [
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     *("--tool-strict-level", "parameter"),  # left to itself, so small a model makes arguments of any shape
@@ -32,12 +32,11 @@ TOOL_FLAGS = frozenset(flag for flag in EMBEDDED_TOOLS if flag.startswith("--"))
 def vllm_arguments(arguments: list[str]) -> list[str]:
     """vLLM's command line for ours: the model made explicit, the plugin's flags added.
 
-    Flags the user gave win. `embedded` (the default model) is built on first use.
+    Flags the user gave win. `embedded` (the default model) is built on first use. Raises `TargetNameError`.
     """
-    rest = list(arguments)
-    model = rest.pop(0) if rest and not rest[0].startswith("-") else EMBEDDED
+    model, rest = _split(arguments)
     given = {argument.split("=", 1)[0] for argument in rest}
-    if model == EMBEDDED and "--model" not in given:
+    if model == EMBEDDED:
         model = str(ensure_embedded_target(progress=print))
         if "--served-model-name" not in given:
             rest += ["--served-model-name", os.path.basename(model)]
@@ -45,8 +44,9 @@ def vllm_arguments(arguments: list[str]) -> list[str]:
             rest += EMBEDDED_TOOLS
         if cpu_host.is_cpu_build():
             rest += cpu_host.embedded_flags(frozenset(given))
-    result = [] if "--model" in given else ["--model", model]
-    result += rest
+    else:
+        check_target(model, given)
+    result = ["--model", model, *rest]
     if "--scheduler-cls" not in given:
         result += ["--scheduler-cls", SCHEDULER]
     if "--worker-cls" not in given:
@@ -56,6 +56,18 @@ def vllm_arguments(arguments: list[str]) -> list[str]:
             result += cpu_host.executor_flags(frozenset(given))
         result += ["--speculative-config", json.dumps(_speculative_config())]
     return result
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """The model, named first or by `--model`, which wins, and the other arguments."""
+    rest = list(arguments)
+    model = rest.pop(0) if rest and not rest[0].startswith("-") else EMBEDDED
+    for place, argument in enumerate(rest):
+        name, has_value, value = argument.partition("=")
+        if name == "--model" and (has_value or place + 1 < len(rest)):
+            end = place + 1 if has_value else place + 2
+            return value if has_value else rest[place + 1], rest[:place] + rest[end:]
+    return model, rest
 
 
 def _speculative_config() -> dict[str, object]:
@@ -77,7 +89,7 @@ def main() -> None:
             os.execve(sys.executable, [sys.executable, "-m", "pipesd_vllm.serve", *sys.argv[1:]], environment)
         given = apply_exact(sys.argv[1:], os.environ, has_batch_invariance, print)
         arguments = vllm_arguments(given)
-    except (compat.UnsupportedVllmError, EmbeddedModelError) as error:
+    except (compat.UnsupportedVllmError, EmbeddedModelError, TargetNameError) as error:
         sys.exit(f"pipesd serve: {error}")
     enable_plugin(os.environ)
     sys.argv = ["pipesd serve", *arguments]

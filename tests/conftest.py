@@ -17,6 +17,7 @@ settings.register_profile("any-machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any-machine")
 
 API_KEY = "sk-test-verifier"
+OTHER_API_KEY = "sk-test-other-tenant"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def starting_verifier(
     if not any("verifier" in getattr(item, "fixturenames", ()) for item in request.session.items):
         yield None
         return
-    flags = ["--dtype", "float32", "--api-key", API_KEY]
+    flags = ["--dtype", "float32", "--api-key", API_KEY, OTHER_API_KEY]
     # What tests/e2e/test_rendering.py compares prompts with.
     flags += ["--enable-scale-out", "--trust-request-chat-template"]
     log_dir = tmp_path_factory.mktemp("verifier")

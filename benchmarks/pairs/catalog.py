@@ -43,6 +43,7 @@ class Catalog:
         """Raises `CliError`."""
         layers = PRUNED.get(name)
         if layers is None:
+            _check_other(name, "minus-", "draft", ", ".join(PRUNED))
             return name
         source = embedded_model()
         path = self.folder / _key(source) / f"{_BASE}-{name}.gguf"
@@ -58,6 +59,7 @@ class Catalog:
         """Raises `CliError`."""
         match = _DEPTH.fullmatch(name)
         if match is None:
+            _check_other(name, "depth-", "target", "depth-x1.1 to depth-x8.9 in tenths, depth-x9")
             return name
         from pipesd_vllm.embedded import ensure_embedded_target
 
@@ -69,6 +71,12 @@ class Catalog:
                 partial.mkdir()
                 _pad_in_child(source, partial, match[1])
         return str(path)
+
+
+def _check_other(name: str, prefix: str, kind: str, made: str) -> None:
+    """Raise `CliError` for a name that looks like one of ours and is none, unless it is a path."""
+    if name.startswith(prefix) and not Path(name).exists():
+        raise CliError(f"There is no {kind} {name!r}: made here are {made}; 'embedded' comes along.")
 
 
 def draft_description(name: str) -> str:

@@ -35,6 +35,7 @@ from benchmarks.testbed.stage import (
     raised_stage,
     target_process,
 )
+from edge_agent.models import check_model
 from edge_agent.settings import EdgeSettings, load_settings
 from openai_gateway.cli.processes import ServerProcess
 from openai_gateway.tokenization import TargetText
@@ -74,6 +75,9 @@ class Order:
 
 def run_order(order: Order, catalog: Catalog, show: Show) -> None:
     """Raises `CliError`, `ConfigError`, `EdgeError`."""
+    for scenario in order.scenarios:  # before any server is waited for
+        check_model(catalog.draft(scenario.draft))
+        catalog.target(scenario.target)
     order.out.mkdir(parents=True, exist_ok=True)
     logs = order.out / "logs"
     with raised_stage(order.link) as stage:

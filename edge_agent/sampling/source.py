@@ -14,6 +14,7 @@ from edge_agent.drafter import TokenPicker
 from edge_agent.errors import EdgeError
 from edge_agent.generation import GenerationRequest, SamplingSettings
 from edge_agent.sampling.adjustment import adjusts_logits
+from edge_agent.sampling.after_reasoning import AfterReasoning, reasoning_has_ended
 from edge_agent.sampling.bad_words import BadWordMask, bad_word_tokens
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.mask import Masks, TokenMask
@@ -82,7 +83,7 @@ class Pickers:
             if not all(words):
                 ignored.append(_BAD_WORDS)
         if request.sampling.structure is not None:
-            form = self._form(bundle, request.sampling.structure, request.prompt_length)
+            form = self._form(bundle, request, request.sampling.structure)
             masks += [] if form is None else [form]
             if form is None or not form.holds(request.prompt_token_ids):
                 ignored.append(_FORM)
@@ -90,26 +91,40 @@ class Pickers:
 
     def _bad_words(self, bundle: TokenizerBundle, words: Sequence[str]) -> list[list[tuple[int, ...]]]:
         """Each word's tokens, in the ways it can be written; none for one that cannot be found."""
-        if self._encoder is None or self._encoder[0] is not bundle:
-            try:
-                self._encoder = bundle, Tokenizer.from_str(bundle.tokenizer_json)
-            except Exception as error:  # the library raises no narrower class
-                logger.warning("drafting without regard to bad words: %s", error)
-                return [[] for _ in words]
-        tokenizer = self._encoder[1]
+        tokenizer = self._tokens(bundle)
+        if tokenizer is None:
+            return [[] for _ in words]
         return [
             bad_word_tokens([word], lambda text: tokenizer.encode(text, add_special_tokens=False).ids)
             for word in words
         ]
 
-    def _form(self, bundle: TokenizerBundle, structure: Structure, prompt_length: int) -> GrammarMask | None:
+    def _form(
+        self, bundle: TokenizerBundle, request: GenerationRequest, structure: Structure
+    ) -> GrammarMask | AfterReasoning | None:
         if self._masks is None or self._masks[0] is not bundle:
             try:
                 self._masks = bundle, StructureMasks(bundle)
             except ValueError as error:
                 logger.warning("drafting without the answer's form: %s", error)
                 return None
-        return self._masks[1].mask(structure, prompt_length)
+        form = self._masks[1].mask(structure, request.prompt_length)
+        marks, tokenizer = request.sampling.structure_after, self._tokens(bundle)
+        if form is None or marks is None or tokenizer is None:
+            return form
+        start, end = map(tokenizer.token_to_id, marks)
+        if end is None or reasoning_has_ended(request.prompt_token_ids[: request.prompt_length], start, end):
+            return form
+        return AfterReasoning(form, end, request.prompt_length)
+
+    def _tokens(self, bundle: TokenizerBundle) -> Tokenizer | None:
+        if self._encoder is None or self._encoder[0] is not bundle:
+            try:
+                self._encoder = bundle, Tokenizer.from_str(bundle.tokenizer_json)
+            except Exception as error:  # the library raises no narrower class
+                logger.warning("drafting without the target's tokens: %s", error)
+                return None
+        return self._encoder[1]
 
     async def _bundle(self) -> TokenizerBundle | None:
         if self._tokenizer is None:

@@ -74,6 +74,11 @@ class GrammarMask:
         scores[: bits.size][bits[: scores.size] == 0] = -np.inf
         scores[bits.size :] = -np.inf
 
+    def restart(self, prompt_length: int) -> None:
+        """As new, for a text that begins behind so many tokens."""
+        self._matcher.reset()
+        self._prompt_length, self._num_consumed = prompt_length, 0
+
     def holds(self, tokens: Sequence[int]) -> bool:
         """Whether the answer in a new mask's `tokens`, all of the sequence, keeps to the form so far."""
         answer = list(tokens[self._prompt_length :])

@@ -88,6 +88,10 @@ class MessageEncoder:
     def _stop(self) -> Json:
         finish = self.state.finish
         reason = _STOP_REASONS.get(self.state.finish_reason, "end_turn")
+        if reason == "end_turn" and self._has_calls() and not (finish and finish.stop):
+            reason = (
+                "tool_use"  # in the chat API a call of the tool that was asked for by name ends in "stop"
+            )
         if reason == "max_tokens" and 0 < self.state.counts.num_completion < (self._frame.max_tokens or 0):
             reason = "model_context_window_exceeded"
         stop = finish.stop if finish is not None and reason == "end_turn" else None
@@ -101,6 +105,9 @@ class MessageEncoder:
             "cache_read_input_tokens": counts.num_cached,
             "output_tokens": counts.num_completion,
         }
+
+    def _has_calls(self) -> bool:
+        return any(block.kind is BlockKind.TOOL_CALL for block in self.state.tracker.blocks)
 
     def _shows(self, block: Block) -> bool:
         return self._frame.shows_thinking or block.kind is not BlockKind.REASONING

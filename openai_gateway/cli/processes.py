@@ -27,6 +27,8 @@ Progress = Callable[[float, str], None]
 _PROBE_TIMEOUT_S: Final = 2.0
 _STARTING_GRACE_S: Final = 2.0
 _TAIL_BYTES: Final = 64 * 1024
+_SENTENCE: Final = "pipesd serve: "
+"""How the line starts with which our server says why it does not even try."""
 _NOISE: Final = re.compile(
     r"\x1b\[[0-9;]*m"  # colours
     r"|^\([^)]*pid=\d+\) "  # vLLM's process names
@@ -159,7 +161,10 @@ class ServerProcess:
             process.wait()
 
     def _fail(self, what: str) -> None:
-        lines = "".join(f"\n  {line}" for line in self.last_log_lines())
+        last = self.last_log_lines()
+        if last and last[-1].startswith(_SENTENCE):
+            raise ServerFailed(last[-1].removeprefix(_SENTENCE), self.log_path)
+        lines = "".join(f"\n  {line}" for line in last)
         tail = f" Its last lines:{lines}" if lines else ""
         raise ServerFailed(f"The {self.name} {what}; its log is {self.log_path}.{tail}", self.log_path)
 

@@ -49,6 +49,7 @@ def up(
     Flags after `--` go to vLLM. Ctrl-C stops both.
     """
     from edge_agent.agent import EdgeAgent
+    from edge_agent.models import check_model
     from edge_agent.settings import load_settings
     from openai_gateway.cli.hosting import bind_gateway, run_gateway
     from openai_gateway.cli.local_target import local_target
@@ -57,6 +58,7 @@ def up(
     server = local_target(target, ctx.args, port=target_port)
     flags = {name: value for name, value in ctx.params.items() if not name.startswith("target")}
     settings = load_settings({**flags, "cloud_url": server.base_url})
+    check_model(settings.draft)  # a mistyped draft need not wait for the server
     with bind_gateway(settings) as listener, server:
         wait_with_status(server)
         with announced("server", server.base_url, target):

@@ -88,6 +88,7 @@ def kill(process: ServerProcess) -> None:
     process.stop()
 
 
+@pytest.mark.usefixtures("starting_thinker")  # the next module's server gets ready while this one's does
 async def test_killed_and_started_again(verifier: Verifier) -> None:
     """The text up to the loss is exact under every policy; then `error` ends in an error, `local` goes on
     marked, `wait` is whole once the server is back; the next request of each is collaborative again.

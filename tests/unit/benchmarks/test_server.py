@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.server import ServerChoice, running_server
+from edge_agent.errors import ModelError
 from openai_gateway.cli.errors import CliError
 
 
@@ -32,3 +33,12 @@ def test_flags_that_would_have_no_effect_are_refused(choice: ServerChoice) -> No
     with pytest.raises(CliError, match="leave them out") as caught, running_server(choice, {}):
         pass
     assert caught.value.exit_code == 2
+
+
+def test_a_mistyped_draft_does_not_wait_for_the_server() -> None:
+    """It is told before anything is started."""
+    with (
+        pytest.raises(ModelError, match="'embeded' does not exist"),
+        running_server(ServerChoice(target="/no/such/folder"), {"draft": "embeded"}),
+    ):
+        pass

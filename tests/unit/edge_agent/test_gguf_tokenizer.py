@@ -1,7 +1,8 @@
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer
+from gguf import GGUFWriter
+from tokenizers import Tokenizer, pre_tokenizers
 
 from edge_agent.gguf_tokenizer import gguf_tokenizer
 from edge_agent.models import embedded_model
@@ -44,3 +45,20 @@ def test_paths_are_paths() -> None:
     """A file that is no GGUF is an error, not a tokenizer."""
     with pytest.raises(ValueError, match="GGUF"):
         gguf_tokenizer(Path(__file__))
+
+
+def test_marks_that_are_text(tmp_path: Path) -> None:
+    """A user-defined token such as `<think>` is found in a prompt, and has a text in an answer."""
+    writer = GGUFWriter(str(tmp_path / "a.gguf"), "llama")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list([*letters, "<|end|>", "<think>"])
+    writer.add_token_types([1] * len(letters) + [3, 4])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    tokenizer = Tokenizer.from_str(gguf_tokenizer(tmp_path / "a.gguf").tokenizer_json)
+    ids = tokenizer.encode("a<think>b<|end|>").ids
+    assert ids == [letters.index("a"), 257, letters.index("b"), 256]
+    assert tokenizer.decode(ids) == "a<think>b"

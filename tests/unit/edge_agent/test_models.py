@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import errors
 
 from edge_agent.errors import ModelError
-from edge_agent.models import EMBEDDED, embedded_model, resolve_model
+from edge_agent.models import EMBEDDED, check_model, embedded_model, resolve_model
 
 
 class FakeHub:
@@ -55,9 +55,22 @@ def test_a_missing_path_names_the_alternatives(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_not_a_model(tmp_path: Path) -> None:
-    """A folder's sentence says that a file is wanted."""
+    """A folder's sentence says that a file is wanted, and whether there is one."""
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ModelError, match=r"is a folder: .* GGUF files, and there is none"):
+        resolve_model(str(tmp_path))
+    (tmp_path / "model.gguf").touch()
     with pytest.raises(ModelError, match="is a folder: name the GGUF file in it"):
         resolve_model(str(tmp_path))
+
+
+def test_checking_downloads_nothing() -> None:
+    """A draft of the Hub passes by its form alone; typos of the others do not."""
+    check_model(EMBEDDED)
+    check_model("hf:no-such-org/no-such-repo/file.gguf")
+    for typo in ("embeded", "minus-9-layers", "org/repo", "hf:org/repo"):
+        with pytest.raises(ModelError, match=r"hf:org/repo/file\.gguf"):
+            check_model(typo)
 
 
 @pytest.mark.parametrize("path", ["\0", "x" * 5000])

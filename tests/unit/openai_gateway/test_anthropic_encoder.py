@@ -61,6 +61,15 @@ def test_the_events_add_up(answer: list[Part], cuts: list[int], finish: str) -> 
     assert delta["delta"]["stop_reason"] == cut.final()["stop_reason"]
 
 
+@pytest.mark.parametrize(("stop", "reason"), [(None, "tool_use"), ("END", "stop_sequence")])
+def test_a_call_by_name(stop: str | None, reason: str) -> None:
+    """vLLM and OpenAI end it with "stop"; for this API it is a call that waits for its result."""
+    chunks = chunks_of([Part("call", "{}")], [9], "stop")
+    chunks[-2]["choices"][0]["stop_reason"] = stop
+    one, events = run(chunks)
+    assert one.final()["stop_reason"] == events[-2]["delta"]["stop_reason"] == reason
+
+
 def test_cached_tokens_are_counted_apart() -> None:
     """Anthropic's `input_tokens` are those that did not come from the cache."""
     one, _ = run(chunks_of([Part("content", "hi")], [2], "stop"))

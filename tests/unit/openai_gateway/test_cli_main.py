@@ -118,3 +118,25 @@ def test_misuse(pipesd: Runner, arguments: tuple[str, ...]) -> None:
     result = pipesd(*arguments)
     assert result.returncode == 2
     assert next(a for a in arguments if a in ("bogus", "--bogus", "--prot")) in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "told"),
+    [
+        ("--target", "depth-x99", "There is no target 'depth-x99' here: 'embedded' comes along"),
+        ("--target", "/no/such", "There is no folder '/no/such' to serve: 'embedded' comes along"),
+        (
+            "--draft",
+            "embeded",
+            "draft model 'embeded' does not exist: give the path of a GGUF file, 'emb",
+        ),
+    ],
+)
+def test_models_that_do_not_exist(pipesd: Runner, flag: str, name: str, told: str) -> None:
+    """A mistyped model is one sentence, without the log of a server that was never going to run."""
+    result = pipesd("up", "--port", "0", flag, name)
+    assert result.returncode == 1
+    *progress, sentence = result.stderr.splitlines()
+    assert sentence.startswith(f"pipesd: {told}"), result.stderr
+    assert all(line.startswith("Starting the target server (") for line in progress), result.stderr
+    assert progress == [] or flag == "--target"  # a draft does not wait for the server

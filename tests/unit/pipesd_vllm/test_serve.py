@@ -35,3 +35,11 @@ def test_other_plugins_stay_enabled() -> None:
     enable_plugin(environment)
     enable_plugin(environment)
     assert environment["VLLM_PLUGINS"] == "other,pipesd"
+
+
+def test_the_model_may_be_a_flag() -> None:
+    """`--model` names it as well as the first word, and is handed on once."""
+    for given in (["--model", "org/model", "--port", "1"], ["x", "--model=org/model", "--port", "1"]):
+        arguments = vllm_arguments(given)
+        assert arguments[:4] == ["--model", "org/model", "--port", "1"]
+        assert "x" not in arguments

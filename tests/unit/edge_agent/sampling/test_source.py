@@ -1,9 +1,13 @@
 """Which picker a request gets."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from edge_agent.drafter import TokenPicker
 from edge_agent.errors import CloudUnreachable
 from edge_agent.fake_generator import fake_tokenizer_bundle
 from edge_agent.generation import GenerationRequest, SamplingSettings
@@ -104,3 +108,49 @@ async def test_a_text_that_left_the_form_before_it_was_taken_over() -> None:
         "r", (1, 2, *begun), SamplingSettings(8, structure=FORM), num_committed=len(begun)
     )
     assert (await Pickers().choose(wanted, bundle)).ignored == ("response_format",)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "is_free"),
+    [("the", True), ("the<b>", True), ("the<b>a</b>", False), ("<b>a</b>the<b>", True)],
+)
+async def test_a_form_is_the_answers_and_not_the_thoughts(prompt: str, is_free: bool) -> None:
+    """With marks of reasoning, drafts are free up to the end mark, unless the prompt has ended it already."""
+    bundle, tokenizer = thinking()
+    sampling = SamplingSettings(8, structure=FORM, structure_after=("<b>", "</b>"))
+    tokens = tokenizer.encode(prompt).ids
+    chosen = await Pickers().choose(GenerationRequest("r", tuple(tokens), sampling), bundle)
+    assert chosen.ignored == ()
+    assert (pick(chosen.picker, tokens, tokenizer) == "f") is is_free
+    if is_free:
+        thought = [*tokens, *tokenizer.encode("a fox</b>").ids]
+        assert pick(chosen.picker, thought, tokenizer) in ("y", "n")
+        assert pick(chosen.picker, [*thought, *tokenizer.encode("y").ids], tokenizer) in ("e", "es")
+        chosen.picker.rewind(len(thought) - 1)
+        assert pick(chosen.picker, thought[:-1], tokenizer) == "f"
+        assert pick(chosen.picker, thought, tokenizer) in ("y", "n")
+
+
+async def test_thoughts_taken_over() -> None:
+    """What an answer begins with may be thoughts still, or have to keep to the form already."""
+    bundle, tokenizer = thinking()
+    sampling = SamplingSettings(8, structure=FORM, structure_after=("<b>", "</b>"))
+    for text, ignored in {"a fox": (), "a</b>ye": (), "a</b>fox": ("response_format",)}.items():
+        begun = tokenizer.encode(text).ids
+        wanted = GenerationRequest("r", (1, 2, *begun), sampling, num_committed=len(begun))
+        assert (await Pickers().choose(wanted, bundle)).ignored == ignored
+
+
+def thinking() -> tuple[TokenizerBundle, Tokenizer]:
+    """A vocabulary of letters with two marks."""
+    bundle = fake_tokenizer_bundle(["the fox", "a", "yes no"])
+    tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
+    tokenizer.add_tokens(["<b>", "</b>"])
+    return replace(bundle, tokenizer_json=tokenizer.to_str()), tokenizer
+
+
+def pick(picker: TokenPicker, tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """What is drafted by a model that likes "f" best."""
+    logits = np.zeros(tokenizer.get_vocab_size(), dtype=np.float32)
+    logits[tokenizer.token_to_id("f")] = 9.0
+    return tokenizer.decode([picker.pick(logits, list(tokens)).token_id])

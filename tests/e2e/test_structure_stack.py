@@ -1,0 +1,98 @@
+"""OpenAI's client on the real stack: calls that must be made, answers that must have a form, retries."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from openai import AsyncOpenAI
+
+from edge_agent.agent import EdgeAgent
+from tests.conftest import Verifier
+
+from .live import ENOUGH, MESSAGES, NUM_TOKENS, SCHEMA, City
+from .stack import edge_settings, gateway_client, relay_to, server_client
+
+pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
+
+GREEDY: dict[str, Any] = {"messages": MESSAGES, "temperature": 0, "max_tokens": ENOUGH}
+NAMES = ("look", "search")
+TOOLS: Any = [
+    {"type": "function", "function": {"name": name, "parameters": SCHEMA, "strict": True}} for name in NAMES
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(gateway: str) -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+async def test_a_call_that_must_be_made(client: AsyncOpenAI, verifier: Verifier) -> None:
+    """`tool_choice: required` is a call of one of the tools, whose result goes back for a text."""
+    fields: Any = GREEDY | {"model": verifier.model, "tools": TOOLS, "parallel_tool_calls": False}
+    answer: Any = await client.chat.completions.create(tool_choice="required", **fields)
+    [choice] = answer.choices
+    [call] = choice.message.tool_calls
+    assert call.id
+    assert (choice.finish_reason, call.type, call.function.name in NAMES) == ("tool_calls", "function", True)
+    City.model_validate_json(call.function.arguments)
+    made = {"role": "assistant", "tool_calls": [call.model_dump(include={"id", "type", "function"})]}
+    result = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
+    turns = {"messages": [*MESSAGES, made, result], "max_tokens": 4}
+    after = await client.chat.completions.create(tool_choice="none", **fields | turns)
+    assert after.choices[0].message.content
+    assert after.choices[0].message.tool_calls is None
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_json_schema(client: AsyncOpenAI, verifier: Verifier, stream: bool) -> None:
+    """Drafted here, the JSON is the server's own, and the client reads its class back from it."""
+    fields = GREEDY | {"model": verifier.model, "response_format": City}
+    if stream:
+        async with client.chat.completions.stream(**fields) as events:
+            answer: Any = await events.get_final_completion()
+    else:
+        answer = await client.chat.completions.parse(**fields)
+    [choice] = answer.choices
+    assert isinstance(choice.message.parsed, City)
+    async with server_client(verifier) as server:
+        theirs = await server.chat.completions.parse(**fields)
+    assert choice.message.content == theirs.choices[0].message.content
+    if not stream:  # the client's own sum of a stream leaves extensions out
+        assert answer.model_extra["pipesd"]["route"] == "collaborative"
+
+
+async def test_json_object(client: AsyncOpenAI, verifier: Verifier) -> None:
+    """Without a schema it is some object, or the beginning of one that the limit cuts off."""
+    form: Any = {"type": "json_object"}
+    fields = GREEDY | {"model": verifier.model, "response_format": form, "max_tokens": NUM_TOKENS}
+    answer: Any = await client.chat.completions.create(**fields)
+    text = answer.choices[0].message.content
+    assert text.lstrip().startswith("{")
+    if answer.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(text), dict)
+    assert answer.model_extra["pipesd"]["route"] == "collaborative"
+
+
+async def test_retries(verifier: Verifier) -> None:
+    """The client's own retries bridge the time that the verifier is away, and get the whole answer."""
+    fields: Any = GREEDY | {"model": verifier.model, "max_tokens": 4}
+    async with relay_to(verifier) as relay:
+        agent = await EdgeAgent.start(edge_settings(relay.url, verifier.api_key, fallback="error"))
+        try:
+            async with gateway_client(agent) as client:
+                expected = await client.chat.completions.create(**fields)
+                await relay.cut()
+                raw = client.with_options(max_retries=8).chat.completions.with_raw_response
+                asking = asyncio.create_task(raw.create(**fields))
+                await relay.restore_after(1.0)
+                answer = await asking
+        finally:
+            await agent.close()
+    assert answer.parse().choices[0].message.content == expected.choices[0].message.content
+    assert answer.retries_taken > 0
