@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmarks import options
 from openai_gateway.cli import options as edge_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from benchmarks.testbed.results import Results
 
 __all__ = ["pairs", "report", "run"]
 
@@ -80,8 +85,6 @@ def run(
     from benchmarks.pairs.catalog import Catalog
     from benchmarks.pairs.listing import pairs_folder
     from benchmarks.scenarios.loading import load_scenario
-    from benchmarks.testbed.claims import claims_table, verdicts
-    from benchmarks.testbed.metrics import rows
     from benchmarks.testbed.results import read_results
     from benchmarks.testbed.rivals import parse_rivals
     from benchmarks.testbed.runner import Order, run_order
@@ -116,7 +119,7 @@ def run(
     results = read_results(out)
     for table in tables(results, [s.name for s in order.scenarios]):
         console.print(table)
-    console.print(claims_table(verdicts(rows(results.records))))
+    _print_claims(console, results)
 
 
 def report(
@@ -125,11 +128,18 @@ def report(
     """Turn a folder of results into one HTML page and PNG plots."""
     from rich.console import Console
 
-    from benchmarks.testbed.claims import claims_table, verdicts
-    from benchmarks.testbed.metrics import rows
     from benchmarks.testbed.page import write_report
     from benchmarks.testbed.results import read_results
 
     page = write_report(folder)
-    Console(highlight=False).print(claims_table(verdicts(rows(read_results(folder).records))))
+    _print_claims(Console(highlight=False), read_results(folder))
     print(page)
+
+
+def _print_claims(console: Console, results: Results) -> None:
+    from benchmarks.testbed.claims import claims_table, verdicts
+    from benchmarks.testbed.metrics import rows
+
+    found = verdicts(rows(results.records))
+    if found:
+        console.print(claims_table(found))

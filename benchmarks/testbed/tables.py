@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.testbed.metrics import Row, rows
@@ -38,16 +39,16 @@ COLUMNS: Final = MappingProxyType(
     }
 )
 """Heading and layout of each metric."""
-_IN_TERMINAL: Final = (
-    "tpt_ms",
-    "ttft_ms",
-    "itl_p95_ms",
-    "acceptance_rate",
-    "nav_per_100_tokens",
-    "target_passes_per_token",
-    "rolled_back_share",
-    "up_bytes_per_token",
+_IN_TERMINAL: Final = MappingProxyType(
+    {
+        "ttft_ms": "TTFT\nms",
+        "acceptance_rate": "acc.",
+        "target_passes_per_token": "passes\n/token",
+        "rolled_back_share": "rolled\nback",
+        "up_bytes_per_token": "B up\n/token",
+    }
 )
+"""Short headings: all columns fit into 80 characters."""
 
 
 def cell(row: Row, metric: str, *, with_range: bool = True) -> str:
@@ -84,12 +85,16 @@ def tables(results: Results, scenarios: Sequence[str]) -> list[Table]:
 
 
 def _table(title: str, dataset: str, of_dataset: Sequence[Row]) -> Table:
-    table = Table(title=f"{title}; {dataset}", title_justify="left")
-    table.add_column("")
-    for metric in _IN_TERMINAL:
-        table.add_column(COLUMNS[metric][0], justify="right")
-    table.add_column("same text", justify="right")
+    table = Table(title=f"{title}; {dataset}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    table.add_column("", no_wrap=True)
+    for heading in ("TPT\nms", "least-\nmost", *_IN_TERMINAL.values(), "same\ntext"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in of_dataset:
-        cells = [cell(row, metric, with_range=metric == "tpt_ms") for metric in _IN_TERMINAL]
-        table.add_row(row.label, *cells, compared(row))
+        cells = [cell(row, metric, with_range=False) for metric in _IN_TERMINAL]
+        table.add_row(row.label, cell(row, "tpt_ms", with_range=False), _range(row), *cells, compared(row))
     return table
+
+
+def _range(row: Row) -> str:
+    figure = row.figures.get("tpt_ms")
+    return NOT_MEASURED if figure is None else f"{figure.least:.0f}-{figure.most:.0f}"

@@ -1,5 +1,9 @@
 """Cells."""
 
+from io import StringIO
+
+from rich.console import Console
+
 from benchmarks.testbed.metrics import METRICS, rows
 from benchmarks.testbed.results import Results
 from benchmarks.testbed.tables import COLUMNS, cell, compared, tables
@@ -28,3 +32,12 @@ def test_a_table_each() -> None:
     ]
     made = tables(Results({"fast-edge": description()}, records), ["fast-edge"])
     assert [table.row_count for table in made] == [2, 2]
+
+
+def test_a_table_fits_into_a_terminal() -> None:
+    """At 80 characters nothing is cut off, not even the longest names and figures."""
+    records = [record("vanilla", seed, wire="published", same_text=True, total_s=6.4) for seed in range(3)]
+    (made,) = tables(Results({"fast-edge": description()}, records), ["fast-edge"])
+    console = Console(width=80, file=StringIO())
+    console.print(made)
+    assert "\u2026" not in console.file.getvalue()  # type: ignore[attr-defined]
