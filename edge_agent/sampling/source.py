@@ -109,8 +109,8 @@ class Pickers:
                 logger.warning("drafting without the answer's form: %s", error)
                 return None
         form = self._masks[1].mask(structure, request.prompt_length)
-        marks, tokenizer = request.sampling.structure_after, self._tokens(bundle)
-        if form is None or marks is None or tokenizer is None:
+        marks = request.sampling.structure_after
+        if form is None or marks is None or (tokenizer := self._tokens(bundle)) is None:
             return form
         start, end = map(tokenizer.token_to_id, marks)
         if end is None or reasoning_has_ended(request.prompt_token_ids[: request.prompt_length], start, end):
