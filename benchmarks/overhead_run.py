@@ -15,8 +15,8 @@ from benchmarks.overhead import Overhead, describe_overhead, measure_overhead
 from benchmarks.plain_rounds import HttpPlainApi
 from benchmarks.report import machine, write_json
 from benchmarks.server import RunningServer
+from edge_agent.agent_parts import cloud_connector
 from edge_agent.settings import EdgeSettings
-from edge_agent.websocket_transport import WebSocketConnector
 from openai_gateway.cli.console import live_status
 
 __all__ = ["overhead_run"]
@@ -29,7 +29,7 @@ async def overhead_run(
 ) -> None:
     """Raises `CliError`, `EdgeError`."""
     settings = server.settings
-    connector = WebSocketConnector(settings.cloud_url, _key(settings), settings.connect_timeout_s)
+    connector = cloud_connector(settings)
 
     def cpu_s() -> float | None:
         return session_cpu_s(server.process.pid) if server.process is not None else None
@@ -46,12 +46,8 @@ async def overhead_run(
         write_json(json_file, {**report, "machine": machine()})
 
 
-def _key(settings: EdgeSettings) -> str | None:
-    return settings.api_key.get_secret_value() if settings.api_key else None
-
-
 def _http_client(settings: EdgeSettings) -> httpx.AsyncClient:
-    key = _key(settings)
+    key = settings.cloud_key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     # No proxy: what is measured is the server, and the sessions do not go through one either.
     return httpx.AsyncClient(

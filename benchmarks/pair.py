@@ -98,8 +98,7 @@ async def started_pair(
 @asynccontextmanager
 async def _hosted(agent: Generator, settings: EdgeSettings) -> AsyncIterator[Pair]:
     try:
-        key = settings.api_key.get_secret_value() if settings.api_key else None
-        async with connected_pair(agent, f"{settings.cloud_url}/v1", key) as pair:
+        async with connected_pair(agent, f"{settings.cloud_url}/v1", settings.cloud_key) as pair:
             yield pair
     finally:
         await agent.close()

@@ -119,13 +119,11 @@ def _step_on_a_server(shape: Shape, cloud: str | None, target: str | None, api_k
     """At temperature 0, with the coupled sampler; the server is gone again afterwards."""
     from benchmarks.server import ServerChoice, running_server
     from benchmarks.verify_steps import measure_step_ms
-    from edge_agent.websocket_transport import WebSocketConnector
+    from edge_agent.agent_parts import cloud_connector
 
     flags = () if cloud else ("--max-num-seqs", str(shape.num_sessions + 1))
     with running_server(ServerChoice(cloud, target, vllm_flags=flags), {"api_key": api_key}) as server:
-        settings = server.settings
-        key = settings.api_key.get_secret_value() if settings.api_key else None
-        connector = WebSocketConnector(settings.cloud_url, key, settings.connect_timeout_s)
+        connector = cloud_connector(server.settings)
         return asyncio.run(measure_step_ms(connector, shape.num_sessions, shape.num_drafts, 0.0, _ROUNDS))
 
 

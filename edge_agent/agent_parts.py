@@ -23,12 +23,12 @@ __all__ = ["cloud_api", "cloud_connector", "control_plane", "parameter_sources",
 def cloud_api(settings: EdgeSettings) -> CloudApi:
     """The verifier's HTTP routes; what they answer is kept in the user's cache folder."""
     cache_dir = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
-    return CloudApi(settings.cloud_url, _key(settings), settings.connect_timeout_s, cache_dir)
+    return CloudApi(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s, cache_dir)
 
 
 def cloud_connector(settings: EdgeSettings) -> Connector:
     """Makes connections to the verifier."""
-    return WebSocketConnector(settings.cloud_url, _key(settings), settings.connect_timeout_s)
+    return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
 
 
 def control_plane(settings: EdgeSettings, sources: ParameterSources) -> ControlPlane:
@@ -54,7 +54,3 @@ def policy_parameters(settings: EdgeSettings) -> PolicyParameters:
         patience_ms=settings.patience_ms,
         max_window=settings.max_window,
     )
-
-
-def _key(settings: EdgeSettings) -> str | None:
-    return settings.api_key.get_secret_value() if settings.api_key else None

@@ -108,6 +108,11 @@ class EdgeSettings(BaseSettings):
     otel_endpoint: str | None = None
     """OTLP/HTTP collector of traces, without `/v1/traces` (needs `pipesd[otel]`); none: `OTEL_*` decide."""
 
+    @property
+    def cloud_key(self) -> str | None:
+        """`api_key` in plain text, for the header it travels in."""
+        return self.api_key.get_secret_value() if self.api_key else None
+
     @field_validator("policy")
     @classmethod
     def _known_policy(cls, value: str) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import openai
-import platformdirs
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -22,11 +21,10 @@ from benchmarks.matrix.settings import Setting
 from benchmarks.plain_server import PlainServer
 from benchmarks.prompts import Prompt, TokenisedPrompt
 from benchmarks.report import machine, write_json
-from edge_agent.cloud_api import CloudApi
+from edge_agent.agent_parts import cloud_api, cloud_connector
 from edge_agent.generation import SamplingSettings
 from edge_agent.settings import EdgeSettings
 from edge_agent.target import TargetInfo
-from edge_agent.websocket_transport import WebSocketConnector
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.errors import CliError
 from openai_gateway.tokenization import TargetText
@@ -71,10 +69,10 @@ async def matrix_run(
     Raises `CliError`, `EdgeError`.
     """
     out = Console(highlight=False, markup=False, soft_wrap=True)
-    key = settings.api_key.get_secret_value() if settings.api_key else None
-    connector = WebSocketConnector(settings.cloud_url, key, settings.connect_timeout_s)
+    key = settings.cloud_key
+    connector = cloud_connector(settings)
     results: list[Compared] = []
-    async with _target(settings, key) as (target, text), connected(f"{settings.cloud_url}/v1", key) as client:
+    async with _target(settings) as (target, text), connected(f"{settings.cloud_url}/v1", key) as client:
         prompts = await _prompts(plan, text, target.max_model_len, out)
         reference = _TargetAlone(client, target, tells_all=tells_all)
         matrix = Matrix(reference, connector, plan.num_tokens, plan.seed)
@@ -94,9 +92,8 @@ async def matrix_run(
 
 
 @asynccontextmanager
-async def _target(settings: EdgeSettings, key: str | None) -> AsyncIterator[tuple[TargetInfo, TargetText]]:
-    cache = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
-    api = CloudApi(settings.cloud_url, key, settings.connect_timeout_s, cache)
+async def _target(settings: EdgeSettings) -> AsyncIterator[tuple[TargetInfo, TargetText]]:
+    api = cloud_api(settings)
     try:
         yield await api.target(), TargetText(await api.tokenizer())
     finally:

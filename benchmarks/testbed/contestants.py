@@ -17,7 +17,7 @@ from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameter
 from benchmarks.testbed.tap import CommitCounter, TappedConnector
 from benchmarks.wire.padded_transport import PaddedConnector
 from edge_agent.agent import EdgeAgent
-from edge_agent.agent_parts import cloud_api, policy_parameters
+from edge_agent.agent_parts import cloud_api, cloud_connector, policy_parameters
 from edge_agent.cloud_api import CloudApi
 from edge_agent.control import ControlPlane
 from edge_agent.fallback import Fallback
@@ -29,7 +29,6 @@ from edge_agent.settings import EdgeSettings
 from edge_agent.tracing.recorder import FileRecorder, NullRecorder
 from edge_agent.transport import Connector
 from edge_agent.tuning.autotuner import FixedParameters, ParameterSource
-from edge_agent.websocket_transport import WebSocketConnector
 from edge_agent.worker import DraftWorker
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.protocol import Mode
@@ -73,10 +72,6 @@ class Edge:
     worker: DraftWorker
     api: CloudApi
     trace_folder: Path | None
-
-    @property
-    def key(self) -> str | None:
-        return self.settings.api_key.get_secret_value() if self.settings.api_key else None
 
 
 class Contestant:
@@ -183,14 +178,14 @@ async def _contestant(edge: Edge, rival: Rival) -> AsyncIterator[Contestant]:
     try:
         if rival.wire is not None:
             await agent.warm_up()
-        async with connected_pair(agent, f"{settings.cloud_url}/v1", edge.key) as pair:
+        async with connected_pair(agent, f"{settings.cloud_url}/v1", edge.settings.cloud_key) as pair:
             yield Contestant(rival, pair, parameters, counter)
     finally:
         await agent.close()
 
 
 def _connector(edge: Edge, rival: Rival) -> Connector:
-    timeout_s = edge.settings.connect_timeout_s
+    settings = edge.settings
     if rival.wire is Wire.PUBLISHED:
-        return PaddedConnector(edge.far_side, edge.key, timeout_s)
-    return WebSocketConnector(edge.settings.cloud_url, edge.key, timeout_s)
+        return PaddedConnector(edge.far_side, settings.cloud_key, settings.connect_timeout_s)
+    return cloud_connector(settings)

@@ -89,7 +89,7 @@ async def _tokenizer_download(settings: EdgeSettings) -> AsyncIterator[Any]:
 
     from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH
 
-    key = settings.api_key.get_secret_value() if settings.api_key else None
+    key = settings.cloud_key
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     timeout_s = settings.connect_timeout_s
 

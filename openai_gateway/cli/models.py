@@ -84,13 +84,9 @@ def _served(flags: dict[str, object]) -> tuple[str | None, str | None, str | Non
     settings = load_settings(flags)
 
     async def ask(settings: EdgeSettings) -> str:
-        import platformdirs
+        from edge_agent.agent_parts import cloud_api
 
-        from edge_agent.cloud_api import CloudApi
-
-        key = settings.api_key.get_secret_value() if settings.api_key else None
-        cache = platformdirs.user_cache_path("pipesd") / "tokenizers"
-        api = CloudApi(settings.cloud_url, key, settings.connect_timeout_s, cache)
+        api = cloud_api(settings)
         try:
             return (await api.target()).model
         finally:
