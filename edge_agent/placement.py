@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.kv_cells import Slot
+from pipesd_vllm.prefix import common_prefix_length
 
 __all__ = ["OpenPlan", "closed_slots", "least_value", "place"]
 
@@ -40,7 +41,7 @@ def place(slots: Sequence[Slot], tokens: Sequence[int]) -> OpenPlan:
     otherwise it is copied (cells are shared, which costs nothing) into the least recently used closed slot.
     """
     closed = closed_slots(slots)
-    prefixes = [_common_prefix(slot.tokens[: len(slot.cells)], tokens) for slot in slots]
+    prefixes = [common_prefix_length(slot.tokens[: len(slot.cells)], tokens) for slot in slots]
     source = max(range(len(slots)), key=lambda i: (prefixes[i], not slots[i].is_open))
     keep = min(prefixes[source], len(tokens) - 1)
     if keep == 0:
@@ -54,12 +55,3 @@ def place(slots: Sequence[Slot], tokens: Sequence[int]) -> OpenPlan:
 def least_value(slots: Sequence[Slot], closed: Sequence[int]) -> int:
     """The one of `closed` with which the least is lost: nothing, then what was used longest ago."""
     return min(closed, key=lambda index: (bool(slots[index].cells), slots[index].last_used))
-
-
-def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
-    length = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length

@@ -20,6 +20,7 @@ from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
 from pipesd_vllm.coupled_batch import Batch, Seat
 from pipesd_vllm.gumbel_max import argmax_rows, pick
 from pipesd_vllm.logit_rules import adjust
+from pipesd_vllm.prefix import common_prefix_length
 from pipesd_vllm.row_rules import RowRules
 
 __all__ = ["CoupledRejectionSampler", "CoupledSampler"]
@@ -90,14 +91,6 @@ def _row_rules(spans: Sequence[_Span]) -> RowRules:
         top_k=[rule.top_k for rule, _ in rows],
         min_p=[rule.min_p for rule, _ in rows],
     )
-
-
-def _agreed(picked: list[int], drafts: Sequence[int]) -> list[int]:
-    """What is committed of `picked`, one token longer than `drafts`: up to the first that differs."""
-    for index, draft in enumerate(drafts):
-        if picked[index] != draft:
-            return picked[: index + 1]
-    return picked
 
 
 def _report(
@@ -207,7 +200,8 @@ def _write(sampled: torch.Tensor, spans: Sequence[_Span], picked: list[int]) -> 
     """Write each span's committed tokens into its row of `sampled`, padded with -1."""
     width, start, lines = sampled.shape[1], 0, []
     for span in spans:
-        kept = _agreed(picked[start : start + span.num_rows], span.drafts)
+        own = picked[start : start + span.num_rows]
+        kept = own[: common_prefix_length(own, span.drafts) + 1]  # the first that differs is committed, too
         lines.append(kept + [_NO_TOKEN] * (width - len(kept)))
         start += span.num_rows
     at = [span.seat.index for span in spans]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipesd_vllm.prefix import common_prefix_length
 from pipesd_vllm.report import PassReport
 from pipesd_vllm.trie import DraftTrie
 
@@ -67,7 +68,7 @@ class EngineSession:
         report = self.report
         report.passes += 1
         report.drafted += len(self._staged)
-        report.accepted += _common_prefix_len(self._staged, new_tokens)
+        report.accepted += common_prefix_length(self._staged, new_tokens)
         if self._started_s is not None:
             report.step_ms = (now_s - self._started_s) * 1e3
             report.queue_ms = max(0.0, self._started_s - (self._released_s or self._started_s)) * 1e3
@@ -75,12 +76,3 @@ class EngineSession:
         self._staged = []
         self._released_s = now_s if self.trie.has_released() else None
         self.last_active_s = now_s
-
-
-def _common_prefix_len(left: Sequence[int], right: Sequence[int]) -> int:
-    length = 0
-    for a, b in zip(left, right, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
