@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from pipesd_vllm.noise import signed
+from pipesd_vllm.noise import SPLITMIX_64, signed
 from pipesd_vllm.row_rules import RowRules
 
 __all__ = ["race"]
@@ -20,10 +20,7 @@ __all__ = ["race"]
 _BLOCK: Final = 4096
 _NUM_WARPS: Final = 16
 
-# SplitMix64's constants (edge_agent/noise.py).
-_GAMMA = tl.constexpr(0x9E3779B97F4A7C15)
-_MIX_1 = tl.constexpr(0xBF58476D1CE4E5B9)
-_MIX_2 = tl.constexpr(0x94D049BB133111EB)
+_GAMMA, _MIX_1, _MIX_2 = map(tl.constexpr, SPLITMIX_64)
 
 
 def race(

@@ -14,6 +14,7 @@ import torch
 __all__ = [
     "MAX_NOISE",
     "MAX_NOISE_UNLESS_LEADING",
+    "SPLITMIX_64",
     "gumbel",
     "leading_bytes",
     "row_keys",
@@ -34,9 +35,9 @@ def signed(word: int) -> int:
 
 
 _SERIAL_ELEMENTS: Final = 32_767
-_GAMMA: Final = signed(0x9E3779B97F4A7C15)
-_MIX_1: Final = signed(0xBF58476D1CE4E5B9)
-_MIX_2: Final = signed(0x94D049BB133111EB)
+SPLITMIX_64: Final = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+"""Its gamma and the two factors of its output function, unsigned."""
+_GAMMA, _MIX_1, _MIX_2 = map(signed, SPLITMIX_64)
 
 
 def row_keys(seeds: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:

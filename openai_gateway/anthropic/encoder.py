@@ -89,9 +89,7 @@ class MessageEncoder:
         finish = self.state.finish
         reason = _STOP_REASONS.get(self.state.finish_reason, "end_turn")
         if reason == "end_turn" and self._has_calls() and not (finish and finish.stop):
-            reason = (
-                "tool_use"  # in the chat API a call of the tool that was asked for by name ends in "stop"
-            )
+            reason = "tool_use"  # the chat API says "stop" where a tool was asked for by name
         if reason == "max_tokens" and 0 < self.state.counts.num_completion < (self._frame.max_tokens or 0):
             reason = "model_context_window_exceeded"
         stop = finish.stop if finish is not None and reason == "end_turn" else None

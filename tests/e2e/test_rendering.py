@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from edge_agent.cloud_api import CloudApi
-from edge_agent.generation import TokenizerBundle
+from edge_agent.target import TokenizerBundle
 from openai_gateway.schema import ChatRequest, parse_request
 from openai_gateway.tokenization import TargetText
 from tests.conftest import Verifier
