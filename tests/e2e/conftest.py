@@ -7,25 +7,23 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from edge_agent.agent import EdgeAgent
 from openai_gateway.app import create_app
 from openai_gateway.cli.local_target import local_target
 from tests.conftest import API_KEY, Verifier
 
 from .live import MESSAGES, NUM_TOKENS
-from .stack import edge_settings, server_client, serving
+from .stack import server_client, serving, started_agent
 from .thinking_model import NAME, Thinker, make_thinking_pair
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(verifier: Verifier) -> AsyncIterator[str]:
     """The gateway on a real agent; gives scheme, host and port."""
-    agent = await EdgeAgent.start(edge_settings(verifier.base_url, verifier.api_key))
-    try:
-        async with serving(create_app(agent)) as url:
-            yield url
-    finally:
-        await agent.close()
+    async with (
+        started_agent(verifier.base_url, verifier.api_key) as agent,
+        serving(create_app(agent)) as url,
+    ):
+        yield url
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

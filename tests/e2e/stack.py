@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from openai import AsyncOpenAI
 
+from edge_agent.agent import EdgeAgent
 from edge_agent.generation import Generator
 from edge_agent.settings import EdgeSettings
 from openai_gateway.app import create_app
@@ -26,6 +27,16 @@ def edge_settings(cloud_url: str, api_key: str, **settings: Any) -> EdgeSettings
     return EdgeSettings(
         cloud_url=cloud_url, api_key=api_key, config_file=file, **({"tune": False} | settings)
     )
+
+
+@asynccontextmanager
+async def started_agent(cloud_url: str, api_key: str, **settings: Any) -> AsyncIterator[EdgeAgent]:
+    """An agent with `edge_settings`, closed in the end."""
+    agent = await EdgeAgent.start(edge_settings(cloud_url, api_key, **settings))
+    try:
+        yield agent
+    finally:
+        await agent.close()
 
 
 @asynccontextmanager
@@ -51,6 +62,16 @@ async def gateway_client(generator: Generator) -> AsyncIterator[AsyncOpenAI]:
     async with (
         serving(create_app(generator)) as url,
         AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def stack_behind(relay: Relay, verifier: Verifier, **settings: Any) -> AsyncIterator[AsyncOpenAI]:
+    """OpenAI's client of a gateway whose agent reaches the verifier only through `relay`."""
+    async with (
+        started_agent(relay.url, verifier.api_key, **settings) as agent,
+        gateway_client(agent) as client,
     ):
         yield client
 

@@ -29,7 +29,7 @@ from tests.integration.session_client import (
 )
 from tests.integration.test_llama_rollback import LLAMA, WIDTH, write_model
 
-from .stack import Relay, edge_settings, gateway_client, relay_to, server_client, serving
+from .stack import Relay, edge_settings, relay_to, server_client, serving, stack_behind
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -44,17 +44,6 @@ async def expected(verifier: Verifier) -> str:
     async with server_client(verifier) as server:
         answer = await server.chat.completions.create(model=verifier.model, **FIELDS)
     return answer.choices[0].message.content or ""
-
-
-@asynccontextmanager
-async def stack_behind(relay: Relay, verifier: Verifier, **settings: Any) -> AsyncIterator[AsyncOpenAI]:
-    """OpenAI's client of a gateway whose agent reaches the verifier only through `relay`."""
-    agent = await EdgeAgent.start(edge_settings(relay.url, verifier.api_key, **settings))
-    try:
-        async with gateway_client(agent) as client:
-            yield client
-    finally:
-        await agent.close()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

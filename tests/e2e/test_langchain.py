@@ -14,11 +14,10 @@ from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from edge_agent.agent import EdgeAgent
 from openai_gateway.app import create_app
 from tests.conftest import Verifier
 
-from .stack import edge_settings, serving
+from .stack import serving, started_agent
 
 pytestmark = [
     pytest.mark.engine,
@@ -67,15 +66,14 @@ class GatewayThread:
 
     async def _serve(self) -> None:
         try:
-            agent = await EdgeAgent.start(edge_settings(self._verifier.base_url, self._verifier.api_key))
-            try:
-                async with serving(create_app(agent)) as url:
-                    self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-                    self.url = f"{url}/v1"
-                    self._ready.set()
-                    await self._stop.wait()
-            finally:
-                await agent.close()
+            async with (
+                started_agent(self._verifier.base_url, self._verifier.api_key) as agent,
+                serving(create_app(agent)) as url,
+            ):
+                self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+                self.url = f"{url}/v1"
+                self._ready.set()
+                await self._stop.wait()
         finally:
             self._ready.set()
 

@@ -9,10 +9,9 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from edge_agent.agent import EdgeAgent
 from tests.conftest import Verifier
 
-from .stack import edge_settings, gateway_client, server_client
+from .stack import gateway_client, server_client, started_agent
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -31,12 +30,12 @@ TOLERANCE = 1e-3
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def clients(verifier: Verifier) -> AsyncIterator[tuple[AsyncOpenAI, AsyncOpenAI]]:
     """OpenAI's client of the whole stack, and of the server alone."""
-    agent = await EdgeAgent.start(edge_settings(verifier.base_url, verifier.api_key))
-    try:
-        async with gateway_client(agent) as ours, server_client(verifier) as theirs:
-            yield ours, theirs
-    finally:
-        await agent.close()
+    async with (
+        started_agent(verifier.base_url, verifier.api_key) as agent,
+        gateway_client(agent) as ours,
+        server_client(verifier) as theirs,
+    ):
+        yield ours, theirs
 
 
 Create = Callable[[AsyncOpenAI], Any]

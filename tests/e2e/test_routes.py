@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import openai
@@ -14,11 +13,10 @@ import pytest_asyncio
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion
 
-from edge_agent.agent import EdgeAgent
 from tests.conftest import Verifier
 from tests.integration.session_client import cut_short
 
-from .stack import Relay, edge_settings, gateway_client, relay_to, server_client
+from .stack import Relay, relay_to, server_client, stack_behind
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -43,19 +41,9 @@ BY_NAME: Any = {"type": "function", "function": {"name": "get_weather"}}
 FIELDS: dict[str, Any] = {"messages": MESSAGES, "temperature": 0, "max_tokens": 24}
 
 
-@asynccontextmanager
-async def stack(relay: Relay, verifier: Verifier, **settings: Any) -> AsyncIterator[AsyncOpenAI]:
-    agent = await EdgeAgent.start(edge_settings(relay.url, verifier.api_key, **settings))
-    try:
-        async with gateway_client(agent) as client:
-            yield client
-    finally:
-        await agent.close()
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def whole(verifier: Verifier) -> AsyncIterator[tuple[Relay, AsyncOpenAI]]:
-    async with relay_to(verifier) as relay, stack(relay, verifier) as client:
+    async with relay_to(verifier) as relay, stack_behind(relay, verifier) as client:
         yield relay, client
 
 
@@ -273,7 +261,7 @@ async def test_local_opens_no_connection(verifier: Verifier, client: AsyncOpenAI
 async def test_waiting_for_it(verifier: Verifier) -> None:
     """With `wait`, an answer cut off for longer than a resume takes goes on, and is whole and verified."""
     fields = FIELDS | {"max_tokens": 48, "extra_body": {"ignore_eos": True}}
-    async with relay_to(verifier) as relay, stack(relay, verifier, fallback="wait") as client:
+    async with relay_to(verifier) as relay, stack_behind(relay, verifier, fallback="wait") as client:
         expected = await client.chat.completions.create(model=verifier.model, **fields)
         num_before = relay.num_connections
         stream = await client.chat.completions.create(model=verifier.model, stream=True, **fields)
@@ -291,10 +279,10 @@ async def test_waiting_for_it(verifier: Verifier) -> None:
 async def test_starting_without_it(verifier: Verifier) -> None:
     """The agent starts while nobody answers, and is collaborative once the verifier is back."""
     async with relay_to(verifier) as relay:
-        async with stack(relay, verifier):
+        async with stack_behind(relay, verifier):
             pass  # the earlier run
         await relay.cut()
-        async with stack(relay, verifier) as client:
+        async with stack_behind(relay, verifier) as client:
             away = await client.chat.completions.create(model=verifier.model, **FIELDS)
             assert pipesd(away)["route"] == "local"
             await relay.restore()

@@ -14,12 +14,11 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from edge_agent.agent import EdgeAgent
 from edge_agent.fallback import LOST, Fallback
 from openai_gateway.cli.processes import ServerProcess
 from tests.conftest import Verifier
 
-from .stack import edge_settings, gateway_client, server_client
+from .stack import gateway_client, server_client, started_agent
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]  # the server may start twice
 
@@ -75,9 +74,8 @@ async def stacks(verifier: Verifier) -> AsyncIterator[dict[Fallback, AsyncOpenAI
     async with AsyncExitStack() as stack:
         clients = {}
         for policy in Fallback:
-            settings = edge_settings(verifier.base_url, verifier.api_key, fallback=policy)
-            agent = await EdgeAgent.start(settings)
-            stack.push_async_callback(agent.close)
+            starting = started_agent(verifier.base_url, verifier.api_key, fallback=policy)
+            agent = await stack.enter_async_context(starting)
             clients[policy] = await stack.enter_async_context(gateway_client(agent))
         yield clients
 

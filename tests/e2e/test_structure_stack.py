@@ -11,11 +11,10 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI
 
-from edge_agent.agent import EdgeAgent
 from tests.conftest import Verifier
 
 from .live import ENOUGH, MESSAGES, NUM_TOKENS, SCHEMA, City
-from .stack import edge_settings, gateway_client, relay_to, server_client
+from .stack import relay_to, server_client, stack_behind
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -82,17 +81,12 @@ async def test_json_object(client: AsyncOpenAI, verifier: Verifier) -> None:
 async def test_retries(verifier: Verifier) -> None:
     """The client's own retries bridge the time that the verifier is away, and get the whole answer."""
     fields: Any = GREEDY | {"model": verifier.model, "max_tokens": 4}
-    async with relay_to(verifier) as relay:
-        agent = await EdgeAgent.start(edge_settings(relay.url, verifier.api_key, fallback="error"))
-        try:
-            async with gateway_client(agent) as client:
-                expected = await client.chat.completions.create(**fields)
-                await relay.cut()
-                raw = client.with_options(max_retries=8).chat.completions.with_raw_response
-                asking = asyncio.create_task(raw.create(**fields))
-                await relay.restore_after(1.0)
-                answer = await asking
-        finally:
-            await agent.close()
+    async with relay_to(verifier) as relay, stack_behind(relay, verifier, fallback="error") as client:
+        expected = await client.chat.completions.create(**fields)
+        await relay.cut()
+        raw = client.with_options(max_retries=8).chat.completions.with_raw_response
+        asking = asyncio.create_task(raw.create(**fields))
+        await relay.restore_after(1.0)
+        answer = await asking
     assert answer.parse().choices[0].message.content == expected.choices[0].message.content
     assert answer.retries_taken > 0

@@ -11,11 +11,10 @@ from anthropic import AsyncAnthropic
 from ollama import AsyncClient
 from openai import AsyncOpenAI
 
-from edge_agent.agent import EdgeAgent
 from openai_gateway.app import create_app
 
 from .live import City
-from .stack import edge_settings, server_client, serving
+from .stack import server_client, serving, started_agent
 from .thinking_model import NAME, Thinker
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
@@ -42,12 +41,11 @@ def thinker(starting_thinker: Thinker) -> Thinker:
 async def url(thinker: Thinker) -> AsyncIterator[str]:
     """The gateway."""
     server = thinker.server
-    agent = await EdgeAgent.start(edge_settings(server.base_url, server.api_key, draft=str(thinker.draft)))
-    try:
-        async with serving(create_app(agent)) as url:
-            yield url
-    finally:
-        await agent.close()
+    async with (
+        started_agent(server.base_url, server.api_key, draft=str(thinker.draft)) as agent,
+        serving(create_app(agent)) as url,
+    ):
+        yield url
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
