@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -37,8 +38,16 @@ ENV_PREFIX: Final = "PIPESD_"
 LogFormat = Literal["none", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Threshold = Annotated[float, Field(gt=0.0, lt=1.0)]
+Names = Annotated[tuple[str, ...], NoDecode]
+"""Several flags, a list in the TOML file, or in the environment one line with commas."""
 
-_FLAGS: Final = {"cloud_url": "--cloud", "listen_host": "--host", "listen_port": "--port"}
+_FLAGS: Final = {
+    "cloud_url": "--cloud",
+    "listen_host": "--host",
+    "listen_port": "--port",
+    "allowed_hosts": "--allowed-host",
+    "allow_origins": "--allow-origin",
+}
 """Flags that are not called like their setting."""
 
 
@@ -98,7 +107,13 @@ class EdgeSettings(BaseSettings):
     listen_port: int = Field(8650, ge=0, le=65_535)
     """0 picks a free port."""
     gateway_api_key: SecretStr | None = None
-    """Key that the gateway asks of its own clients; none: everyone who reaches it may use it."""
+    """Key that the gateway asks of its own clients; none: every program that reaches it may use it."""
+    allowed_hosts: Names = ()
+    """Names, beside those of loopback, under which a gateway without a key answers (docs/security.md)."""
+    allow_origins: Names = ()
+    """Web pages, beside those of loopback, that may use the gateway: origins, or `*` if it has a key."""
+    allow_keyless_network: bool = False
+    """Let a gateway without a key listen where other machines reach it."""
     connect_timeout_s: float = Field(10.0, gt=0.0, le=600.0)
     fallback: Fallback = Fallback.LOCAL
     """What happens while the verifier is out of reach."""
@@ -129,6 +144,13 @@ class EdgeSettings(BaseSettings):
         if not key.isprintable() or (given and not key):
             raise ValueError("a key is one line of printable characters")
         return SecretStr(key) if value else value
+
+    @field_validator("allowed_hosts", "allow_origins", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     @field_validator("otel_endpoint")
     @classmethod
@@ -163,12 +185,12 @@ class EdgeSettings(BaseSettings):
 
 
 def load_settings(flags: Mapping[str, Any]) -> EdgeSettings:
-    """Settings from `flags` (None: not given), environment and TOML file, in this order.
+    """Settings from `flags` (None or an empty list: not given), environment and TOML file, in this order.
 
     `flags["config_file"]` names the TOML file; a named one must exist. Raises `ConfigError` with one
     line a problem that names the setting and where its value came from.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if _is_given(value)}
     file = _config_file(given, _environment())
     if file != default_config_file() and not file.is_file():
         raise ConfigError(f"The settings file {file} does not exist: create it or leave out --config.")
@@ -187,7 +209,7 @@ def setting_origins(flags: Mapping[str, Any]) -> dict[str, str]:
 
     A file that cannot be read counts as empty: `load_settings` says what is wrong with it.
     """
-    given = {name for name, value in flags.items() if value is not None}
+    given = {name for name, value in flags.items() if _is_given(value)}
     environment = _environment()
     try:
         in_file = tomllib.loads(_config_file(flags, environment).read_text(encoding="utf-8"))
@@ -198,6 +220,10 @@ def setting_origins(flags: Mapping[str, Any]) -> dict[str, str]:
         name: next((origin for origin, names in sources if name in names), "default")
         for name in EdgeSettings.model_fields
     }
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value != () and value != []
 
 
 def _names_a_server(url: SplitResult) -> bool:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.middleware.cors import CORSMiddleware
 
 from edge_agent.generation import Generator
+from openai_gateway.access import ANY_ORIGIN, LOOPBACK_ONLY, AccessPolicy, BrowserGuard, Cors
 from openai_gateway.anthropic.counting import GeneratorPromptCounter
 from openai_gateway.gateway import Gateway, GatewayTimings
 from openai_gateway.http import install_error_handlers, key_check, read_body, unless_gone
 from openai_gateway.metrics import GatewayMetrics, metrics_router
 from openai_gateway.observing import RequestObserver
 from openai_gateway.openapi import DocumentedApp
-from openai_gateway.protocols import catalog_of, protocols_router
+from openai_gateway.protocols import catalog_of, protocols_router, render_error
 from openai_gateway.responses.endpoint import LEFT_OUT_HEADER
 from openai_gateway.seeds import SEED_HEADER
 from openai_gateway.session_options import session_options
@@ -22,30 +22,31 @@ from openai_gateway.web.pages import web_router
 
 __all__ = ["create_app"]
 
+_EXPOSED = ("x-pipesd-route", SEED_HEADER, "x-request-id", "retry-after", LEFT_OUT_HEADER)
+"""Headers of answers that pages of other origins may read."""
+
 
 def create_app(
     generator: Generator,
     *,
     api_key: str | None = None,
+    access: AccessPolicy = LOOPBACK_ONLY,
     timings: GatewayTimings | None = None,
     metrics: GatewayMetrics | None = None,
     observers: Sequence[RequestObserver] = (),
 ) -> FastAPI:
     """An ASGI application that serves OpenAI's API from `generator`, which the caller closes.
 
-    With `api_key`, everything under /v1 and /api needs it. `metrics` are shown under /metrics;
-    `observers` are told of each request as well.
+    With `api_key`, everything under /v1 and /api needs it; without one, `access` says which requests are
+    answered, on every path. `metrics` are shown under /metrics; `observers` are told of each request as well.
     """
     app = DocumentedApp(title="PipeSD gateway", docs_url=None, redoc_url=None)
     install_error_handlers(app)
-    # Browser clients run on other origins and the key is in a header, not in a cookie.
-    app.add_middleware(
-        CORSMiddleware,
-        allow_origins=["*"],
-        allow_methods=["*"],
-        allow_headers=["*"],
-        expose_headers=["x-pipesd-route", SEED_HEADER, "x-request-id", "retry-after", LEFT_OUT_HEADER],
-    )
+    # Any origin is safe with a key only: it is in a header, not in a cookie that browsers send by themselves.
+    any_origin = bool(api_key) and ANY_ORIGIN in access.origins
+    app.add_middleware(Cors, policy=access, any_origin=any_origin, expose_headers=_EXPOSED)
+    if not api_key:
+        app.add_middleware(BrowserGuard, policy=access, render=render_error)  # the outermost
     metrics = metrics or GatewayMetrics()
     gateway = Gateway(generator, timings, observers=(metrics, *observers))
     app.include_router(metrics_router(metrics.registry), include_in_schema=False)

@@ -5,6 +5,8 @@ ApiError                      status, message, type, param, code, headers
 │   ├── UnsupportedParameter  it asks for something that is not implemented
 │   └── ContextLengthExceeded prompt or requested answer exceed the context
 ├── InvalidApiKey             401
+├── HostNotAllowed            403; see access.py
+├── OriginNotAllowed          403; see access.py
 ├── ModelNotFound             404
 └── BodyTooLarge              413
 
@@ -31,9 +33,11 @@ __all__ = [
     "ApiError",
     "BodyTooLarge",
     "ContextLengthExceeded",
+    "HostNotAllowed",
     "InvalidApiKey",
     "InvalidRequest",
     "ModelNotFound",
+    "OriginNotAllowed",
     "UnsupportedParameter",
     "from_edge_error",
     "from_status",
@@ -104,6 +108,29 @@ class InvalidApiKey(ApiError):
             code="invalid_api_key",
             headers={"www-authenticate": "Bearer"},
         )
+
+
+class HostNotAllowed(ApiError):
+    """A gateway without a key is asked under a name that is not its own; `host` as it was sent."""
+
+    def __init__(self, host: str) -> None:
+        message = (
+            f"This gateway has no key and does not answer to the host '{host}': start it with "
+            "--allowed-host NAME if that is a name of it, or with a key (--gateway-api-key)."
+        )
+        super().__init__(403, message, code="host_not_allowed")
+
+
+class OriginNotAllowed(ApiError):
+    """A web page asks a gateway without a key; `origin` as it was sent, None if the browser sent none."""
+
+    def __init__(self, origin: str | None) -> None:
+        page = "web pages of other sites" if origin is None else f"web pages of '{origin}'"
+        message = (
+            f"This gateway has no key and does not answer {page}: start it with --allow-origin ORIGIN if you "
+            "trust them, or with a key (--gateway-api-key)."
+        )
+        super().__init__(403, message, code="origin_not_allowed")
 
 
 class ModelNotFound(ApiError):

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 
 from edge_agent.generation import Generator, Route
 from edge_agent.target import TargetInfo
+from openai_gateway.anthropic import endpoint as anthropic
 from openai_gateway.anthropic.counting import PromptCounter
 from openai_gateway.anthropic.endpoint import messages_router
 from openai_gateway.chat_service import ChatService
+from openai_gateway.errors import ApiError
+from openai_gateway.http import json_response
+from openai_gateway.ollama import endpoint as ollama
 from openai_gateway.ollama.catalog import Catalog, Model
 from openai_gateway.ollama.endpoint import LoadCatalog, ollama_router
 from openai_gateway.responses.endpoint import responses_router
 from openai_gateway.routes import asked_route, served_names
+from openai_gateway.translation.routes import RenderError
 
-__all__ = ["catalog_of", "protocols_router"]
+__all__ = ["catalog_of", "protocols_router", "render_error"]
+
+_ERRORS: Final[Mapping[str, RenderError]] = {
+    "/v1/messages": anthropic.render_error,
+    "/api": ollama.render_error,
+}
 
 
 def protocols_router(
@@ -32,6 +43,14 @@ def protocols_router(
     router.include_router(messages_router(fitting, counter, ping_s=ping_s))
     router.include_router(ollama_router(fitting, catalog))
     return router
+
+
+def render_error(path: str, error: ApiError) -> Response:
+    """`error` in the shape of the protocol that `path` belongs to: OpenAI's unless it is another's."""
+    for root, render in _ERRORS.items():
+        if path == root or path.startswith(f"{root}/"):
+            return render(error)
+    return json_response(error.body(), error.status, error.headers)
 
 
 def catalog_of(generator: Generator, clock: Callable[[], float] = time.time) -> LoadCatalog:

@@ -23,7 +23,7 @@ from openai_gateway.translation.parameters import with_own_names
 from openai_gateway.translation.routes import route_class
 from openai_gateway.translation.streams import as_stream, encoded, encoded_whole, sse_event
 
-__all__ = ["MessagesEndpoint", "messages_router"]
+__all__ = ["MessagesEndpoint", "messages_router", "render_error"]
 
 
 class MessagesEndpoint:
@@ -74,7 +74,7 @@ class MessagesEndpoint:
 def messages_router(service: ChatService, counter: PromptCounter, *, ping_s: float) -> APIRouter:
     """The routes, under /v1."""
     endpoint = MessagesEndpoint(service, counter, ping_s=ping_s)
-    router = APIRouter(prefix="/v1/messages", route_class=route_class(_render_error))
+    router = APIRouter(prefix="/v1/messages", route_class=route_class(render_error))
 
     @router.post("")
     async def create(request: Request) -> Response:
@@ -92,6 +92,7 @@ def _ping() -> ServerSentEvent:
     return ServerSentEvent('{"type": "ping"}', event="ping", sep="\n")
 
 
-def _render_error(error: ApiError) -> Response:
+def render_error(error: ApiError) -> Response:
+    """`error` in this protocol's shape."""
     own = with_own_names(error, OWN_NAMES)
     return json_response(error_body(own), own.status, own.headers)

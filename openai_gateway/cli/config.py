@@ -63,4 +63,6 @@ def _shown(value: Any) -> Any:
 
     if isinstance(value, SecretStr):
         return _MASK
+    if isinstance(value, tuple):
+        return ", ".join(value) or None
     return value if value is None or isinstance(value, bool | int | float) else str(value)

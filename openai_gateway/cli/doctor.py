@@ -42,21 +42,29 @@ def doctor(
     connect_timeout_s: options.ConnectTimeoutS = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Check draft, server and link with short real generations, and say which mode fits and why."""
+    """Check draft, server and link with short real generations, and say which mode fits and why.
+
+    Also says what is unsafe about where the gateway would listen.
+    """
     from edge_agent.errors import EdgeError
     from edge_agent.settings import load_settings
+    from openai_gateway.access import risks
     from openai_gateway.cli.diagnosis import diagnose
 
     flags = {name: value for name, value in ctx.params.items() if name != "as_json"}
     settings = load_settings(flags)
+    dangers = risks(settings)
+    if not as_json:
+        for danger in dangers:
+            typer.echo(f"risk: {danger}")
     try:
         pair, figures = asyncio.run(_measure(settings))
     except EdgeError as error:
         if not as_json:
             raise
-        typer.echo(json.dumps({"ok": False, "problem": str(error)}))
+        typer.echo(json.dumps({"ok": False, "problem": str(error), "risks": dangers}))
         raise typer.Exit(1) from error
-    report(pair, figures, diagnose(figures), as_json=as_json)
+    report(pair | {"risks": dangers}, figures, diagnose(figures), as_json=as_json)
 
 
 async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:

@@ -15,9 +15,11 @@ import uvicorn
 from fastapi import FastAPI
 from rich.markup import escape
 
+from edge_agent.errors import ConfigError
 from edge_agent.generation import Generator
 from edge_agent.monitor import MeasuresLink
 from edge_agent.settings import EdgeSettings
+from openai_gateway.access import LOOPBACK_ONLY, AccessPolicy, access_policy, risks
 from openai_gateway.app import create_app
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.ports import bind_listener
@@ -59,8 +61,17 @@ class _Server(uvicorn.Server):
 
 
 def bind_gateway(settings: EdgeSettings) -> socket.socket:
-    """The gateway's listening socket, so that a busy port is found before anything is started."""
-    return bind_listener(settings.listen_host, settings.listen_port)
+    """The gateway's listening socket, so that a busy port is found before anything is started.
+
+    Raises `ConfigError` if it is not safe to serve there (`access_policy`).
+    """
+    listener = bind_listener(settings.listen_host, settings.listen_port)
+    try:
+        access_policy(settings, listener.getsockname()[0])
+    except ConfigError:
+        listener.close()
+        raise
+    return listener
 
 
 def run_gateway(
@@ -97,7 +108,9 @@ async def _run(
         model = (await agent.target()).model
         key = settings.gateway_api_key.get_secret_value() if settings.gateway_api_key else None
         config = uvicorn.Config(
-            monitored_app(settings, agent, key, telemetry),
+            monitored_app(
+                settings, agent, key, telemetry, access=access_policy(settings, listener.getsockname()[0])
+            ),
             access_log=False,
             log_level=settings.log_level,
             timeout_graceful_shutdown=_GRACE_S,
@@ -114,7 +127,12 @@ async def _run(
 
 
 def monitored_app(
-    settings: EdgeSettings, agent: Generator, api_key: str | None, telemetry: Telemetry | None = None
+    settings: EdgeSettings,
+    agent: Generator,
+    api_key: str | None,
+    telemetry: Telemetry | None = None,
+    *,
+    access: AccessPolicy = LOOPBACK_ONLY,
 ) -> FastAPI:
     """The gateway's application with what watches it: metrics, and logs and traces if they are wanted."""
     metrics = GatewayMetrics()
@@ -124,9 +142,10 @@ def monitored_app(
     if settings.log_format != "none":
         observers.append(RequestLog(settings.log_format))
     if telemetry is None:
-        return create_app(agent, api_key=api_key, metrics=metrics, observers=observers)
+        return create_app(agent, api_key=api_key, access=access, metrics=metrics, observers=observers)
     observers.append(telemetry.observer())
-    app = create_app(telemetry.traced(agent), api_key=api_key, metrics=metrics, observers=observers)
+    traced = telemetry.traced(agent)
+    app = create_app(traced, api_key=api_key, access=access, metrics=metrics, observers=observers)
     telemetry.instrument(app)
     return app
 
@@ -164,13 +183,14 @@ async def _watch(server: uvicorn.Server, stop_when: Callable[[], bool]) -> None:
 def _announce(settings: EdgeSettings, listener: socket.socket, model: str) -> None:
     url = f"http://{_visible_address(listener.getsockname())}/v1"
     key = "YOUR_KEY" if settings.gateway_api_key else "unused"
-    lines = (
+    lines = [
         f"[bold]PipeSD listens on {url}[/bold] (Ctrl-C stops it)",
         f"  target  {escape(model)} at {settings.cloud_url}",
         f"  draft   {escape(settings.draft)}",
         f'  Python  [cyan]openai.OpenAI(base_url="{url}", api_key="{key}")[/cyan]',
         f"  shell   [cyan]pipesd chat --url {url}[/cyan]",
-    )
+        *(f"  [bold]risk[/bold]    {escape(risk)}" for risk in risks(settings)),
+    ]
     stderr.print("\n".join(lines), soft_wrap=True)
 
 

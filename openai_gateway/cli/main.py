@@ -23,7 +23,7 @@ app = typer.Typer(
     cls=PluginGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Draft locally, verify in the cloud: the big model's exact text, sooner.",
+    help="Draft locally, verify in the cloud: the big model's exact text in fewer of its passes.",
 )
 app.command(context_settings=serve.CONTEXT_SETTINGS, options_metavar=serve.METAVAR)(serve.serve)
 app.command()(edge.edge)

@@ -94,6 +94,32 @@ GatewayApiKey = Annotated[
     str | None,
     _flag("--gateway-api-key", text="Key to ask of clients (better: PIPESD_GATEWAY_API_KEY).", panel=_LISTEN),
 ]
+AllowedHosts = Annotated[
+    list[str] | None,
+    _flag(
+        "--allowed-host",
+        text="Another name under which a gateway without a key answers; repeatable.",
+        panel=_LISTEN,
+        metavar="NAME",
+    ),
+]
+AllowOrigins = Annotated[
+    list[str] | None,
+    _flag(
+        "--allow-origin",
+        text="Web pages that may use the gateway ('*' needs a key); repeatable.",
+        panel=_LISTEN,
+        metavar="ORIGIN",
+    ),
+]
+AllowKeylessNetwork = Annotated[
+    bool | None,
+    _flag(
+        "--allow-keyless-network",
+        text="Listen beyond this machine without a key: all who reach it may use it.",
+        panel=_LISTEN,
+    ),
+]
 LogLevel = Annotated[
     str | None,
     _flag(

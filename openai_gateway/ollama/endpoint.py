@@ -22,7 +22,7 @@ from openai_gateway.translation.parameters import with_own_names
 from openai_gateway.translation.routes import route_class
 from openai_gateway.translation.streams import JsonLines, as_stream, encoded, encoded_whole, json_line
 
-__all__ = ["LoadCatalog", "OllamaEndpoint", "ollama_router"]
+__all__ = ["LoadCatalog", "OllamaEndpoint", "ollama_router", "render_error"]
 
 LoadCatalog = Callable[[], Awaitable[Catalog]]
 
@@ -72,7 +72,7 @@ class OllamaEndpoint:
 def ollama_router(service: ChatService, catalog: LoadCatalog) -> APIRouter:
     """The routes, under /api."""
     endpoint = OllamaEndpoint(service)
-    router = APIRouter(prefix="/api", route_class=route_class(_render_error))
+    router = APIRouter(prefix="/api", route_class=route_class(render_error))
 
     @router.post("/chat")
     async def chat(request: Request) -> Response:
@@ -115,6 +115,7 @@ def _add_reads(router: APIRouter, catalog: LoadCatalog) -> None:
         raise ApiError(404, f"/api/{path} is not part of this gateway")
 
 
-def _render_error(error: ApiError) -> Response:
+def render_error(error: ApiError) -> Response:
+    """`error` in this protocol's shape."""
     own = with_own_names(error, OWN_NAMES)
     return json_response({"error": own.message}, own.status, own.headers)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
 from edge_agent.passthrough import FakeForwardedAnswer, ForwardedAnswer
 from edge_agent.target import TargetInfo
+from openai_gateway.access import LOOPBACK_ONLY, AccessPolicy
 from openai_gateway.app import create_app
 from openai_gateway.fake_chat_service import chat_chunk
 from tests.e2e.stack import serving
@@ -90,7 +91,9 @@ def _whole(deltas: Sequence[Mapping[str, Any]], finish: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def gateway(generator: FakeGenerator, key: str | None = None) -> AsyncIterator[str]:
+async def gateway(
+    generator: FakeGenerator, key: str | None = None, access: AccessPolicy = LOOPBACK_ONLY
+) -> AsyncIterator[str]:
     """The gateway on a free port; gives scheme, host and port."""
-    async with serving(create_app(generator, api_key=key)) as url:
+    async with serving(create_app(generator, api_key=key, access=access)) as url:
         yield url

@@ -29,8 +29,9 @@ async def browser() -> AsyncIterator[Browser]:
     if path is None:
         pytest.skip("no Chromium on this machine: install Debian's package 'chromium'")
     async with async_playwright() as playwright:
-        # CI runs as root, where Chromium has no sandbox.
-        browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        # CI runs as root, where Chromium has no sandbox. Sites of the test are on this machine.
+        arguments = ["--no-sandbox", "--host-resolver-rules=MAP *.test 127.0.0.1"]
+        browser = await playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser
         await browser.close()
 

@@ -71,6 +71,18 @@ def test_settings_in_deploy_files_exist(name: str) -> None:
     assert found <= {ENV_PREFIX + field.upper() for field in EdgeSettings.model_fields}
 
 
+def test_an_image_that_listens_on_all_addresses_has_no_door_open_by_itself() -> None:
+    """The edge's image asks for a key; compose does without one only while it publishes on loopback alone."""
+    assert "PIPESD_LISTEN_HOST=0.0.0.0" in (DEPLOY / "Dockerfile.edge").read_text()
+    image = re.findall(r"^ENV (.*)$", (DEPLOY / "Dockerfile.edge").read_text(), re.MULTILINE)
+    assert not any("KEYLESS" in line for line in image)
+    edge = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["edge"]
+    assert edge["environment"]["PIPESD_ALLOW_KEYLESS_NETWORK"] == "true"
+    assert all(port.startswith("127.0.0.1:") for port in edge["ports"])
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert (values["apiKeySecret"], values["allowKeyless"]) == ("", False)
+
+
 def test_compose_builds_what_is_there() -> None:
     """Both services name a Dockerfile of the repository, and keys are never written down."""
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())

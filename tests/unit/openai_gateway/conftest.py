@@ -71,7 +71,7 @@ def client_for() -> Callable[[FastAPI], httpx.AsyncClient]:
     """An HTTP client that calls the app in this process."""
 
     def make(app: FastAPI) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway")
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
     return make
 

@@ -13,6 +13,7 @@ from edge_agent.errors import CloudRefused, CloudUnreachable
 from edge_agent.fake_generator import FakeGenerator, Script
 from edge_agent.generation import GenerationChunk, GenerationRequest, Route
 from edge_agent.target import TargetInfo, TokenizerBundle
+from openai_gateway.access import AccessPolicy
 from openai_gateway.app import create_app
 from openai_gateway.gateway import GatewayTimings
 from openai_gateway.http import MAX_BODY_BYTES
@@ -347,7 +348,8 @@ async def test_cors(generator_for: MakeFake, client_for: MakeClient) -> None:
         "access-control-request-method": "POST",
         "access-control-request-headers": wanted,
     }
-    async with client_for(create_app(generator_for(), api_key="k")) as client:
+    access = AccessPolicy(origins=frozenset({"*"}))
+    async with client_for(create_app(generator_for(), api_key="k", access=access)) as client:
         answer = await client.options(CHAT, headers=preflight)
         assert answer.status_code == 200
         allowed = answer.headers["access-control-allow-headers"]

@@ -192,6 +192,17 @@ async def test_the_downlink_counts_what_followed_the_first_part(generator_for: M
     assert await probe.measure_downlink(download(1)) is None
 
 
+def test_a_risky_place_to_listen_is_told(runner: CliRunner) -> None:
+    """A gateway that would be open to a network is a finding, whatever comes of the measurements."""
+    arguments = ["doctor", "--cloud", "http://127.0.0.1:9", "--connect-timeout-s", "2"]
+    open_to_all = {"PIPESD_LISTEN_HOST": "0.0.0.0", "PIPESD_ALLOW_KEYLESS_NETWORK": "true"}
+    found = json.loads(runner.invoke(app, [*arguments, "--json"], env=open_to_all).stdout)
+    assert len(found["risks"]) == 1
+    assert "0.0.0.0" in found["risks"][0]
+    assert "risk: All who reach 0.0.0.0" in runner.invoke(app, arguments, env=open_to_all).stdout
+    assert json.loads(runner.invoke(app, [*arguments, "--json"]).stdout)["risks"] == []
+
+
 def test_a_failure_is_one_sentence(runner: CliRunner) -> None:
     """A server that is not there: exit code 1, and with --json an object that says what to do."""
     arguments = ["doctor", "--json", "--cloud", "http://127.0.0.1:9", "--connect-timeout-s", "2"]

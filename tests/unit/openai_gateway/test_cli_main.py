@@ -86,6 +86,28 @@ def test_a_busy_port(pipesd: Runner) -> None:
     assert result.stderr == f"pipesd: Port {port} on 127.0.0.1 is in use: choose another with --port.\n"
 
 
+def test_an_open_gateway_is_refused(pipesd: Runner) -> None:
+    """Listening beyond loopback without a key: one sentence with both ways out, before anything starts."""
+    result = pipesd("edge", "--cloud", "http://127.0.0.1:9", "--host", "0.0.0.0", "--port", "0")
+    assert result.returncode == 2
+    assert "--gateway-api-key" in result.stderr
+    assert "--allow-keyless-network" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_names_come_from_repeated_flags_or_the_environment(pipesd: Runner) -> None:
+    """Each of several flags counts, and flags that are not given leave the environment's names alone."""
+    edge = ("edge", "--cloud", "http://127.0.0.1:9", "--port", "0")
+    for result in (
+        pipesd(*edge, "--allowed-host", "a.lan", "--allowed-host", "http://b.lan"),
+        pipesd(*edge, PIPESD_ALLOWED_HOSTS="a.lan, http://b.lan"),
+    ):
+        assert result.returncode == 2
+        assert "allowed_hosts: 'http://b.lan' is not a host" in result.stderr
+    shown = pipesd("config", "show", PIPESD_ALLOWED_HOSTS="a.lan, b.lan").stdout
+    assert "a.lan, b.lan" in shown
+
+
 def test_an_unreachable_server(pipesd: Runner) -> None:
     """An edge agent whose server does not answer says so, naming it, and exits 1."""
     result = pipesd(

@@ -107,7 +107,7 @@ async def test_bugs_are_500_without_details(caplog: pytest.LogCaptureFixture) ->
         raise RuntimeError("secret")
 
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         answer = await client.get("/bug")
     assert answer.status_code == 500
     assert "secret" not in answer.text
@@ -145,6 +145,6 @@ async def test_bugs_in_mid_answer_are_raised() -> None:
         return StreamingResponse(pieces())
 
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         with pytest.raises(RuntimeError, match="broken"):
             await client.get("/half")
