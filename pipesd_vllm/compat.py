@@ -71,6 +71,18 @@ def is_blocked(scheduler: Scheduler, request: Request) -> bool:
     return bool(scheduler._is_blocked_waiting_status(request.status))
 
 
-def fail_grammar(scheduler: Scheduler, request: Request) -> None:
-    """End a waiting request with an error in this step, as vLLM does when its grammar does not compile."""
-    scheduler.grammar_compile_error_reqs.add(request.request_id)
+def fail_request(scheduler: Scheduler, request_id: str) -> None:
+    """End a request with an error in the next `update_from_output`, as vLLM does where a grammar is bad.
+
+    One that has ended by then is passed over. (A set in 0.32; in 0.33 it is a dictionary.)
+    """
+    scheduler.grammar_compile_error_reqs.add(request_id)
+
+
+def report_finished(scheduler: Scheduler, request: Request) -> None:
+    """Tell the client of `request` with the next outputs that it has finished; data parallel clients ask.
+
+    Their load balancer counts every request until it is told so, one that this engine never took included.
+    """
+    if scheduler.finished_req_ids_dict is not None:
+        scheduler.finished_req_ids_dict[request.client_index].add(request.request_id)

@@ -17,7 +17,7 @@ from vllm.v1.sample.rejection_sampler import RejectionSampler
 from vllm.v1.sample.sampler import Sampler
 from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
 
-from pipesd_vllm.coupled_batch import Batch, Seat
+from pipesd_vllm.coupled_batch import Batch, Seat, broken_at
 from pipesd_vllm.gumbel_max import argmax_rows, pick
 from pipesd_vllm.logit_rules import adjust
 from pipesd_vllm.prefix import common_prefix_length
@@ -53,22 +53,29 @@ class _Chooser:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The rows' tokens `[m]` int64, and where wanted their scores `[m, vocab]` by vLLM's `logprobs_mode`.
 
+        The tokens of a request that cannot be sampled are -1.
+
         `logits` are overwritten only if all their rows are the spans'.
         """
         rows = self._rows(logits, spans)
         scores = self._scores(rows) if wants_scores and not self._reports_processed else None
+        broken = {span.seat.index for span in spans if span.seat.is_broken}
         start = 0
         for span in spans:
             if span.seat.rule.adjusts:
                 seat, own = span.seat, rows[start : start + span.num_rows]
-                generated = [*seat.tokens[seat.num_prompt :].tolist(), *span.drafts]
-                adjust(own, seat.rule, seat.tokens[: seat.num_prompt], generated)
+                with broken_at(seat.index, broken):
+                    generated = [*seat.tokens[seat.num_prompt :].tolist(), *span.drafts]
+                    adjust(own, seat.rule, seat.tokens[: seat.num_prompt], generated)
             start += span.num_rows
         if wants_scores and self._reports_processed:
             scores = self._scores(rows)
-        if not any(span.seat.rule.temperature for span in spans):
-            return argmax_rows(rows), scores
-        return pick(rows, _row_rules(spans)), scores
+        is_sampled = any(span.seat.rule.temperature for span in spans)
+        tokens = pick(rows, _row_rules(spans)) if is_sampled else argmax_rows(rows)
+        if broken:
+            is_out = [span.seat.index in broken for span in spans for _ in range(span.num_rows)]
+            tokens[torch.tensor(is_out, device=tokens.device)] = _NO_TOKEN
+        return tokens, scores
 
     @staticmethod
     def _rows(logits: torch.Tensor, spans: Sequence[_Span]) -> torch.Tensor:
@@ -109,7 +116,7 @@ def _report(
             scores.new_zeros((num_places, width)),
             tokens.new_zeros(num_places),
         )
-    ours = Sampler.gather_logprobs(scores, stock.logprobs.shape[1] - 1, tokens)
+    ours = Sampler.gather_logprobs(scores, stock.logprobs.shape[1] - 1, tokens.clamp(min=0))
     at = torch.tensor(places, device=tokens.device)
     stock.logprob_token_ids[at] = ours.logprob_token_ids.to(stock.logprob_token_ids.dtype)
     stock.logprobs[at] = ours.logprobs

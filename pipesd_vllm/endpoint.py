@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse
@@ -23,13 +25,19 @@ from pipesd_vllm.protocol import (
 from pipesd_vllm.reasoning import reasoning_marks, reasoning_parser
 from pipesd_vllm.service import SessionConnection
 from pipesd_vllm.settings import ServerSettings
-from pipesd_vllm.tenant import cache_salt, new_secret
+from pipesd_vllm.tenant import OpenConnections, cache_salt, new_secret
 
 if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
 
 router = APIRouter()
+
+_RETRY_AFTER_S: Final = 5
+_REFUSALS: Final = {
+    "server_full": "too many sessions; try again in some seconds",
+    "key_full": "too many sessions with this API key (PIPESD_SERVER_KEY_SHARE); close some, or try again",
+}
 
 
 class PluginState:
@@ -42,7 +50,9 @@ class PluginState:
         self.metrics = ServerMetrics()
         self.welcome: Welcome = build_welcome(engine, args)
         self.secret = new_secret()
-        self.num_connections = 0
+        self.connections = OpenConnections(
+            self.settings.max_sessions, self.settings.max_sessions_per_key(num_api_keys(args))
+        )
         self._tokenizer: dict[str, Any] | None = None
         self._info: dict[str, Any] | None = None
 
@@ -81,6 +91,11 @@ class PipeSDEndpoint:
         state.pipesd = PluginState(engine_client, args)
 
 
+def num_api_keys(args: Namespace, environment: Mapping[str, str] = os.environ) -> int:
+    """How many keys vLLM's server takes: those of `--api-key`, or else the one of `VLLM_API_KEY`."""
+    return len({key for key in (args.api_key or [environment.get("VLLM_API_KEY")]) if key})
+
+
 def _state(connection: Request | WebSocket) -> PluginState:
     state: PluginState = connection.app.state.pipesd
     return state
@@ -105,25 +120,28 @@ async def tokenizer(request: Request) -> JSONResponse:
 async def session(websocket: WebSocket) -> None:
     """The session protocol; see docs/protocol.md."""
     state = _state(websocket)
-    if state.num_connections >= state.settings.max_sessions:
+    tenant = cache_salt(state.secret, websocket.headers.get("authorization"))
+    refusal = state.connections.refusal(tenant)
+    if refusal is not None:
+        state.metrics.refused.labels(refusal).inc()
         await websocket.send_denial_response(
             JSONResponse(
-                {"error": {"message": "too many sessions", "type": "overloaded"}},
+                {"error": {"message": _REFUSALS[refusal], "type": "overloaded"}},
                 status_code=429,
-                headers={"Retry-After": "5"},
+                headers={"Retry-After": str(_RETRY_AFTER_S)},
             )
         )
         return
-    state.num_connections += 1
+    state.connections.enter(tenant)
     state.metrics.connections.inc()
     try:
-        await _serve(websocket, state)
+        await _serve(websocket, state, tenant)
     finally:
-        state.num_connections -= 1
+        state.connections.leave(tenant)
         state.metrics.connections.dec()
 
 
-async def _serve(websocket: WebSocket, state: PluginState) -> None:
+async def _serve(websocket: WebSocket, state: PluginState, tenant: str) -> None:
     if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
         state.metrics.closed.labels(str(CloseReason.BAD_VERSION)).inc()
         await websocket.accept()
@@ -132,8 +150,7 @@ async def _serve(websocket: WebSocket, state: PluginState) -> None:
         )
         return
     await websocket.accept(subprotocol=SUBPROTOCOL)
-    salt = cache_salt(state.secret, websocket.headers.get("authorization"))
     connection = SessionConnection(
-        websocket, state.engine, state.welcome, state.settings, state.metrics, salt
+        websocket, state.engine, state.welcome, state.settings, state.metrics, tenant
     )
     await connection.serve()

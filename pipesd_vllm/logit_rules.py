@@ -75,8 +75,9 @@ def _penalise(
     for row in range(num_rows):
         if row:
             draft = generated[num_before + row - 1]
-            counts[draft] += 1
-            occurred[draft] = True
+            if draft >= 0:  # vLLM fills a request up with -1 when it lets it in: no token
+                counts[draft] += 1
+                occurred[draft] = True
         ids = np.flatnonzero(occurred)
         row_ids.append(np.full(len(ids), row))
         token_ids.append(ids)

@@ -80,6 +80,13 @@ class ServerMetrics:
             registry=registry,
         )
 
+        self.refused = Counter(
+            "pipesd_refused_connections",
+            "Connections refused as too many, by reason: server_full, key_full.",
+            ["reason"],
+            registry=registry,
+        )
+
     def count_draft(self, draft: Draft) -> None:
         """A draft frame came."""
         self.received.inc(len(draft.tokens))

@@ -1,25 +1,58 @@
-"""vLLM entry points, both named `pipesd`. Importing this module imports neither vLLM nor torch."""
+"""vLLM entry points, both named `pipesd`. Importing this module imports neither vLLM nor torch.
+
+Both do nothing unless `pipesd serve` has switched the plugin on: an installed pipesd changes no other vLLM,
+of whatever version.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from pipesd_vllm import compat
 
 if TYPE_CHECKING:
     from pipesd_vllm.endpoint import PipeSDEndpoint
 
+__all__ = ["SWITCH", "NoEndpoint", "endpoint_plugin", "register"]
 
-def register() -> None:
+SWITCH: Final = "PIPESD_SERVE"
+"""`pipesd serve` sets this environment variable to 1; the processes that vLLM starts inherit it."""
+
+
+def _is_on(environment: Mapping[str, str]) -> bool:
+    return environment.get(SWITCH) == "1"
+
+
+def register(
+    environment: Mapping[str, str] = os.environ, vllm_version: Callable[[], str] = compat.installed_version
+) -> None:
     """`vllm.general_plugins`: runs in every vLLM process, before the engine is built.
 
-    Raises `compat.UnsupportedVllmError` (vLLM lets it through and does not start).
+    Raises `compat.UnsupportedVllmError` if switched on (vLLM lets it through and does not start).
     """
-    compat.check_version(compat.installed_version())
+    if _is_on(environment):
+        compat.check_version(vllm_version())
 
 
-def endpoint_plugin() -> PipeSDEndpoint:
+def endpoint_plugin(environment: Mapping[str, str] = os.environ) -> PipeSDEndpoint | NoEndpoint:
     """`vllm.endpoint_plugins`: the factory for the routes."""
+    if not _is_on(environment):
+        return NoEndpoint()
     from pipesd_vllm.endpoint import PipeSDEndpoint
 
     return PipeSDEndpoint()
+
+
+class NoEndpoint:
+    """vLLM's `EndpointPlugin` protocol without any route; no server has a task that it asks for."""
+
+    name = "pipesd"
+    required_tasks: tuple[str, ...] = ()
+
+    def attach_router(self, app: Any) -> None:
+        """Nothing."""
+
+    async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
+        """Nothing."""

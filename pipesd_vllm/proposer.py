@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipesd_vllm.cpu_kernels import mend_cpu_kernels
+from pipesd_vllm.target_kind import check_target_kind
 from pipesd_vllm.worker_sampling import check_worker
 
 
@@ -17,6 +18,8 @@ class RemoteDraftProposer:
 
     def __init__(self, vllm_config: Any) -> None:
         check_worker(vllm_config.parallel_config.worker_cls)
+        # `pipesd serve` has checked this; whoever starts vLLM otherwise is told before the weights load.
+        check_target_kind(vllm_config.model_config, vllm_config.parallel_config)
         # The proposer is what vLLM builds of ours in each worker, after its own kernels are registered.
         mend_cpu_kernels()
 
@@ -26,3 +29,12 @@ class RemoteDraftProposer:
     def propose(self, sampled_token_ids: list[list[int]], *args: Any, **kwargs: Any) -> list[list[int]]:
         """One empty draft a row."""
         return [[] for _ in sampled_token_ids]
+
+
+def proposes_nothing(speculative_config: Any) -> bool:
+    """Whether vLLM's `SpeculativeConfig` (None: there is none) names the proposer above."""
+    if speculative_config is None or speculative_config.method != "custom_class":
+        return False
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    return issubclass(resolve_obj_by_qualname(speculative_config.model), RemoteDraftProposer)

@@ -16,7 +16,7 @@ from pipesd_vllm.protocol import Sampling
 if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams
 
-__all__ = ["MIN_TEMPERATURE", "SEED_KEY", "SamplingRule", "pack_rule", "read_rule", "rule_of"]
+__all__ = ["MIN_TEMPERATURE", "SEED_KEY", "SamplingRule", "has_rule", "pack_rule", "read_rule", "rule_of"]
 
 RULE_KEY: Final = "pipesd_rule"
 SEED_KEY: Final = "pipesd_seed"
@@ -82,6 +82,12 @@ def rule_of(sampling: Sampling, num_committed: int) -> SamplingRule:
 def pack_rule(rule: SamplingRule) -> dict[str, Any]:
     """`extra_args` that carry `rule`: as bytes, which no client of vLLM's JSON API can send."""
     return {RULE_KEY: msgspec.msgpack.encode(rule)}
+
+
+def has_rule(params: SamplingParams | None) -> bool:
+    """Whether a request is sampled by a rule, one that cannot be read included."""
+    extra_args: dict[str, Any] = (params.extra_args if params is not None else None) or {}
+    return not extra_args.keys().isdisjoint((RULE_KEY, SEED_KEY))
 
 
 def read_rule(params: SamplingParams | None) -> SamplingRule | None:

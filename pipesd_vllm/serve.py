@@ -12,9 +12,10 @@ import os
 import sys
 from collections.abc import MutableMapping
 
-from pipesd_vllm import compat, cpu_host
+from pipesd_vllm import compat, cpu_host, plugin
 from pipesd_vllm.embedded import EmbeddedModelError, ensure_embedded_target
 from pipesd_vllm.exact_mode import apply_exact, has_batch_invariance
+from pipesd_vllm.target_kind import UnsupportedTargetError, check_arguments
 from pipesd_vllm.target_name import EMBEDDED, TargetNameError, check_target
 
 SCHEDULER = "pipesd_vllm.scheduler.PipeSDScheduler"
@@ -75,7 +76,8 @@ def _speculative_config() -> dict[str, object]:
 
 
 def enable_plugin(environment: MutableMapping[str, str]) -> None:
-    """Name the plugin in `VLLM_PLUGINS` without dropping those already named."""
+    """Switch the plugin on, and name it in `VLLM_PLUGINS` without dropping those already named."""
+    environment[plugin.SWITCH] = "1"
     named = [name for name in environment.get("VLLM_PLUGINS", "").split(",") if name]
     if "pipesd" not in named:
         environment["VLLM_PLUGINS"] = ",".join([*named, "pipesd"])
@@ -89,10 +91,16 @@ def main() -> None:
             os.execve(sys.executable, [sys.executable, "-m", "pipesd_vllm.serve", *sys.argv[1:]], environment)
         given = apply_exact(sys.argv[1:], os.environ, has_batch_invariance, print)
         arguments = vllm_arguments(given)
-    except (compat.UnsupportedVllmError, EmbeddedModelError, TargetNameError) as error:
+        enable_plugin(os.environ)
+        sys.argv = ["pipesd serve", *arguments]
+        check_arguments(arguments)
+    except (
+        compat.UnsupportedVllmError,
+        EmbeddedModelError,
+        TargetNameError,
+        UnsupportedTargetError,
+    ) as error:
         sys.exit(f"pipesd serve: {error}")
-    enable_plugin(os.environ)
-    sys.argv = ["pipesd serve", *arguments]
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 
     serve()

@@ -24,3 +24,9 @@ class ServerSettings(BaseSettings):
     """A client that does not read for this long is dropped."""
     max_sessions: int = Field(1024, ge=1)
     """Connections at a time; more are refused with HTTP 429."""
+    key_share: float = Field(0.25, gt=0, le=1)
+    """Part of them that connections with one API key may take; never less than an equal part for each key."""
+
+    def max_sessions_per_key(self, num_keys: int) -> int:
+        """Connections at a time with one of the `num_keys` that the server takes (0: it asks for none)."""
+        return max(1, int(self.max_sessions * max(self.key_share, 1 / max(1, num_keys))))

@@ -26,8 +26,8 @@ from pipesd_vllm.validation import CloseConnection, RefuseTurn
 
 _MAX_PENDING_CHUNKS = 256
 _FAILED = (
-    "the engine gave this turn up (its structure does not compile, or the committed tokens do not have it); "
-    "the server's log says more"
+    "the engine gave this turn up (its structure does not compile, the committed tokens do not have it, or "
+    "the server failed on it); the server's log says more"
 )
 
 Emit = Callable[[Commit, OwnTime], Awaitable[None]]
@@ -102,7 +102,6 @@ class Turn:
                     if self._finished:
                         return
         finally:
-            self._stop_timers()
             self._stop_taking()
 
     async def _pass_on(self, output: RequestOutput, emit: Emit) -> None:
@@ -115,11 +114,17 @@ class Turn:
         commit = self._commit(output)
         if commit.finish_reason is None:
             self._restart_timers()
+        else:
+            self._stop_taking()
         await emit(commit, self._own_time(output_s))
         self._finished = commit.finish_reason is not None
 
     def _stop_taking(self) -> None:
-        """Nobody reads the chunks any more: let go of a sender that waits in `add` for room."""
+        """The turn is over in the engine: nothing more goes there; a sender that waits in `add` is let go.
+
+        vLLM's data parallel load balancer would book a chunk for a request that has ended as a new request.
+        """
+        self._stop_timers()
         self._ended = True
         while not self._chunks.empty():
             self._chunks.get_nowait()
@@ -127,6 +132,8 @@ class Turn:
     async def _inputs(self) -> AsyncGenerator[StreamingInput, None]:
         while True:
             chunk, received_s = await self._chunks.get()
+            if self._ended:
+                continue  # from a sender that waited for room; to end here would be one more chunk
             if received_s is not None:
                 self._receive_s = self._clock() - received_s
             yield chunk

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
@@ -18,6 +19,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.engine import FinishReason
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
@@ -66,11 +68,19 @@ def target_text(prompt: Sequence[int], num_tokens: int) -> list[int]:
 class Harness:
     """Steps the scheduler by hand; `text[request_id]` is what the engine put out."""
 
-    def __init__(self, *, num_blocks: int = 200, max_num_seqs: int = 8) -> None:
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 200,
+        max_num_seqs: int = 8,
+        scheduler: type[PipeSDScheduler] = PipeSDScheduler,
+        data_parallel: bool = False,
+    ) -> None:
+        """`data_parallel`: vLLM's clients ask which requests have finished; `reported` are those."""
         config = engine_config(max_num_seqs)
         config.cache_config.num_gpu_blocks = num_blocks
         spec = FullAttentionSpec(block_size=BLOCK_SIZE, num_kv_heads=1, head_size=1, dtype=torch.float32)
-        self.scheduler = PipeSDScheduler(
+        self.scheduler = scheduler(
             vllm_config=config,
             kv_cache_config=KVCacheConfig(
                 num_blocks=num_blocks,
@@ -79,13 +89,18 @@ class Harness:
             ),
             structured_output_manager=StructuredOutputManager(config),
             block_size=BLOCK_SIZE,
+            include_finished_set=data_parallel,
             log_stats=False,
         )
         init_none_hash(sha256)
         self._block_hasher = get_request_block_hasher(BLOCK_SIZE, sha256)
         self.text: dict[str, list[int]] = {}
         self.finished: set[str] = set()
+        self.failed: set[str] = set()
+        self.reported: list[str] = []
         self.passes: dict[str, int] = {}
+        self.unsampled: dict[str, list[int]] = {}
+        """What the worker has in place of tokens for a request that it cannot sample."""
 
     def add(
         self,
@@ -94,6 +109,7 @@ class Harness:
         max_tokens: int,
         command: Command | None = None,
         structure: StructuredOutputsParams | None = None,
+        extra_args: dict[str, Any] | None = None,
     ) -> None:
         """An ordinary request, or a session when `command` opens one.
 
@@ -101,7 +117,7 @@ class Harness:
         """
         self.text[request_id] = []
         self.passes[request_id] = 0
-        self._submit(request_id, prompt, max_tokens, command, structure)
+        self._submit(request_id, prompt, max_tokens, command, structure, extra_args)
 
     def open(self, request_id: str, prompt: Sequence[int], max_tokens: int, *, eager: bool = False) -> None:
         self.add(request_id, prompt, max_tokens, OpenSession(eager))
@@ -140,14 +156,16 @@ class Harness:
         max_tokens: int,
         command: Command | None,
         structure: StructuredOutputsParams | None = None,
+        extra_args: dict[str, Any] | None = None,
     ) -> None:
+        packed = {} if command is None else pack(command)
         params = SamplingParams(
             temperature=0.0,
             max_tokens=max_tokens,
             ignore_eos=True,
             output_kind=RequestOutputKind.DELTA,
             structured_outputs=structure,
-            extra_args=None if command is None else pack(command),
+            extra_args={**packed, **(extra_args or {})} or None,
         )
         request = Request(
             request_id=request_id,
@@ -164,6 +182,8 @@ class Harness:
         drafts = output.scheduled_spec_decode_tokens.get(request_id, [])
         if request.num_computed_tokens < request.num_tokens + len(drafts):
             return []  # a prefill chunk
+        if request_id in self.unsampled:
+            return list(self.unsampled[request_id])
         tokens, new = list(request.all_token_ids), []
         for draft in [*drafts, None]:
             token = next_token(tokens)
@@ -183,7 +203,10 @@ class Harness:
             sampled_token_ids=[sampled[request_id] for request_id in ids],
         )
         for batch in self.scheduler.update_from_output(output, result).values():
+            self.reported += batch.finished_requests or ()
             for item in batch.outputs:
                 self.text[item.request_id] += item.new_token_ids
                 if item.finish_reason is not None:
                     self.finished.add(item.request_id)
+                if item.finish_reason is FinishReason.ERROR:
+                    self.failed.add(item.request_id)

@@ -91,6 +91,27 @@ def test_a_verify_step_is_the_same_as_its_rows_one_by_one(others: int, device: s
         assert sampled[index][0] == int(logits[starts[index]].argmax())
 
 
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("max_num_logprobs", [None, 2])
+def test_a_request_that_cannot_be_sampled_has_no_token(others: int, max_num_logprobs: int | None) -> None:
+    """A rule that raises leaves its row empty; the rows of the others are what they are without it."""
+
+    def drawn(broken: SamplingRule) -> list[list[int]]:
+        rules = {others: RULES[0], others + 1: broken, others + 2: RULES[2]}
+        _, rejection = samplers(rules, "cpu")
+        drafts = [*([1] for _ in range(others)), [3, 4], [5, 6], []]
+        num_rows = sum(len(each) + 1 for each in drafts)
+        metadata = sampling_metadata(len(drafts), device="cpu", max_num_logprobs=max_num_logprobs)
+        output = rejection(verify_step(drafts, "cpu"), None, rows(num_rows, "cpu"), metadata)
+        tokens, _ = RejectionSampler.parse_output(output.sampled_token_ids, VOCAB_SIZE)
+        return tokens
+
+    tokens, expected = drawn(SamplingRule(allowed_token_ids=[VOCAB_SIZE + 5])), drawn(SamplingRule())
+    assert tokens[others + 1] == []
+    expected[others + 1] = []
+    assert tokens == expected
+
+
 @on_vllms_device
 def test_other_requests_keep_their_own_draws(device: str) -> None:
     """A seeded request of vLLM's own draws the same tokens beside a session and without one."""

@@ -1,17 +1,22 @@
 """Sessions in vLLM's real scheduler: parking, KV pressure, exactness under hostile drafts."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.outputs import DraftTokenIds
 from vllm.v1.request import RequestStatus
 
 from pipesd_vllm import compat
-from pipesd_vllm.commands import AddDrafts, CloseSession, GoAlone, Suspend
+from pipesd_vllm.commands import AddDrafts, CloseSession, GoAlone, OpenSession, Suspend
+from pipesd_vllm.engine_session import EngineSession
+from pipesd_vllm.sampling_rule import SEED_KEY, SamplingRule, pack_rule
+from pipesd_vllm.scheduler import PipeSDScheduler
 
 from .scheduler_harness import MAX_DRAFT, Harness, target_text
 
@@ -98,7 +103,7 @@ def test_a_session_that_vllm_ends_in_its_step_leaves_the_others_alone() -> None:
     for name in "ab":
         engine.open(name, PROMPT, 4, eager=True)
     engine.step()
-    engine.step(meanwhile=lambda: compat.fail_grammar(engine.scheduler, engine.scheduler.requests["a"]))
+    engine.step(meanwhile=lambda: compat.fail_request(engine.scheduler, "a"))
     engine.run()
     assert engine.finished == {"a", "b"}
     assert engine.text["b"] == target_text(PROMPT, 4)
@@ -207,6 +212,203 @@ def test_a_paused_engine_finishes_what_runs() -> None:
     engine.scheduler.set_pause_state(PauseState.PAUSED_NEW)
     engine.run()
     assert engine.text["plain"] == target_text(PROMPT, 5)
+
+
+def test_drafts_that_workers_make_up_are_not_verified() -> None:
+    """Near the context limit vLLM's runner has zeros for everybody; a step still costs a token a request."""
+    engine = Harness()
+    engine.add("plain", PROMPT, 6)
+    engine.open("s", PROMPT, 6, eager=True)
+    engine.step()
+    while engine.has_work():
+        zeros = DraftTokenIds(["plain", "s"], [[0] * MAX_DRAFT, [0] * MAX_DRAFT])
+        engine.scheduler.update_draft_token_ids(zeros)
+        output = engine.step()
+        assert set(output.num_scheduled_tokens.values()) <= {1}
+        engine.scheduler.update_draft_token_ids_in_output(zeros, output)
+        assert not output.scheduled_spec_decode_tokens
+    assert engine.text["plain"] == engine.text["s"] == target_text(PROMPT, 6)
+
+
+def test_a_chunk_that_comes_too_late_is_reported_finished() -> None:
+    """vLLM's data parallel load balancer has booked it as a new request, on any engine, and is told."""
+    engine = Harness(data_parallel=True)
+    engine.open("s", PROMPT, 3, eager=True)
+    engine.run()
+    assert engine.reported == ["s"]
+    engine.tell("s", draft(1, 6))
+    engine.tell("never seen here", draft(1, 6))
+    engine.add("plain", PROMPT, 1)
+    engine.run()
+    assert sorted(engine.reported) == ["never seen here", "plain", "s", "s"]
+    assert not engine.scheduler.requests
+
+
+def test_a_chunk_in_time_is_not_reported_finished() -> None:
+    """Also not while its session, having failed, waits for the step that ends it."""
+    engine = Harness(data_parallel=True)
+    engine.open("s", PROMPT, 20)
+    engine.run()
+    engine.tell("s", draft(1, 6))
+    engine.run()
+    assert not engine.reported
+    engine.tell("s", BAD_DRAFT)
+    engine.tell("s", draft(9, 8))
+    engine.run()
+    assert engine.reported == ["s"]
+
+
+# -- hooks that raise -----------------------------------------------------------------------
+
+BAD_DRAFT = AddDrafts("no number", 6, 0, True, None)  # type: ignore[arg-type]  # raises in the trie
+
+
+class FragileSession(EngineSession):
+    """Raises in the hook `fragile`, once it holds a draft."""
+
+    fragile = ""
+
+    def _break(self, hook: str) -> None:
+        if hook == self.fragile and self.trie.num_live_ids:
+            raise RuntimeError(f"this session breaks in {hook}")
+
+    def wants_pass(self) -> bool:
+        self._break("wants_pass")
+        return super().wants_pass()
+
+    def stage(self, limit: int) -> list[int]:
+        self._break("stage")
+        return super().stage(limit)
+
+    def start_pass(self, num_drafts: int, now_s: float) -> None:
+        self._break("start_pass")
+        super().start_pass(num_drafts, now_s)
+
+    def finish_pass(self, new_tokens: Sequence[int], now_s: float) -> None:
+        self._break("finish_pass")
+        super().finish_pass(new_tokens, now_s)
+
+
+def breaking_in(hook: str) -> type[PipeSDScheduler]:
+    """A scheduler whose sessions break there."""
+    session = type("Session", (FragileSession,), {"fragile": hook})
+    return type("Scheduler", (PipeSDScheduler,), {"new_session": session})
+
+
+def go_wrong(engine: Harness) -> None:
+    """Two sessions and a plain request run; "bad" gets a draft and breaks. The others must not notice."""
+    truth = target_text(PROMPT, 12)
+    engine.open("bad", PROMPT, 12)
+    engine.open("good", PROMPT, 12, eager=True)
+    engine.add("plain", PROMPT, 12)
+    engine.step()
+    engine.tell("bad", draft(1, 6), truth[1:4])
+    engine.run()
+    assert engine.failed == {"bad"}
+    assert engine.finished == {"bad", "good", "plain"}
+    assert engine.text["good"] == engine.text["plain"] == truth
+    assert engine.text["bad"] == truth[: len(engine.text["bad"])]
+    assert not engine.scheduler._sessions
+    assert engine.used_blocks() == 0
+
+
+@pytest.mark.parametrize("hook", ["wants_pass", "stage", "start_pass", "finish_pass"])
+def test_a_session_that_breaks_ends_alone(hook: str) -> None:
+    """Wherever it does: it ends with an error, what it said until then is right, and the engine goes on."""
+    go_wrong(Harness(scheduler=breaking_in(hook)))
+
+
+def test_a_session_that_breaks_alone_in_the_engine_still_ends() -> None:
+    """The engine does not fall asleep over it."""
+    engine = Harness(scheduler=breaking_in("finish_pass"))
+    engine.open("bad", PROMPT, 12)
+    engine.run()
+    engine.tell("bad", draft(1, 6), target_text(PROMPT, 4)[1:])
+    engine.run()
+    assert engine.failed == {"bad"}
+    assert not engine.scheduler.requests
+
+
+@pytest.mark.parametrize("suspended", [False, True])
+def test_a_bad_command_ends_its_session(suspended: bool) -> None:
+    """Also one that holds no blocks; drafts that come after it mean nothing."""
+    engine = Harness()
+    engine.open("bad", PROMPT, 12)
+    engine.open("good", [*PROMPT, 1], 12)
+    engine.run()
+    if suspended:
+        engine.tell("bad", Suspend())
+    engine.tell("bad", BAD_DRAFT)
+    engine.tell("bad", draft(1, 6), [1])
+    engine.run()
+    assert engine.failed == engine.finished == {"bad"}
+    truth = target_text([*PROMPT, 1], 12)
+    engine.tell("good", draft(1, 7), truth[1:])
+    engine.run()
+    assert engine.text["good"] == truth
+
+
+def test_a_session_that_cannot_open_ends_with_an_error() -> None:
+    """Its edge is answered, instead of waiting for ever; the engine takes the next one."""
+
+    def cannot(*args: object) -> EngineSession:
+        raise RuntimeError("no session today")
+
+    scheduler: type[PipeSDScheduler] = type("Scheduler", (PipeSDScheduler,), {"new_session": cannot})
+    engine = Harness(scheduler=scheduler)
+    engine.open("bad", PROMPT, 12)
+    engine.add("plain", PROMPT, 3)
+    engine.run()
+    assert engine.failed == {"bad"}
+    assert engine.text["plain"] == target_text(PROMPT, 3)
+
+
+@pytest.mark.parametrize("row", [[], [-1]])
+def test_requests_that_the_worker_cannot_sample_end_alone(row: list[int]) -> None:
+    """A session and a request with a seed of ours: no token that is none gets out, and the others go on."""
+    engine = Harness()
+    engine.add("bad session", PROMPT, 12, OpenSession(), extra_args=pack_rule(SamplingRule()))
+    engine.add("bad plain", PROMPT, 12, extra_args={SEED_KEY: 1})
+    engine.open("good", PROMPT, 12, eager=True)
+    engine.add("plain", PROMPT, 12)
+    engine.step()
+    engine.tell("bad session", draft(1, 6), [1, 2, 3])
+    engine.unsampled = {"bad session": row, "bad plain": row}
+    engine.run()
+    assert engine.failed == {"bad session", "bad plain"}
+    assert engine.text["bad session"] == engine.text["bad plain"] == target_text(PROMPT, 1)
+    assert engine.text["good"] == engine.text["plain"] == target_text(PROMPT, 12)
+    assert engine.used_blocks() == 0
+
+
+class Unstaged(PipeSDScheduler):
+    """The staging itself is broken."""
+
+    def _stage_drafts(self) -> None:
+        raise RuntimeError("no staging today")
+
+
+class Jammed(PipeSDScheduler):
+    """Nobody is made way for."""
+
+    def _make_way(self, output: SchedulerOutput) -> None:
+        raise RuntimeError("no making way today")
+
+
+@pytest.mark.parametrize("scheduler", [Unstaged, Jammed])
+def test_without_the_hooks_about_all_sessions_everybody_is_served(scheduler: type[PipeSDScheduler]) -> None:
+    """Sessions decode without drafts then, exactly; nobody is ended for what cannot be laid at their door."""
+    engine = Harness(scheduler=scheduler)
+    truth = target_text(PROMPT, 12)
+    engine.open("s", PROMPT, 12)
+    engine.add("plain", PROMPT, 12)
+    while engine.finished != {"s", "plain"}:
+        engine.tell(
+            "s", draft(1 + len(engine.text["s"]), 5 + len(engine.text["s"])), truth[len(engine.text["s"]) :]
+        )
+        engine.step()
+    assert engine.text["s"] == engine.text["plain"] == truth
+    assert not engine.failed
 
 
 KINDS = st.sampled_from(["right", "wrong", "half", "stale", "ahead", "duplicate", "orphan", "branch"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipesd_vllm.coupled_batch import RunnerBatch
 from pipesd_vllm.protocol import Sampling
-from pipesd_vllm.sampling_rule import pack_rule, rule_of
+from pipesd_vllm.sampling_rule import RULE_KEY, pack_rule, rule_of
 
 
 def params(extra_args: dict[str, object] | None) -> SimpleNamespace:
@@ -36,6 +36,14 @@ def test_only_requests_with_a_rule_have_a_seat() -> None:
     (seat,) = batch.seats()
     assert (seat.index, seat.rule, seat.num_prompt) == (1, rule, 2)
     assert seat.tokens.tolist() == [10, 11, 12, 13]
+
+
+def test_a_rule_that_cannot_be_read_breaks_its_own_seat() -> None:
+    """The others have theirs; the scheduler ends the one that gets no token."""
+    good = rule_of(Sampling(4, seed=5), 0)
+    batch = RunnerBatch(runner(bad=params({RULE_KEY: b"no rule"}), good=params(pack_rule(good))))  # type: ignore[arg-type]
+    assert [(seat.index, seat.is_broken) for seat in batch.seats()] == [(0, True), (1, False)]
+    assert batch.seats()[1].rule == good
 
 
 def test_a_request_id_used_again_gets_its_new_rule() -> None:

@@ -82,3 +82,11 @@ def test_an_empty_rule_changes_nothing() -> None:
     """Without anything to adjust the logits stay as they are, and the rule says so."""
     assert torch.equal(adjusted(SamplingRule()), logits())
     assert not SamplingRule(temperature=1.0, top_p=0.5, top_k=3, min_p=0.1).adjusts
+
+
+def test_placeholders_are_no_tokens() -> None:
+    """vLLM's -1 in the place of a draft is counted for no token, the last of the vocabulary included."""
+    rows = torch.ones(3, VOCAB_SIZE)
+    adjust(rows, SamplingRule(presence_penalty=0.5), PROMPT, [*GENERATED, -1, -1])
+    assert rows[:, VOCAB_SIZE - 1].tolist() == [1.0, 1.0, 1.0]
+    assert rows[:, 5].tolist() == [0.5, 0.5, 0.5]

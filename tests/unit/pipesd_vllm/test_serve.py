@@ -30,11 +30,11 @@ def test_flags_given_win() -> None:
 
 
 def test_other_plugins_stay_enabled() -> None:
-    """Plugins named before stay named; ours is added once."""
+    """Plugins named before stay named; ours is added once, and switched on."""
     environment = {"VLLM_PLUGINS": "other"}
     enable_plugin(environment)
     enable_plugin(environment)
-    assert environment["VLLM_PLUGINS"] == "other,pipesd"
+    assert environment == {"VLLM_PLUGINS": "other,pipesd", "PIPESD_SERVE": "1"}
 
 
 def test_the_model_may_be_a_flag() -> None:

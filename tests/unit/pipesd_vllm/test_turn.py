@@ -12,7 +12,7 @@ from vllm.engine.protocol import StreamingInput
 
 from pipesd_vllm.commands import Command, GoAlone, OpenSession, Suspend, unpack
 from pipesd_vllm.own_time import OwnTime
-from pipesd_vllm.protocol import Commit, Mode, Open, Sampling
+from pipesd_vllm.protocol import Commit, Draft, Mode, Open, Sampling
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.turn import Turn
 
@@ -75,3 +75,36 @@ async def test_a_turn_left_to_the_engine_is_not_abandoned() -> None:
     assert not turn.abandoned.is_set()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+class EndingEngine(IdleEngine):
+    """Ends the turn with one token; `chunks` are what came after the opening, the end included."""
+
+    async def generate(
+        self, inputs: AsyncGenerator[StreamingInput, None], params: object, request_id: str
+    ) -> AsyncGenerator[Any, None]:
+        await anext(inputs)
+        reading = asyncio.create_task(self._read(inputs))
+        completion = SimpleNamespace(token_ids=[7], finish_reason="length", logprobs=None)
+        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+    async def _read(self, inputs: AsyncGenerator[StreamingInput, None]) -> None:
+        async for chunk in inputs:
+            self.chunks.put_nowait(chunk)
+        self.chunks.put_nowait(StreamingInput("the end of the input makes vLLM send a chunk, too"))
+
+
+async def test_an_ended_turn_sends_the_engine_nothing_more() -> None:
+    """Drafts that come while the last commit is on its way to a slow edge reach no engine."""
+    engine = EndingEngine()
+    turn = turn_of(engine, Mode.BALANCED, 0.01, suspend_after_s=0.02)
+
+    async def slow_edge(commit: Commit, own: OwnTime) -> None:
+        await turn.add(Draft(turn=1, first=1, base=4, anchor=0, tokens=[5], verify=True), 0.0)
+        await asyncio.sleep(0.1)  # time enough for what must not come
+
+    await asyncio.wait_for(turn.run(slow_edge), 30.0)
+    assert turn.finished
+    assert engine.chunks.empty()
