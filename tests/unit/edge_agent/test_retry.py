@@ -6,7 +6,7 @@ import pytest
 
 from edge_agent.errors import CloudUnreachable
 from edge_agent.fake_transport import FakeTransport, fake_welcome
-from edge_agent.reach import ImpatientConnector, Patience
+from edge_agent.retry import ImpatientConnector, Patience
 from pipesd_vllm.protocol import fingerprint
 
 from .conftest import VOCABULARY, target_next
