@@ -34,7 +34,7 @@ def digest(folder: Path) -> str:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_weights_of_the_same_form_are_other_weights(tmp_path: Path, name: str) -> None:
-    """A fine-tuned model has names, headers and sizes of its base, and another digest; a copy has the same."""
+    """A fine-tuned model has names, headers and sizes of its base and another digest; a copy has the same."""
     digests = []
     for place, seed in [("a", 1), ("b", 1), ("c", 2)]:
         (tmp_path / place).mkdir()
