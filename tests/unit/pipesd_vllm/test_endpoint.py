@@ -74,3 +74,22 @@ async def test_connections_of_one_key_share_the_prefix_cache_and_no_others() -> 
         await one_turn(state, key)
     first, other, again = engine.salts
     assert first == again != other
+
+
+async def test_a_full_server_says_when_to_come_back() -> None:
+    """One connection more than there may be is refused with 429 and a `Retry-After` of whole seconds."""
+    state = state_with(SaltEngine(), b"secret")
+    state.num_connections = state.settings.max_sessions
+    down: asyncio.Queue[Any] = asyncio.Queue()
+    scope = {
+        "type": "websocket",
+        "headers": [],
+        "subprotocols": [SUBPROTOCOL],
+        "extensions": {"websocket.http.response": {}},
+        "app": SimpleNamespace(state=SimpleNamespace(pipesd=state)),
+    }
+    await session(WebSocket(scope, asyncio.Queue().get, down.put))
+    refusal = await down.get()
+    assert refusal["status"] == 429
+    assert int(dict(refusal["headers"])[b"retry-after"]) > 0
+    assert state.num_connections == state.settings.max_sessions
