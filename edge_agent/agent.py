@@ -24,7 +24,7 @@ from edge_agent.parameter_sources import ParameterSources
 from edge_agent.passthrough import ForwardedAnswer
 from edge_agent.policies.registry import DEFAULT_POLICY
 from edge_agent.probing import probe_link
-from edge_agent.reach import ImpatientConnector
+from edge_agent.retry import ImpatientConnector
 from edge_agent.settings import EdgeSettings
 from edge_agent.target import TargetInfo, TokenizerBundle
 from edge_agent.transport import Connector
@@ -56,6 +56,7 @@ class EdgeAgent:
         self._pool = ConnectionPool(ImpatientConnector(connector), self._check, connect_timeout_s)
         self._api = api
         self._control = control
+        self._fingerprints: dict[int, Fingerprint] = {}
         info = worker.drafter.info
         self._identity = TargetIdentity(
             api, info, self._fingerprint, own_tokenizer, may_be_away=fallback is not Fallback.ERROR
@@ -114,8 +115,10 @@ class EdgeAgent:
     async def warm_up(self) -> None:
         """Make (and so check) the first connection, and time it."""
         connection = await self._pool.acquire()
-        await probe_link(connection, self._control.monitor)
-        await self._pool.release(connection)
+        try:
+            await probe_link(connection, self._control.monitor)
+        finally:
+            await self._pool.release(connection)
 
     @property
     def draft_name(self) -> str:
@@ -168,7 +171,11 @@ class EdgeAgent:
         check_pairing(self.draft_name, draft, welcome)
 
     async def _fingerprint(self, num_tokens: int) -> Fingerprint:
-        return await self._worker.run(lambda drafter: drafter.fingerprint(num_tokens))
+        """The draft model's, kept: a new connection does not wait for a call of the draft model to end."""
+        if num_tokens not in self._fingerprints:
+            made = await self._worker.run(lambda drafter: drafter.fingerprint(num_tokens))
+            self._fingerprints[num_tokens] = made
+        return self._fingerprints[num_tokens]
 
 
 async def _reach_and_load(

@@ -32,10 +32,11 @@ class DraftChain:
     Positions are absolute (prompt first). Node ids on the wire are given out in order.
     """
 
-    def __init__(self, prompt: Sequence[int], vocab_size: int) -> None:
+    def __init__(self, prompt: Sequence[int], vocab_size: int = 0) -> None:
         self.tokens = list(prompt)
         """Prompt and committed tokens."""
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
+        """The target's; known once it has been reached."""
         self._drafted: deque[DraftToken] = deque()
         self._num_sent = 0
         self._next_id = 1
@@ -141,7 +142,7 @@ class DraftChain:
     def _new_part(self, base: int, tokens: Sequence[int]) -> Sequence[int]:
         if base > self.frontier:
             raise CloudMisbehaved(f"the server skipped from position {self.frontier} to {base}")
-        if any(not 0 <= token < self._vocab_size for token in tokens):
+        if any(not 0 <= token < self.vocab_size for token in tokens):
             raise CloudMisbehaved("the server committed a token id outside its vocabulary")
         overlap = self.frontier - base
         if list(tokens[:overlap]) != self.tokens[base : base + min(overlap, len(tokens))]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
+from edge_agent.errors import TRANSIENT, CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
+from edge_agent.http_refusals import error_from_status
 from edge_agent.passthrough import HttpAnswer
-from edge_agent.reach import Patience
+from edge_agent.retry import Patience
 from edge_agent.target import TargetInfo, TokenizerBundle
 from edge_agent.target_answers import InfoAnswer, decode_info, decode_tokenizer
 from edge_agent.target_cache import TargetCache
@@ -43,7 +44,7 @@ class CloudApi:
         self._patience = Patience(timeout_s)
 
     async def target(self) -> TargetInfo:
-        """Raises `CloudUnreachable`, `CloudRefused`, `CloudMisbehaved`."""
+        """Raises `CloudUnreachable`, `CloudRefused` (`CloudOverloaded` among them), `CloudMisbehaved`."""
         return (await self._fetch_info()).target()
 
     async def tokenizer(self) -> TokenizerBundle:
@@ -54,7 +55,7 @@ class CloudApi:
         file = self._cache.tokenizer_file(await self._fetch_info())
         try:
             data = await self._get(TOKENIZER_PATH)
-        except CloudUnreachable:
+        except TRANSIENT:
             if not file.is_file():
                 raise
             return decode_tokenizer(file.read_bytes())
@@ -132,16 +133,8 @@ class CloudApi:
         self._patience.succeeded()
         if response.status_code == 200:
             return response.content
-        raise _refusal(self._base, path, response.status_code)
-
-
-def _refusal(base: str, path: str, status: int) -> CloudError:
-    if status in (401, 403):
-        return CloudRefused("invalid_api_key", f"{base} refused the API key; check --api-key")
-    if status == 404:
-        return CloudRefused(
-            "no_pipesd", f"{base} is a server without the pipesd plugin; start it with 'pipesd serve'"
-        )
-    if status == 501:
-        return CloudRefused("no_tokenizer", f"{base} cannot hand out its tokenizer; use its own OpenAI API")
-    return CloudUnreachable(f"{base}{path} answered HTTP {status}")
+        if response.status_code == 501:
+            raise CloudRefused(
+                "no_tokenizer", f"{self._base} cannot hand out its tokenizer; use its own OpenAI API"
+            )
+        raise error_from_status(self._base, path, response.status_code, response.headers.get("retry-after"))

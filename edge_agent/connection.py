@@ -5,9 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable
+from edge_agent.errors import CloudMisbehaved, CloudOverloaded, CloudRefused, CloudUnreachable
 from edge_agent.transport import Connector, Transport
-from pipesd_vllm.protocol import PROTOCOL_VERSION, Cancel, Commit, Refused, Upstream, Welcome
+from pipesd_vllm.protocol import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Commit,
+    RefusalCode,
+    Refused,
+    Upstream,
+    Welcome,
+)
 
 CheckWelcome = Callable[[Welcome], Awaitable[None]]
 
@@ -45,6 +53,8 @@ class CloudConnection:
             if message.turn != turn:
                 continue
             if isinstance(message, Refused):
+                if message.code is RefusalCode.OVERLOADED:
+                    raise CloudOverloaded(message.message)
                 raise CloudRefused(str(message.code), message.message)
             return message, num_bytes
 

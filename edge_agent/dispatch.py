@@ -23,6 +23,7 @@ from pipesd_vllm.protocol import Mode
 __all__ = ["ASKED_FOR", "Dispatcher"]
 
 ASKED_FOR: Final = "asked for"
+_DRAW_BITS: Final = 16
 
 
 class Tokenizers(Protocol):
@@ -78,6 +79,9 @@ class Dispatcher:
             return request
         return replace(request, sampling=replace(sampling, seed=self._draw_bits(SEED_BITS)))
 
+    def _draw(self) -> float:
+        return self._draw_bits(_DRAW_BITS) / 2**_DRAW_BITS
+
     def _collaborate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         mode = request.mode or self._mode
         control = self._control.start_session(
@@ -87,9 +91,16 @@ class Dispatcher:
             mode,
             sampled=request.sampling.temperature > 0,
         )
-        waits = self._fallback is Fallback.WAIT
         session = CollaborativeSession(
-            request, self._pool, self._worker, control, mode, self._clock, self._pickers, waits=waits
+            request,
+            self._pool,
+            self._worker,
+            control,
+            mode,
+            self._clock,
+            self._pickers,
+            fallback=self._fallback,
+            draw=self._draw,
         )
         if self._fallback is not Fallback.LOCAL:
             return session.run()

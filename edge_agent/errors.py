@@ -6,12 +6,18 @@ EdgeError
 ├── DraftCapacityError    the draft context has no room for this sequence
 ├── CloudError            the verifier cannot serve the collaborative path
 │   ├── CloudUnreachable  no connection, or it was lost
+│   │   └── TargetChanged another target is there than the one that began the answer
 │   ├── CloudRefused      it refused this turn (`code` says why)
+│   │   └── CloudOverloaded  it has no room for it now
 │   └── CloudMisbehaved   it sent ids or positions that cannot be
 └── ConfigError           a setting that makes no sense
 """
 
 from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from pipesd_vllm.protocol import RefusalCode
 
 
 class EdgeError(Exception):
@@ -41,6 +47,15 @@ class CloudError(EdgeError):
 class CloudUnreachable(CloudError):
     """No connection to the verifier, or it was lost."""
 
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        """`retry_after_s`: in how many seconds it asks to be tried again, if it said so."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TargetChanged(CloudUnreachable):
+    """Another target is there than the one that began the answer: trying again does not help."""
+
 
 class CloudMisbehaved(CloudError):
     """The verifier sent ids or positions that cannot be."""
@@ -52,3 +67,16 @@ class CloudRefused(CloudError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class CloudOverloaded(CloudRefused):
+    """The verifier has no room now; later it may. `retry_after_s` as in `CloudUnreachable`."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(RefusalCode.OVERLOADED, message)
+        self.retry_after_s = retry_after_s
+
+
+Transient: TypeAlias = CloudUnreachable | CloudOverloaded
+TRANSIENT: Final = (CloudUnreachable, CloudOverloaded)
+"""What may pass: a later attempt can succeed. For `except`."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from edge_agent.cloud_api import CloudApi
 from edge_agent.drafter import DraftModelInfo
-from edge_agent.errors import CloudUnreachable, ModelError
+from edge_agent.errors import TRANSIENT, ModelError
 from edge_agent.target import TargetInfo, TokenizerBundle
 from pipesd_vllm.protocol import Fingerprint, Welcome
 
@@ -50,7 +50,7 @@ class TargetIdentity:
         if self._live is None and not offline:
             try:
                 self._live = self._completed(await self._api.target())
-            except CloudUnreachable:
+            except TRANSIENT:
                 if not self._may_be_away:
                     raise
         return self._live or (await self._without_verifier())[0]
@@ -60,7 +60,7 @@ class TargetIdentity:
         if self._bundle is None and not offline:
             try:
                 self._bundle = await self._api.tokenizer()
-            except CloudUnreachable:
+            except TRANSIENT:
                 if not self._may_be_away:
                     raise
         return self._bundle or (await self._without_verifier())[1]

@@ -1,16 +1,28 @@
-"""Who is behind a connection: a target of the draft's vocabulary, and the one that began an answer?"""
+"""Checks that draft and target share a vocabulary, and that one target gives a whole answer. Pure."""
 
 from __future__ import annotations
 
-from edge_agent.errors import PairingError
+from edge_agent.errors import PairingError, TargetChanged
 from pipesd_vllm.protocol import Fingerprint, Welcome
 
-__all__ = ["check_pairing", "is_same_target"]
+__all__ = ["check_pairing", "check_same_target"]
 
 
-def is_same_target(left: Welcome, right: Welcome) -> bool:
-    """By name and vocabulary, which is all that a server says of its weights."""
-    return (left.model, left.fingerprint) == (right.model, right.fingerprint)
+def check_same_target(began: Welcome, now: Welcome) -> None:
+    """Raises `TargetChanged` unless the target of `now` would go on as that of `began`.
+
+    By identity and vocabulary; by name and vocabulary where a server does not tell its identity.
+    """
+    if began.identity is None or now.identity is None:
+        differing = [] if began.model == now.model else ["model"]
+    else:
+        differing = began.identity.differences(now.identity)
+    if began.fingerprint != now.fingerprint:
+        differing.append("vocabulary")
+    if differing:
+        raise TargetChanged(
+            f"{began.model} began this answer; {now.model} is there now (other {', '.join(differing)})"
+        )
 
 
 def check_pairing(draft_name: str, draft: Fingerprint, welcome: Welcome) -> None:

@@ -7,13 +7,22 @@ events, so that all state changes happen in one place and in one order.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncGenerator, Callable
 
 from edge_agent.chain import DraftChain
 from edge_agent.commit_chunk import chunk_of, count_commit
 from edge_agent.connection import ConnectionPool
 from edge_agent.draft_events import Drafted, DraftEvent, Exhausted, Rewound
-from edge_agent.errors import CloudError, CloudRefused, CloudUnreachable, DraftCapacityError, EdgeError
+from edge_agent.errors import (
+    CloudError,
+    CloudOverloaded,
+    CloudRefused,
+    CloudUnreachable,
+    DraftCapacityError,
+    EdgeError,
+)
+from edge_agent.fallback import Fallback
 from edge_agent.generation import GenerationChunk, GenerationRequest, GenerationStats
 from edge_agent.look_ahead import LookAhead
 from edge_agent.policies.base import Decision
@@ -39,9 +48,10 @@ class CollaborativeSession:
         clock: Callable[[], float],
         pickers: Pickers | None = None,
         *,
-        waits: bool = False,
+        fallback: Fallback = Fallback.ERROR,
+        draw: Callable[[], float] = random.random,
     ) -> None:
-        """`waits`: while the verifier is out of reach, wait for it without an end."""
+        """`fallback` says how long to try to reach the verifier; `draw` gives 0 to 1, for the delays."""
         self.stats = GenerationStats(started_s=clock(), seed=request.sampling.seed)
         self._request = request
         self._worker = worker
@@ -50,8 +60,19 @@ class CollaborativeSession:
         self._clock = clock
         self._pickers = pickers or Pickers()
         self._events: asyncio.Queue[DraftEvent | LinkEvent] = asyncio.Queue()
-        self._link = TurnLink(request, pool, self.stats, control, clock, self._events.put_nowait, waits=waits)
-        self._begin_chain(vocab_size=0)
+        self._link = TurnLink(
+            request,
+            pool,
+            self.stats,
+            control,
+            clock,
+            self._events.put_nowait,
+            fallback=fallback,
+            draw=draw,
+        )
+        self._chain = DraftChain(request.prompt_token_ids)
+        most = len(request.prompt_token_ids) + request.sampling.max_tokens
+        self._look_ahead = LookAhead(self._chain, most, control.ahead)
         self._handle: DraftHandle | None = None
         self._ignore_drafts = False
 
@@ -60,8 +81,6 @@ class CollaborativeSession:
         finished = False
         reason = "left"
         try:
-            connection = await self._link.connect()
-            self._begin_chain(connection.welcome.vocab_size)
             await self._link.open(self._chain, self._mode)
             await self._start_drafting()
             while not finished:
@@ -78,12 +97,6 @@ class CollaborativeSession:
                 self._handle.close()
             self._control.trace.ended(self._clock(), reason)
             await self._link.stop(finished=finished)
-
-    def _begin_chain(self, vocab_size: int) -> None:
-        request = self._request
-        self._chain = DraftChain(request.prompt_token_ids, vocab_size)
-        most = len(request.prompt_token_ids) + request.sampling.max_tokens
-        self._look_ahead = LookAhead(self._chain, most, self._control.ahead)
 
     async def _start_drafting(self) -> None:
         picker = await self._pickers.picker(self._request)
@@ -112,8 +125,8 @@ class CollaborativeSession:
                 return await self._on_commit(what)
             case CloudRefused(code=RefusalCode.ABANDONED) if self._mode is not Mode.LATENCY:
                 await self._go_without_drafts()  # the server would not wait for them any longer
-            case CloudUnreachable():
-                await self._link.resume(self._chain, self._mode, what)
+            case CloudUnreachable() | CloudOverloaded():
+                await self._link.open(self._chain, self._mode, what)
                 await self._upload(verify=True)
             case _:
                 raise what
@@ -191,5 +204,5 @@ class CollaborativeSession:
         if self._mode is not Mode.LATENCY:
             self._mode = Mode.LATENCY
             self._look_ahead.give_up_waiting()
-            await self._link.reopen(self._chain, self._mode)
+            await self._link.open(self._chain, self._mode)
             await self._upload(verify=True)

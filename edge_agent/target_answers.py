@@ -8,7 +8,7 @@ import msgspec
 
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.target import TargetInfo, TokenizerBundle
-from pipesd_vllm.protocol import Fingerprint, Welcome
+from pipesd_vllm.protocol import Fingerprint, Identity, Welcome
 
 __all__ = ["InfoAnswer", "decode_info", "decode_tokenizer"]
 
@@ -29,6 +29,7 @@ class InfoAnswer(msgspec.Struct):
     fingerprint: FingerprintAnswer
     reasoning_parser: str | None = None
     reasoning_marks: tuple[str, str] | None = None
+    identity: Identity | None = None
 
     def target(self) -> TargetInfo:
         """For front ends."""
@@ -45,7 +46,9 @@ class InfoAnswer(msgspec.Struct):
         return Fingerprint(self.fingerprint.num_tokens, self.fingerprint.sha256)
 
     def describes(self, welcome: Welcome) -> bool:
-        """Whether a connection's `welcome` is from the same target."""
+        """Whether a connection's `welcome` is from the same target, as it is served here."""
+        if self.identity is not None and welcome.identity is not None and self.identity != welcome.identity:
+            return False
         known = self.model, self.max_model_len, self.vocab_size, self.fingerprint.sha256
         told = welcome.model, welcome.max_model_len, welcome.vocab_size, welcome.fingerprint.sha256
         return known == told

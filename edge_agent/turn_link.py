@@ -1,8 +1,10 @@
-"""A request's turn on the verifier: opened, resumed on a fresh connection when the line is lost, ended."""
+"""A request's turn on the verifier: opened, opened again on a fresh connection after a loss, ended."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,16 +12,26 @@ from edge_agent.cancellation import cancel_and_wait
 from edge_agent.chain import DraftChain
 from edge_agent.commits import commits
 from edge_agent.connection import CloudConnection, ConnectionPool
-from edge_agent.errors import CloudError, CloudUnreachable
+from edge_agent.errors import (
+    TRANSIENT,
+    CloudError,
+    CloudMisbehaved,
+    CloudOverloaded,
+    PairingError,
+    TargetChanged,
+    Transient,
+)
+from edge_agent.fallback import Fallback, retry_policy
 from edge_agent.generation import GenerationRequest, GenerationStats
 from edge_agent.line_watch import LineWatch
-from edge_agent.pairing import is_same_target
-from edge_agent.reach import WAIT_DELAY_S, resume_delays
+from edge_agent.pairing import check_same_target
 from edge_agent.session_control import CommitReceived, SessionControl
 from edge_agent.wire_sampling import wire_sampling
-from pipesd_vllm.protocol import Draft, Mode, Open
+from pipesd_vllm.protocol import Draft, Mode, Open, Welcome
 
 __all__ = ["LinkEvent", "TurnLink"]
+
+logger = logging.getLogger("pipesd.edge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,82 +58,99 @@ class TurnLink:
         clock: Callable[[], float],
         on_event: Callable[[LinkEvent], None],
         *,
-        waits: bool = False,
+        fallback: Fallback = Fallback.ERROR,
+        draw: Callable[[], float] = random.random,
         watch: LineWatch | None = None,
     ) -> None:
-        """`waits`: try without an end to get a connection."""
+        """`fallback` says how long to try to get a connection; `draw` gives 0 to 1, for the delays."""
         self._request = request
         self._pool = pool
         self._stats = stats
         self._control = control
         self._clock = clock
         self._on_event = on_event
-        self._waits = waits
+        self._fallback = fallback
+        self._draw = draw
         self._watch = watch or LineWatch()
         self._opening = 0
         self._connection: CloudConnection | None = None
+        self._target: Welcome | None = None
+        """The one the turn was opened with last; once something is committed: that began the answer."""
+        self._reached = False
+        self._num_retries = 0
+        """Since the turn last made headway."""
         self._reader: asyncio.Task[None] | None = None
-        self._delays_s = resume_delays(without_end=self._waits)
-        """Those that are left until the turn makes headway again."""
         self.turn = 0
-
-    async def connect(self) -> CloudConnection:
-        """A connection for the turn. Raises `CloudError`, `PairingError`."""
-        while True:
-            try:
-                self._connection = await self._pool.acquire()
-            except CloudUnreachable:
-                if not self._waits:
-                    raise
-                await asyncio.sleep(WAIT_DELAY_S)
-            else:
-                return self._connection
-
-    async def open(self, chain: DraftChain, mode: Mode) -> None:
-        """Start the turn with whatever is committed; once more if the kept connection was stale."""
-        try:
-            num_bytes = await self._send_open(chain, mode)
-        except CloudUnreachable:
-            await self._require_connection().close()
-            await self.connect()
-            num_bytes = await self._send_open(chain, mode)
-        self._opening += 1
-        reading = self._read(self._require_connection(), self.turn, self._opening, num_bytes)
-        self._reader = asyncio.create_task(reading)
 
     def is_current(self, event: LinkEvent) -> bool:
         """Whether the turn has not been opened anew since; what was read before means nothing any more."""
         return event.opening == self._opening
 
-    async def reopen(self, chain: DraftChain, mode: Mode) -> None:
-        """Start the turn again from the committed tokens; the server forgets what it had of drafts."""
-        await self._stop_reading()
-        chain.restart()
-        await self.open(chain, mode)
+    async def open(self, chain: DraftChain, mode: Mode, lost: Transient | None = None) -> None:
+        """Start the turn, or start it again, from the committed tokens; the server has no drafts then.
 
-    async def resume(self, chain: DraftChain, mode: Mode, lost: CloudUnreachable) -> None:
-        """Rebuild the turn on a fresh connection.
-
-        Raises `lost` if none can be had or none helps, and `CloudUnreachable`, too, if another target is
-        there by now: an answer is one target's.
+        After `lost`: on another connection. Tries again as the fallback says (`retry_policy`). Raises
+        the last `CloudUnreachable` or `CloudOverloaded` if none helps, `TargetChanged` if another target is
+        there than the one that began the answer, other `CloudError`, and `PairingError`.
         """
-        before = self._require_connection()
-        await before.close()  # one that a server left without ending the turn is still open
-        await self._pool.forget_idle()  # what this one was lost to may have hit them as well
-        for delay_s in self._delays_s:
-            await asyncio.sleep(delay_s)
+        await self._stop_reading()
+        self._opening += 1
+        since_s = self._clock()
+        while True:
+            if lost is not None:
+                await self._before_retry(chain, lost, since_s)
             try:
-                now = (await self.connect()).welcome
-                if self._has_begun(chain) and not is_same_target(before.welcome, now):
-                    lost = CloudUnreachable(
-                        f"{before.welcome.model} began this answer; {now.model} is there now"
-                    )
-                    break
-                await self.reopen(chain, mode)
-            except CloudUnreachable:
-                continue
-            return
-        raise lost
+                num_bytes = await self._send_open(await self._connected(chain), chain, mode)
+                break
+            except TargetChanged:
+                raise
+            except TRANSIENT as error:
+                lost = error
+        self._reached = True
+        reading = self._read(self._require_connection(), self.turn, self._opening, num_bytes)
+        self._reader = asyncio.create_task(reading)
+
+    async def _before_retry(self, chain: DraftChain, lost: Transient, since_s: float) -> None:
+        """Let go of what was lost, and wait. Raises `lost` when it is time to give up."""
+        connection, self._connection = self._connection, None
+        if isinstance(lost, CloudOverloaded):
+            if connection is not None:
+                await self._pool.release(connection)
+        else:  # one that a server left without ending the turn is still open; idle ones may be as dead
+            closing = () if connection is None else (connection.close(),)
+            await asyncio.gather(*closing, self._pool.forget_idle())
+        policy = retry_policy(self._fallback, reached=self._reached, begun=self._has_begun(chain))
+        elapsed_s = self._clock() - since_s
+        delay_s = policy.delay_s(lost, self._num_retries, elapsed_s, self._draw())
+        if delay_s is None:
+            raise lost
+        self._num_retries += 1
+        await asyncio.sleep(delay_s)
+
+    async def _connected(self, chain: DraftChain) -> CloudConnection:
+        """The turn's connection, or a new one: the only way to one, so that an answer is one target's.
+
+        Raises as `ConnectionPool.acquire`, and `TargetChanged`.
+        """
+        if self._connection is None:
+            connection = await self._acquire(chain)
+            try:
+                if self._has_begun(chain) and self._target is not None:
+                    check_same_target(self._target, connection.welcome)
+            except TargetChanged:
+                await self._pool.release(connection)
+                raise
+            self._connection, self._target = connection, connection.welcome
+            chain.vocab_size = connection.welcome.vocab_size
+        return self._connection
+
+    async def _acquire(self, chain: DraftChain) -> CloudConnection:
+        try:
+            return await self._pool.acquire()
+        except PairingError as error:
+            if not self._has_begun(chain):
+                raise
+            raise TargetChanged(f"another target than the one that began this answer: {error}") from error
 
     def _has_begun(self, chain: DraftChain) -> bool:
         return chain.frontier > len(self._request.prompt_token_ids)
@@ -155,8 +184,8 @@ class TurnLink:
             await connection.cancel(self.turn)
         await self._pool.release(connection)
 
-    async def _send_open(self, chain: DraftChain, mode: Mode) -> int:
-        connection = self._require_connection()
+    async def _send_open(self, connection: CloudConnection, chain: DraftChain, mode: Mode) -> int:
+        chain.restart()
         prompt = list(self._request.prompt_token_ids)
         self.turn = connection.next_turn()
         opened = Open(
@@ -182,9 +211,14 @@ class TurnLink:
             async for received in commits(self._watch, connection, turn, num_sent, self._clock):
                 self._on_event(LinkEvent(opening, received))
                 if received.commit.tokens:
-                    self._delays_s = resume_delays(without_end=self._waits)
+                    self._num_retries = 0
         except CloudError as error:
             self._on_event(LinkEvent(opening, error))
+        except Exception as error:  # a bug must not leave the answer waiting
+            logger.exception("reading a turn failed")
+            failed = CloudMisbehaved(f"reading the verifier's answer failed: {error!r}")
+            failed.__cause__ = error
+            self._on_event(LinkEvent(opening, failed))
 
     async def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None

@@ -10,6 +10,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable
+from edge_agent.http_refusals import error_from_status
 from pipesd_vllm.protocol import (
     MAX_FRAME_BYTES,
     SESSION_PATH,
@@ -103,7 +104,9 @@ class WebSocketConnector:
         try:
             connection = await asyncio.wait_for(self._connect(), self._timeout_s)
         except InvalidStatus as error:
-            raise _rejected(self._base, error.response.status_code) from error
+            response = error.response
+            retry_after = response.headers.get("Retry-After")
+            raise error_from_status(self._base, SESSION_PATH, response.status_code, retry_after) from error
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError) as error:
             raise CloudUnreachable(
                 f"no verifier answers at {self._base} ({error or type(error).__name__}); "
@@ -122,18 +125,6 @@ class WebSocketConnector:
             proxy=None,
             close_timeout=_CLOSE_TIMEOUT_S,
         )
-
-
-def _rejected(base: str, status: int) -> CloudRefused | CloudUnreachable:
-    if status in (401, 403):
-        return CloudRefused("invalid_api_key", f"{base} refused the API key; check --api-key")
-    if status == 404:
-        return CloudRefused(
-            "no_pipesd", f"{base} is a server without the pipesd plugin; start it with 'pipesd serve'"
-        )
-    if status == 429:
-        return CloudRefused("overloaded", f"{base} has too many sessions; try again in some seconds")
-    return CloudUnreachable(f"{base} answered HTTP {status} to the session request")
 
 
 def _lost(error: ConnectionClosed) -> CloudUnreachable | CloudRefused:

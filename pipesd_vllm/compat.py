@@ -5,12 +5,14 @@ Attributes are used directly, so that an upgrade which moves one fails loudly in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.request import Request
+    from vllm.v1.structured_output import StructuredOutputManager
 
 SUPPORTED: Final = "0.32"
 """Supported vLLM release line; the plugin refuses to start on any other."""
@@ -86,3 +88,16 @@ def report_finished(scheduler: Scheduler, request: Request) -> None:
     """
     if scheduler.finished_req_ids_dict is not None:
         scheduler.finished_req_ids_dict[request.client_index].add(request.request_id)
+
+
+def note_reasoning(manager: StructuredOutputManager, request: Request, prompt: Sequence[int]) -> None:
+    """Note whether reasoning has ended within `prompt`, the first part of the request's own.
+
+    vLLM looks through the whole of it when it first masks, and would find the end of reasoning in tokens
+    that were generated before; then the grammar would be fed the reasoning, too. With the note it finds the
+    end in the tokens that it accepts, and feeds the grammar what comes after.
+    """
+    structured = request.structured_output_request
+    reasoner = manager._get_reasoner(request)
+    if structured is not None and reasoner is not None and structured.reasoning_ended is None:
+        structured.reasoning_ended = bool(reasoner.is_reasoning_end(prompt))

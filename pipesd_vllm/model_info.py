@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from pipesd_vllm import compat
 from pipesd_vllm.protocol import (
     MAX_DRAFT_TOKENS,
@@ -14,6 +16,7 @@ from pipesd_vllm.protocol import (
     Welcome,
     fingerprint,
 )
+from pipesd_vllm.target_identity import build_identity, served_template
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
@@ -22,7 +25,7 @@ _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def build_welcome(engine: EngineClient, args: Namespace) -> Welcome:
-    """The first frame of every connection."""
+    """The first frame of every connection. Reads files: call it once, at the server's start."""
     config = engine.model_config
     speculative = engine.vllm_config.speculative_config
     tokenizer = engine.renderer.get_tokenizer()
@@ -38,6 +41,7 @@ def build_welcome(engine: EngineClient, args: Namespace) -> Welcome:
             max_draft_tokens=MAX_DRAFT_TOKENS,
             max_verify_tokens=speculative.num_speculative_tokens if speculative else 0,
         ),
+        identity=build_identity(engine, args),
     )
 
 
@@ -66,6 +70,7 @@ def build_info(
             "max_draft_tokens": welcome.limits.max_draft_tokens,
             "max_verify_tokens": welcome.limits.max_verify_tokens,
         },
+        "identity": msgspec.to_builtins(welcome.identity),
         "reasoning_parser": reasoning_parser,
         "reasoning_marks": reasoning_marks,
         "protocol_version": welcome.version,
@@ -78,14 +83,13 @@ def build_tokenizer(engine: EngineClient, args: Namespace) -> dict[str, Any]:
 
     Raises `ValueError` for a tokenizer that has no `tokenizer.json` form.
     """
-    from vllm.renderers.chat_utils import load_chat_template
     from vllm.renderers.hf import resolve_chat_template_content_format
 
     tokenizer = engine.renderer.get_tokenizer()
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(f"{served_name(args)} has no fast tokenizer (tokenizer.json); use its OpenAI API")
-    template = load_chat_template(args.chat_template) or getattr(tokenizer, "chat_template", None)
+    template = served_template(engine, args)
     special = {name: getattr(tokenizer, name, None) for name in _SPECIAL_TOKENS}
     return {
         "tokenizer_json": backend.to_str(),

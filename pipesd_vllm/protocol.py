@@ -195,8 +195,36 @@ class Fingerprint(msgspec.Struct, array_like=True, frozen=True):
     sha256: str
 
 
+class Identity(msgspec.Struct, frozen=True):
+    """Identity of a target: servers of equal identities give the same text, whatever name they serve it as.
+
+    The server fills it in once, at its start (`target_identity.py`). Empty: not set there. A map on the wire,
+    and an object in the info route's answer.
+    """
+
+    weights: str
+    """`hub:` and the commit, or `files:` and a digest of the weight files' headers and sizes."""
+    dtype: str = ""
+    kv_cache_dtype: str = ""
+    quantization: str = ""
+    vllm_version: str = ""
+    runner: str = ""
+    """vLLM's model runner, `v1` or `v2`: they draw and compute differently."""
+    chat_template: str = ""
+    """SHA-256 of the chat template and the variables that the server gives it."""
+    tool_parser: str = ""
+    reasoning_parser: str = ""
+
+    def differences(self, other: Identity) -> list[str]:
+        """Names of the fields in which the two differ."""
+        return [name for name in self.__struct_fields__ if getattr(self, name) != getattr(other, name)]
+
+
 class Welcome(msgspec.Struct, tag=16, array_like=True, frozen=True):
-    """Down, first frame of a connection: what the edge checks before its first turn."""
+    """Down, first frame of a connection: what the edge checks before its first turn.
+
+    `identity` is None from servers that do not tell it.
+    """
 
     version: int
     model: str
@@ -204,6 +232,7 @@ class Welcome(msgspec.Struct, tag=16, array_like=True, frozen=True):
     vocab_size: int
     fingerprint: Fingerprint
     limits: Limits
+    identity: Identity | None = None
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True, frozen=True):

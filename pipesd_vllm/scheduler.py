@@ -126,7 +126,11 @@ class PipeSDScheduler(Scheduler):
         """Take a new grammar past the tokens that a session taken over brings along; False: they break it."""
         with self._sessions.guard(request.request_id):
             committed = self._sessions.committed(request)
-            if not committed or self.structured_output_manager.accept_tokens(request, committed):
+            if not committed:
+                return True
+            prompt = (request.prompt_token_ids or [])[: -len(committed)]
+            compat.note_reasoning(self.structured_output_manager, request, prompt)
+            if self.structured_output_manager.accept_tokens(request, committed):
                 return True
             compat.fail_request(self, request.request_id)
         return False

@@ -185,6 +185,65 @@ def test_a_request_whose_grammar_compiles_drives_out_nobody() -> None:
     assert engine.finished == {"structured"}
 
 
+THINK, ANSWER = 6, 7
+
+
+class Reasoner:
+    """A reasoning parser, as the structured-output manager asks it: thoughts stand between two tokens."""
+
+    def __init__(self, tokenizer: object) -> None:
+        pass
+
+    def is_reasoning_end(self, token_ids: Sequence[int]) -> bool:
+        marks = [token for token in token_ids if token in (THINK, ANSWER)]
+        return marks[-1:] == [ANSWER]
+
+    def is_reasoning_end_streaming(self, token_ids: Sequence[int], new_ids: Sequence[int]) -> bool:
+        return ANSWER in new_ids
+
+
+class Grammar:
+    """Refuses thoughts (tokens below 10 000 are the target's, above it they are thoughts)."""
+
+    def __init__(self) -> None:
+        self.fed: list[int] = []
+
+    def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
+        self.fed += tokens
+        return max(tokens, default=0) < 10_000
+
+    def validate_tokens(self, tokens: list[int]) -> list[int]:
+        return tokens
+
+
+@pytest.mark.parametrize(
+    ("prompt", "thoughts", "content"),
+    [
+        (PROMPT, [10_001, 10_002, ANSWER], [60, 61]),
+        ([*PROMPT, THINK], [10_001, ANSWER], [60, 61]),
+        ([*PROMPT, THINK, 9, ANSWER, 8, THINK], [10_001, ANSWER], [60]),
+        (PROMPT, [10_001, ANSWER], []),
+        (PROMPT, [10_001, 10_002], None),
+        ([*PROMPT, THINK, ANSWER], [], [60, 61]),
+    ],
+    ids=["both", "begun by the template", "second turn", "just ended", "still thinking", "no thinking"],
+)
+def test_a_grammar_is_fed_what_follows_the_reasoning(
+    prompt: list[int], thoughts: list[int], content: list[int] | None
+) -> None:
+    """A session taken over, at any point: its grammar sees the answer, never the thoughts before it."""
+    engine, grammar = Harness(), Grammar()
+    engine.scheduler.structured_output_manager.reasoner_cls = Reasoner
+    committed = [*thoughts, *(content or [])]
+    structure = StructuredOutputsParams(json_object=True)
+    command = OpenSession(eager=True, num_committed=len(committed))
+    engine.add("s", [*prompt, *committed], 5, command, structure)
+    engine.scheduler.requests["s"].structured_output_request.grammar = grammar
+    engine.run()
+    assert engine.text["s"] == target_text([*prompt, *committed], 5)
+    assert grammar.fed == ([] if content is None else [*content, *engine.text["s"]])
+
+
 def test_a_suspended_session_holds_no_blocks_and_comes_back() -> None:
     """Suspend frees the KV; the next drafts bring the session back from its tokens."""
     engine = Harness()

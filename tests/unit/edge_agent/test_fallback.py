@@ -1,6 +1,7 @@
 """The draft model goes on alone, on a real drafting thread and a verifier in memory that goes away."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from edge_agent.agent import EdgeAgent
 from edge_agent.cloud_api import CloudApi
 from edge_agent.control import ControlPlane
 from edge_agent.drafter import DraftToken
-from edge_agent.errors import CloudUnreachable
+from edge_agent.errors import CloudError, CloudMisbehaved, CloudOverloaded, CloudUnreachable
 from edge_agent.fake_drafter import FakeDrafter
 from edge_agent.fake_generator import fake_tokenizer_bundle
 from edge_agent.fake_transport import FakeTransport, fake_welcome
-from edge_agent.fallback import AWAY, LOST, Fallback, unless_away
+from edge_agent.fallback import AWAY, BUSY, LOST, Fallback, unless_away
 from edge_agent.generation import (
     FinishReason,
     GenerationChunk,
@@ -38,10 +39,14 @@ from pipesd_vllm.protocol import (
     INFO_PATH,
     TOKENIZER_PATH,
     Commit,
+    Downstream,
     Mode,
     Open,
+    RefusalCode,
+    Refused,
     Structure,
     StructureKind,
+    Upstream,
     fingerprint,
 )
 
@@ -277,6 +282,195 @@ async def test_wait(make_agent: MakeAgent) -> None:
     assert all(chunk.verified for chunk in chunks)
     assert verifier.num_connects == 10
     assert any(isinstance(message, Open) and message.committed for message in second.sent)
+
+
+Trouble = Sequence[CloudError | FakeTransport]
+
+
+class Script(Verifier):
+    """Each connection is the next of `happens`, an error or a line; an error that is the last is repeated."""
+
+    def __init__(self, *happens: CloudError | FakeTransport) -> None:
+        super().__init__(line())
+        self._happens = list(happens)
+
+    async def connect(self) -> FakeTransport:
+        self.num_connects += 1
+        event = self._happens[0]
+        if not isinstance(event, CloudError) or len(self._happens) > 1:
+            self._happens.pop(0)
+        if isinstance(event, CloudError):
+            raise event
+        return event
+
+
+class Deaf(FakeTransport):
+    """A line that breaks as the turn is sent."""
+
+    def __init__(self) -> None:
+        super().__init__(target_next, fake_welcome(FINGERPRINT))
+
+    async def send(self, message: Upstream) -> int:
+        if isinstance(message, Open):
+            raise CloudUnreachable("the connection to the verifier was lost")
+        return await super().send(message)
+
+
+class Mute(FakeTransport):
+    """A line that breaks before the server has introduced itself."""
+
+    def __init__(self) -> None:
+        super().__init__(target_next, fake_welcome(FINGERPRINT))
+
+    async def receive(self) -> tuple[Downstream, int]:
+        raise CloudUnreachable("the connection to the verifier was lost")
+
+
+def full() -> FakeTransport:
+    """A server that has no room for the turn."""
+    transport = line()
+    transport.push(Refused(1, RefusalCode.OVERLOADED, "too many turns"))
+    return transport
+
+
+REFUSED = CloudUnreachable("no verifier answers here")
+BUSY_NOW = CloudOverloaded("too many sessions", 0.05)
+
+
+HANDSHAKES: dict[str, Callable[[], Trouble]] = {
+    "refused": lambda: [REFUSED],
+    "refused twice": lambda: [REFUSED, REFUSED],
+    "no welcome": lambda: [Mute()],
+    "no opening": lambda: [Deaf()],
+    "neither": lambda: [Mute(), Deaf()],
+}
+
+
+async def answers(
+    make_agent: MakeAgent, cases: Sequence[tuple[Trouble, Fallback]]
+) -> list[list[GenerationChunk]]:
+    """One answer for each case, all at once: each trouble is a connection, then comes a line that works."""
+    agents = [make_agent(Script(*trouble, line()), fallback) for trouble, fallback in cases]
+    return list(await asyncio.gather(*(collect(agent, request()) for agent in agents)))
+
+
+async def test_a_lost_handshake_costs_nothing(make_agent: MakeAgent) -> None:
+    """A first connection that fails once or twice: the answer is the target's, whatever the fallback."""
+    cases = [(trouble(), fallback) for trouble in HANDSHAKES.values() for fallback in Fallback]
+    for chunks in await answers(make_agent, cases):
+        assert tokens_of(chunks) == target_text(PROMPT, 30)
+        assert chunks[-1].stats.route is Route.COLLABORATIVE
+
+
+async def test_wait_waits_however_it_fails(make_agent: MakeAgent) -> None:
+    """More failures than any bound allows, of every kind, at the start and later: a whole answer comes."""
+    troubles: list[Callable[[], Trouble]] = [
+        lambda: [REFUSED] * 5,
+        lambda: [Deaf() for _ in range(5)],
+        lambda: [Mute() for _ in range(5)],
+        lambda: [BUSY_NOW] * 5,
+    ]
+    at_start = [trouble() for trouble in troubles]
+    begun = [[line(commits_before_loss=3), *trouble()] for trouble in troubles]
+    for chunks in await answers(make_agent, [(trouble, Fallback.WAIT) for trouble in (*at_start, *begun)]):
+        assert tokens_of(chunks) == target_text(PROMPT, 30)
+
+
+async def test_wait_waits_when_a_running_turn_is_opened_again(
+    make_agent: MakeAgent, make_drafter: MakeDrafter
+) -> None:
+    """Drafts end, the turn is opened again without them, and just then one line after the other is gone."""
+
+    class Once(FakeTransport):
+        num_opened = 0
+
+        async def send(self, message: Upstream) -> int:
+            self.num_opened += isinstance(message, Open)
+            if self.num_opened > 1:
+                raise CloudUnreachable("the connection to the verifier was lost")
+            return await super().send(message)
+
+    first = Once(target_next, fake_welcome(FINGERPRINT))
+    verifier = Script(first, Deaf(), Deaf(), line())
+    agent = make_agent(verifier, Fallback.WAIT, make_drafter(context_length=16))
+    assert tokens_of(await collect(agent, request())) == target_text(PROMPT, 30)
+
+
+async def test_overloaded_in_mid_answer_is_tried_again(make_agent: MakeAgent) -> None:
+    """A 429 as the turn is resumed, or a turn that is not admitted, ends no answer under any fallback."""
+    troubles: list[Callable[[], Trouble]] = [lambda: [BUSY_NOW] * 2, lambda: [full(), full()]]
+    cases = [
+        ([line(commits_before_loss=3), *trouble()], fallback) for trouble in troubles for fallback in Fallback
+    ]
+    for chunks in await answers(make_agent, cases):
+        assert tokens_of(chunks) == target_text(PROMPT, 30)
+        assert all(chunk.verified for chunk in chunks)
+
+
+async def test_overloaded_for_good(make_agent: MakeAgent) -> None:
+    """`local` goes on alone and says why, `error` is a typed error, before the answer and in its middle."""
+    for before, reason in ([], BUSY), ([line(commits_before_loss=3)], LOST):
+        chunks = await collect(make_agent(Script(*before, BUSY_NOW)), request())
+        assert chunks[-1].stats.route_reason == reason
+        assert len(tokens_of(chunks)) == 30
+    for before, num_tried in ([], 1), ([line(commits_before_loss=3)], 4):
+        verifier = Script(*before, BUSY_NOW)
+        with pytest.raises(CloudOverloaded):
+            await collect(make_agent(verifier, Fallback.ERROR), request())
+        assert verifier.num_connects == num_tried + len(before) - bool(before)
+
+
+async def test_another_target_in_mid_answer_leaves_the_rest_to_the_draft(make_agent: MakeAgent) -> None:
+    """What one target began no other goes on with: the rest is the draft model's, and marked."""
+    other = msgspec.structs.replace(fake_welcome(FINGERPRINT), model="successor")
+    verifier = Script(line(commits_before_loss=3), FakeTransport(target_next, other))
+    chunks = await collect(make_agent(verifier), request())
+    verified = tokens_of([chunk for chunk in chunks if chunk.verified])
+    assert verified == target_text(PROMPT, len(verified))
+    assert tokens_of(chunks) == verified + draft_text((*PROMPT, *verified), 30 - len(verified))
+    assert chunks[-1].stats.route_reason == LOST
+    assert chunks[-1].stats.unverified_tokens == 30 - len(verified)
+
+
+class Buggy(FakeTransport):
+    """Fails with what nobody expects as the answer is read."""
+
+    async def receive(self) -> tuple[Downstream, int]:
+        message, num_bytes = await super().receive()
+        if isinstance(message, Commit):
+            raise ZeroDivisionError("a bug")
+        return message, num_bytes
+
+
+async def test_a_bug_while_reading_is_an_error(make_agent: MakeAgent) -> None:
+    """Nobody waits for ever for an answer that is not read any more."""
+    agent = make_agent(Verifier(Buggy(target_next, fake_welcome(FINGERPRINT))))
+    with pytest.raises(CloudMisbehaved, match="ZeroDivisionError") as caught:
+        await asyncio.wait_for(collect(agent, request()), 20.0)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+async def test_a_connection_does_not_wait_for_the_draft_model(make_agent: MakeAgent) -> None:
+    """While the draft model is in a long call, a new connection is checked and used all the same."""
+    loop, calling, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def slow(tokens: Sequence[int]) -> DraftToken:
+        loop.call_soon_threadsafe(calling.set)
+        assert go_on.wait(60)
+        return DraftToken(0, 0.9)
+
+    first, second = line(), line()
+    agent = make_agent(Verifier(first, second), drafter=FakeDrafter(slow, VOCABULARY))
+    await agent.warm_up()
+    await first.close()
+    local = asyncio.create_task(collect(agent, request(Route.LOCAL, max_tokens=1)))
+    try:
+        await asyncio.wait_for(calling.wait(), 20.0)
+        await asyncio.wait_for(agent.warm_up(), 20.0)
+        assert not local.done()
+    finally:
+        go_on.set()
+    assert len(tokens_of(await local)) == 1
 
 
 async def test_a_prompt_that_the_draft_cannot_hold(make_agent: MakeAgent, make_drafter: MakeDrafter) -> None:

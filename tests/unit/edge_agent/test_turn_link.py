@@ -60,7 +60,6 @@ class Line:
         self.link = TurnLink(request, pool, GenerationStats(), control, time.monotonic, told, watch=watch)
 
     async def opened(self) -> None:
-        await self.link.connect()
         await self.link.open(self.chain, Mode.OFFLOAD)
 
 
@@ -97,7 +96,7 @@ async def test_after_a_loss_no_idle_connection_is_taken() -> None:
     line = Line(first, idle, fresh)
     await line.opened()
     await line.pool.release(await line.pool.acquire())
-    await line.link.resume(line.chain, Mode.OFFLOAD, CloudUnreachable("lost"))
+    await line.link.open(line.chain, Mode.OFFLOAD, CloudUnreachable("lost"))
     assert [any(isinstance(m, Open) for m in t.sent) for t in (first, idle, fresh)] == [True, False, True]
     assert not idle.is_open
     await line.link.stop(finished=False)
@@ -131,7 +130,7 @@ async def test_what_came_before_a_new_opening_means_nothing() -> None:
     await line.opened()
     early = await asyncio.wait_for(line.events.get(), 20.0)
     assert line.link.is_current(early)
-    await line.link.reopen(line.chain, Mode.OFFLOAD)
+    await line.link.open(line.chain, Mode.OFFLOAD)
     assert not line.link.is_current(early)
     assert line.link.is_current(await asyncio.wait_for(line.events.get(), 20.0))
     await line.link.stop(finished=False)

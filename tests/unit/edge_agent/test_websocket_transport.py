@@ -8,9 +8,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
+from edge_agent.errors import (
+    CloudError,
+    CloudMisbehaved,
+    CloudOverloaded,
+    CloudRefused,
+    CloudUnreachable,
+)
 from edge_agent.websocket_transport import WebSocketConnector, WebSocketTransport
 from pipesd_vllm.protocol import SUBPROTOCOL, Cancel, CloseReason, Commit, encode
 
@@ -100,3 +107,36 @@ async def test_unread_frames_do_not_keep_pings_from_being_answered() -> None:
             assert [(await transport.receive())[0] for _ in range(60)] == [commit] * 60
         finally:
             await transport.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error"),
+    [
+        (401, {}, CloudRefused("invalid_api_key", "")),
+        (404, {}, CloudRefused("no_pipesd", "")),
+        (429, {"Retry-After": "7"}, CloudOverloaded("", 7.0)),
+        (429, {}, CloudOverloaded("")),
+        (429, {"Retry-After": "later"}, CloudOverloaded("")),
+        (503, {"Retry-After": "3"}, CloudUnreachable("", 3.0)),
+        (502, {}, CloudUnreachable("")),
+    ],
+    ids=lambda each: str(each) if isinstance(each, int) else None,
+)
+async def test_a_refused_upgrade(status: int, headers: dict[str, str], error: CloudError) -> None:
+    """What the server, or a proxy before it, answers instead, and when it may be tried again."""
+
+    def refuse(connection: ServerConnection, request: Request) -> Response:
+        refusal = connection.respond(status, "no")
+        for name, value in headers.items():
+            refusal.headers[name] = value
+        return refusal
+
+    async def handle(connection: ServerConnection) -> None:
+        raise AssertionError("never upgraded")
+
+    async with serve(handle, "127.0.0.1", 0, process_request=refuse) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(type(error)) as caught:
+            await WebSocketConnector(f"http://127.0.0.1:{port}", None, 10.0).connect()
+    for told in ("code", "retry_after_s"):
+        assert getattr(caught.value, told, None) == getattr(error, told, None)

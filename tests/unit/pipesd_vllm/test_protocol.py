@@ -15,6 +15,9 @@ from pipesd_vllm.protocol import (
     CloseReason,
     Commit,
     Draft,
+    Fingerprint,
+    Identity,
+    Limits,
     Mode,
     Open,
     ProtocolError,
@@ -24,6 +27,7 @@ from pipesd_vllm.protocol import (
     Structure,
     StructureKind,
     TokenLogprobs,
+    Welcome,
     decode_downstream,
     decode_upstream,
     encode,
@@ -179,3 +183,32 @@ def test_every_refusal_and_close_is_on_the_protocol_page() -> None:
     }
     assert closes == set(CloseReason)
     assert refusals - {"Refused"} == set(RefusalCode)
+
+
+def test_a_welcome_is_read_by_older_and_newer_peers() -> None:
+    """An older server tells no identity; an older edge passes over it, or over what it has grown by."""
+
+    class Older(msgspec.Struct, tag=16, array_like=True, frozen=True):
+        version: int
+        model: str
+        max_model_len: int
+        vocab_size: int
+        fingerprint: Fingerprint
+        limits: Limits
+
+    rest = 1, "m", 8, 9, Fingerprint(9, "x"), Limits(1, 2, 3)
+    identity = Identity("hub:1", vllm_version="0.32.0")
+    assert decode_downstream(msgspec.msgpack.encode(Older(*rest))) == Welcome(*rest, identity=None)
+    told = encode(Welcome(*rest, identity=identity))
+    assert decode_downstream(told) == Welcome(*rest, identity=identity)
+    assert msgspec.msgpack.decode(told, type=Older) == Older(*rest)
+    grown = [16, *msgspec.to_builtins(rest), {"weights": "hub:1", "vllm_version": "0.32.0", "newer": "field"}]
+    assert decode_downstream(msgspec.msgpack.encode(grown)) == Welcome(*rest, identity=identity)
+
+
+def test_identities_say_in_what_they_differ() -> None:
+    """The fields by name, none for equal ones."""
+    one = Identity("hub:1", dtype="bfloat16", runner="v1")
+    other = Identity("hub:1", dtype="float16", runner="v2")
+    assert one.differences(other) == other.differences(one) == ["dtype", "runner"]
+    assert one.differences(Identity("hub:1", dtype="bfloat16", runner="v1")) == []
