@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks import gateway_load, options
+from benchmarks.harness import options
 from benchmarks.matrix import command as matrix_command
 from benchmarks.simulation import commands as simulation
 from benchmarks.testbed import commands as testbed
@@ -62,7 +62,7 @@ def quick(
     """
     from benchmarks.conditions import Conditions
     from benchmarks.quick_run import quick_run
-    from benchmarks.server import ServerChoice, running_server
+    from benchmarks.harness.server import ServerChoice, running_server
 
     choice = ServerChoice(cloud, target, dtype, tuple(ctx.args))
     conditions = Conditions(rtt_s=rtt_ms / 1e3, gamma_s=edge_gamma_ms / 1e3)
@@ -120,7 +120,7 @@ def exact(
     Exits 1 if any differs; every difference is shown with how close the two tokens were.
     """
     from benchmarks.exact_run import ExactPlan, exact_run
-    from benchmarks.server import ServerChoice, running_server
+    from benchmarks.harness.server import ServerChoice, running_server
     from edge_agent.generation import SamplingSettings
 
     sampling = SamplingSettings(
@@ -156,7 +156,7 @@ def overhead(
 ) -> None:
     """Measure where the time of a verify round goes, beside plain vLLM, and what idle sessions cost."""
     from benchmarks.overhead_run import overhead_run
-    from benchmarks.server import ServerChoice, running_server
+    from benchmarks.harness.server import ServerChoice, running_server
 
     choice = ServerChoice(cloud, target, dtype, tuple(ctx.args))
     with running_server(choice, _edge_flags(ctx)) as server:
@@ -188,7 +188,7 @@ def tune(
     Each search has the same number of trials in live traffic; what they found is compared on other prompts.
     """
     from benchmarks.conditions import Conditions
-    from benchmarks.server import ServerChoice, running_server
+    from benchmarks.harness.server import ServerChoice, running_server
     from benchmarks.tune_run import TuneOptions, tune_run
 
     choice = ServerChoice(cloud, target, dtype, tuple(ctx.args))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.figures import Way
-from benchmarks.pacing import PacedDrafter
+from benchmarks.harness.pacing import PacedDrafter
 from edge_agent.drafter import Drafter
 from edge_agent.settings import EdgeSettings
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from benchmarks.prompts import HUMANEVAL, Prompt, load_prompts
+from benchmarks.harness.prompts import HUMANEVAL, Prompt, load_prompts
 from edge_agent.policies.registry import Task
 from openai_gateway.cli.errors import CliError
 

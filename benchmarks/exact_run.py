@@ -11,10 +11,10 @@ from typing import Any, Self
 from rich.console import Console
 
 from benchmarks.differences import near_tie_nats as default_near_tie_nats
-from benchmarks.exact import Checked, Plain, ThroughGateway, check, describe, fitting
-from benchmarks.pair import Pair, started_pair
+from benchmarks.exactness.exact import Checked, Plain, ThroughGateway, check, describe, fitting
+from benchmarks.harness.pair import Pair, started_pair
 from benchmarks.plain_server import PlainServer
-from benchmarks.prompts import HUMANEVAL, Prompt, in_order, load_prompts
+from benchmarks.harness.prompts import HUMANEVAL, Prompt, in_order, load_prompts
 from benchmarks.report import machine, write_json
 from edge_agent.generation import SamplingSettings
 from edge_agent.settings import EdgeSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from benchmarks.gateway_cost import MAX_TOKEN_MS, MAX_TTFT_MS, Cost, Spread
-from benchmarks.gateway_crowd import FLAT_SHARE, CrowdPlan, CrowdResult, Memory
+from benchmarks.speed.gateway_cost import MAX_TOKEN_MS, MAX_TTFT_MS, Cost, Spread
+from benchmarks.speed.gateway_crowd import FLAT_SHARE, CrowdPlan, CrowdResult, Memory
 from benchmarks.gateway_meter import CpuSplit
 
 __all__ = ["MAX_LOOP_SHARE", "describe_cost", "describe_cpu", "describe_crowd"]

@@ -11,14 +11,14 @@ from typing import Any, Final
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from benchmarks.cpu_time import session_cpu_s
-from benchmarks.gateway_cost import Cost, Show, measure_live_cost, measure_pure_cost
-from benchmarks.gateway_crowd import CrowdPlan, CrowdResult, run_crowd
+from benchmarks.harness.processes import session_cpu_s
+from benchmarks.speed.gateway_cost import Cost, Show, measure_live_cost, measure_pure_cost
+from benchmarks.speed.gateway_crowd import CrowdPlan, CrowdResult, run_crowd
 from benchmarks.gateway_meter import CpuSplit, ProcessMeter
 from benchmarks.gateway_process import edge_process
 from benchmarks.gateway_report import describe_cost, describe_cpu, describe_crowd
 from benchmarks.report import machine, write_json
-from benchmarks.server import RunningServer
+from benchmarks.harness.server import RunningServer
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
 from edge_agent.settings import EdgeSettings
 from edge_agent.target import TargetInfo

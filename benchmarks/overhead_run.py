@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from benchmarks.cpu_time import session_cpu_s
+from benchmarks.harness.processes import session_cpu_s
 from benchmarks.idle_cost import describe_idle, measure_idle
-from benchmarks.overhead import Overhead, describe_overhead, measure_overhead
+from benchmarks.speed.overhead import Overhead, describe_overhead, measure_overhead
 from benchmarks.plain_rounds import HttpPlainApi
 from benchmarks.report import machine, write_json
-from benchmarks.server import RunningServer
+from benchmarks.harness.server import RunningServer
 from edge_agent.agent_parts import cloud_connector
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.console import live_status

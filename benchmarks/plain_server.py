@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import openai
 
-from benchmarks.clients import sampling_body, translated
+from benchmarks.harness.clients import sampling_body, translated
 from benchmarks.differences import Continuation
 from edge_agent.generation import FinishReason, SamplingSettings
 from openai_gateway.cli.errors import CliError

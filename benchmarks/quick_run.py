@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.conditions import Conditions
-from benchmarks.pair import started_pair
-from benchmarks.prompts import HUMANEVAL, load_prompts, tokenised
-from benchmarks.quick import QuickPlan, quick_json, run_quick
+from benchmarks.harness.pair import started_pair
+from benchmarks.harness.prompts import HUMANEVAL, load_prompts, tokenised
+from benchmarks.speed.quick import QuickPlan, quick_json, run_quick
 from benchmarks.report import table, write_json
-from benchmarks.server import ServerChoice
+from benchmarks.harness.server import ServerChoice
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.console import live_status
 

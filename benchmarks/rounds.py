@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.bare_session import next_commit, welcome
+from benchmarks.harness.session import next_commit, welcome
 from edge_agent.transport import Transport
 from pipesd_vllm.protocol import Cancel, Draft, Mode, Open, Sampling, Welcome
 

@@ -12,10 +12,10 @@ from rich.table import Table
 
 from benchmarks.conditions import Conditions
 from benchmarks.figures import Sample, Way
-from benchmarks.pair import Pair, started_pair
-from benchmarks.prompts import HUMANEVAL, load_prompts, tokenised
+from benchmarks.harness.pair import Pair, started_pair
+from benchmarks.harness.prompts import HUMANEVAL, load_prompts, tokenised
 from benchmarks.report import machine, write_json
-from benchmarks.tune import Found, TunePlan, run_tune, tune_json
+from benchmarks.speed.tune import Found, TunePlan, run_tune, tune_json
 from benchmarks.tune_arms import Arm, Search, SwitchedSources
 from edge_agent.agent_parts import policy_parameters
 from edge_agent.settings import EdgeSettings

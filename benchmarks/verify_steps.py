@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from statistics import median
 from typing import Final
 
-from benchmarks.bare_session import next_commit, welcome
+from benchmarks.harness.session import next_commit, welcome
 from edge_agent.transport import Connector, Transport
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.protocol import Commit, Draft, Mode, Open, Sampling

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import options
+from benchmarks.harness import options
 from openai_gateway.cli import options as edge_options
 
 __all__ = ["matrix"]
@@ -45,8 +45,8 @@ def matrix(
     """
     from benchmarks.matrix.run import VLLM_FLAGS, MatrixPlan, matrix_run
     from benchmarks.matrix.settings import selected
-    from benchmarks.prompts import HUMANEVAL, load_prompts
-    from benchmarks.server import ServerChoice, running_server
+    from benchmarks.harness.prompts import HUMANEVAL, load_prompts
+    from benchmarks.harness.server import ServerChoice, running_server
 
     sources = tuple(load_prompts(source) for source in prompts or [HUMANEVAL])
     plan = MatrixPlan(selected(settings), sources, num, tokens, seed, dtype)

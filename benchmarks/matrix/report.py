@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks.differences import near_tie_nats
-from benchmarks.matrix.compare import Compared
+from benchmarks.exactness.matrix import Compared
 
 __all__ = ["describe", "matrix_json", "summary"]
 

@@ -12,14 +12,14 @@ import openai
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.clients import connected
+from benchmarks.harness.clients import connected
 from benchmarks.differences import Continuation, near_tie_nats
-from benchmarks.exact import fitting
-from benchmarks.matrix.compare import Compared, Matrix
+from benchmarks.exactness.exact import fitting
+from benchmarks.exactness.matrix import Compared, Matrix
 from benchmarks.matrix.report import describe, matrix_json, summary
 from benchmarks.matrix.settings import Setting
 from benchmarks.plain_server import PlainServer
-from benchmarks.prompts import Prompt, TokenisedPrompt
+from benchmarks.harness.prompts import Prompt, TokenisedPrompt
 from benchmarks.report import machine, write_json
 from edge_agent.agent_parts import cloud_api, cloud_connector
 from edge_agent.generation import SamplingSettings

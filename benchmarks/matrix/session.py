@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.bare_session import next_commit, welcome
-from benchmarks.matrix.drafts import KINDS, DraftMaker
+from benchmarks.harness.session import next_commit, welcome
+from benchmarks.exactness.drafts import KINDS, DraftMaker
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.generation import SamplingSettings
 from edge_agent.transport import Connector, Transport

@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks.datasets import available, load_dataset
 from benchmarks.pairs.agreement import agreement_rate, greedy_text, trace_of
 from benchmarks.pairs.catalog import PRUNED, Catalog, draft_description, target_description
-from benchmarks.prompts import tokenised
+from benchmarks.harness.prompts import tokenised
 from edge_agent.drafter import Drafter
 from edge_agent.llama_drafter import LlamaDrafter
 from edge_agent.llama_loading import LlamaSettings

@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import options
+from benchmarks.harness import options
 from benchmarks.netlink.spec import LinkSpec, PathSpec
 from benchmarks.pairs.agreement import TracePoint
 from benchmarks.simulation.costs import Costs
-from benchmarks.testbed.rivals import Rival, parse_rivals
+from benchmarks.harness.rivals import Rival, parse_rivals
 
 __all__ = ["simulate"]
 
@@ -88,7 +88,7 @@ def _record(
     from benchmarks.datasets import available, find_specbench, load_dataset
     from benchmarks.pairs.catalog import Catalog
     from benchmarks.pairs.listing import loaded, pairs_folder, target_text
-    from benchmarks.prompts import tokenised
+    from benchmarks.harness.prompts import tokenised
     from benchmarks.simulation.traces import TraceSet, record_traces, write_traces
     from benchmarks.testbed.results import read_results
     from openai_gateway.cli.console import live_status

@@ -18,7 +18,7 @@ from benchmarks.simulation.costs import Costs
 from benchmarks.simulation.edge import EdgeLink, SimulatedEdge
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer
-from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameters
+from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameters
 from benchmarks.wire.padding import PUBLISHED_TOKEN_BYTES
 from edge_agent.control import ControlPlane
 from edge_agent.parameter_sources import FixedSources

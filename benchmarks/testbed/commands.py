@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchmarks import options
+from benchmarks.harness import options
 from openai_gateway.cli import options as edge_options
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ def run(
     from benchmarks.pairs.listing import pairs_folder
     from benchmarks.scenarios.loading import load_scenario
     from benchmarks.testbed.results import read_results
-    from benchmarks.testbed.rivals import parse_rivals
+    from benchmarks.harness.rivals import parse_rivals
     from benchmarks.testbed.runner import Order, run_order
     from benchmarks.testbed.stage import Link
-    from benchmarks.testbed.tables import tables
+    from benchmarks.reports.tables import tables
     from edge_agent.settings import EdgeSettings
     from openai_gateway.cli.console import live_status
     from openai_gateway.cli.errors import CliError
@@ -128,7 +128,7 @@ def report(
     """Turn a folder of results into one HTML page and PNG plots."""
     from rich.console import Console
 
-    from benchmarks.testbed.page import write_report
+    from benchmarks.reports.page import write_report
     from benchmarks.testbed.results import read_results
 
     page = write_report(folder)
@@ -137,8 +137,8 @@ def report(
 
 
 def _print_claims(console: Console, results: Results) -> None:
-    from benchmarks.testbed.claims import claims_table, verdicts
-    from benchmarks.testbed.metrics import rows
+    from benchmarks.reports.claims import claims_table, verdicts
+    from benchmarks.reports.metrics import rows
 
     found = verdicts(rows(results.records))
     if found:

@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.clients import connection_open, stream_completion
+from benchmarks.harness.clients import connection_open, stream_completion
 from benchmarks.conditions import Conditions
-from benchmarks.pair import Pair, connected_pair
-from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameters
+from benchmarks.harness.pair import Pair, connected_pair
+from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameters
 from benchmarks.testbed.tap import CommitCounter, TappedConnector
-from benchmarks.wire.padded_transport import PaddedConnector
+from benchmarks.wire.padded import PaddedConnector
 from edge_agent.agent import EdgeAgent
 from edge_agent.agent_parts import cloud_api, cloud_connector, policy_parameters
 from edge_agent.cloud_api import CloudApi

@@ -12,9 +12,9 @@ from typing import Final
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.cpu_time import session_cpu_s
+from benchmarks.harness.processes import session_cpu_s
 from benchmarks.testbed.energy import EnergyMeter
-from benchmarks.testbed.records import Resources
+from benchmarks.reports.records import Resources
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["Meters", "Reading", "engine_totals", "parse_rss_mb", "used"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final, TypeVar
 
-from benchmarks.testbed.rivals import Rival
+from benchmarks.harness.rivals import Rival
 
 __all__ = ["Job", "interleaved", "prompts_of_seed"]
 

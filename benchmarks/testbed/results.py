@@ -9,8 +9,8 @@ import msgspec
 
 from benchmarks.netlink.probe import Probed
 from benchmarks.scenarios.loading import Scenario
-from benchmarks.testbed.metrics import rows, summary
-from benchmarks.testbed.records import RunRecord, as_json, read_records
+from benchmarks.reports.metrics import rows, summary
+from benchmarks.reports.records import RunRecord, as_json, read_records
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["Description", "Results", "read_results", "write_summary"]

@@ -16,17 +16,17 @@ from benchmarks.netlink.probe import Probed, probe
 from benchmarks.netlink.relay import Configure
 from benchmarks.netlink.spec import UNSHAPED
 from benchmarks.pairs.catalog import Catalog, draft_description, target_description
-from benchmarks.prompts import tokenised
+from benchmarks.harness.prompts import tokenised
 from benchmarks.report import machine
 from benchmarks.scenarios.loading import Scenario
 from benchmarks.testbed.contestants import contestants, started_edge
 from benchmarks.testbed.energy import find_meter
 from benchmarks.testbed.meters import Meters
 from benchmarks.testbed.plan import prompts_of_seed
-from benchmarks.testbed.records import append_record, as_json
+from benchmarks.reports.records import append_record, as_json
 from benchmarks.testbed.results import Description, write_summary
-from benchmarks.testbed.rivals import Rival
-from benchmarks.testbed.scenario_run import Prompts, ScenarioRun
+from benchmarks.harness.rivals import Rival
+from benchmarks.testbed.measuring import Prompts, ScenarioRun
 from benchmarks.testbed.stage import (
     Link,
     Stage,

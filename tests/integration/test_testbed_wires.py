@@ -3,7 +3,7 @@
 from urllib.parse import urlsplit
 
 from benchmarks.testbed.contestants import contestants, started_edge
-from benchmarks.testbed.rivals import parse_rivals
+from benchmarks.harness.rivals import parse_rivals
 from benchmarks.wire.far_side import start_far_side
 from benchmarks.wire.padding import PUBLISHED_TOKEN_BYTES
 from edge_agent.settings import load_settings

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.gateway_host import hosted_gateway
-from benchmarks.pair import Pair, connected_pair
+from benchmarks.harness.pair import Pair, connected_pair
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
 from edge_agent.generation import FinishReason
 from edge_agent.target import TargetInfo

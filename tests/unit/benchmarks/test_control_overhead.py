@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from benchmarks.control_overhead import format_overhead, measure
+from benchmarks.micro.control import format_overhead, measure
 
 
 def test_the_figures_are_seconds_of_the_clock_and_printed_with_their_unit() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.coupling_acceptance import compare, format_acceptance, probabilities
+from benchmarks.micro.acceptance import compare, format_acceptance, probabilities
 from edge_agent.generation import SamplingSettings
 
 RNG = np.random.default_rng(3)

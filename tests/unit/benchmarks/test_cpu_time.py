@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cpu_time import parse_stat, session_cpu_s
+from benchmarks.harness.processes import parse_stat, session_cpu_s
 
 REST = "S 1 {session} {session} 0 -1 0 0 0 0 0 {ticks} 2 3 4 20 0"
 

@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from benchmarks.drafting_cost import format_cost, measure
+from benchmarks.micro.drafting import format_cost, measure
 
 
 def test_a_coupled_pick_is_cheap_beside_a_draft_step() -> None:

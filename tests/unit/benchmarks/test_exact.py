@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from benchmarks.differences import Continuation, Difference
-from benchmarks.exact import Checked, describe
+from benchmarks.exactness.exact import Checked, describe
 from benchmarks.exact_run import ExactPlan, check_all, exact_json
-from benchmarks.prompts import Prompt
+from benchmarks.harness.prompts import Prompt
 from edge_agent.generation import FinishReason, SamplingSettings
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.errors import CliError

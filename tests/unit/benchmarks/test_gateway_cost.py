@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from benchmarks.gateway_client import StreamedChat
-from benchmarks.gateway_cost import (
+from benchmarks.speed.gateway_cost import (
     Cost,
     Spread,
     added_in_an_answer,
@@ -16,7 +16,7 @@ from benchmarks.gateway_cost import (
     spread,
 )
 from benchmarks.gateway_run import instant_generator
-from benchmarks.recorder import Recording
+from benchmarks.harness.recorder import Recording
 from edge_agent.fake_generator import FakeGenerator
 from edge_agent.generation import GenerationRequest, SamplingSettings
 from openai_gateway.cli.errors import CliError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.gateway_crowd import CrowdPlan, Memory, memory_of, run_crowd
+from benchmarks.speed.gateway_crowd import CrowdPlan, Memory, memory_of, run_crowd
 from benchmarks.gateway_host import hosted_gateway
 from edge_agent.errors import CloudUnreachable
 from edge_agent.fake_generator import FakeGenerator

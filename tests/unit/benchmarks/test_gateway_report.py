@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.gateway_cost import Cost, Spread
-from benchmarks.gateway_crowd import CrowdPlan, CrowdResult, Memory
+from benchmarks.speed.gateway_cost import Cost, Spread
+from benchmarks.speed.gateway_crowd import CrowdPlan, CrowdResult, Memory
 from benchmarks.gateway_meter import CpuSplit
 from benchmarks.gateway_report import describe_cost, describe_cpu, describe_crowd
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.margin import Margin, margin
+from benchmarks.exactness.margin import Margin, margin
 from edge_agent.generation import SamplingSettings
 from edge_agent.noise import gumbel
 

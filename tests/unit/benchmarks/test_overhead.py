@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.overhead import Overhead, RoundCost, describe_overhead, measure_overhead, overhead, round_cost
+from benchmarks.speed.overhead import Overhead, RoundCost, describe_overhead, measure_overhead, overhead, round_cost
 from benchmarks.plain_rounds import OwnCode
 from benchmarks.rounds import Round
 from edge_agent.fake_transport import FakeConnector, FakeTransport, fake_welcome

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 
-from benchmarks.pacing import PacedDrafter
+from benchmarks.harness.pacing import PacedDrafter
 from edge_agent.drafter import DraftToken
 from edge_agent.fake_drafter import FakeDrafter
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from benchmarks.clients import TimedAnswer, connected, stream_completion
+from benchmarks.harness.clients import TimedAnswer, connected, stream_completion
 from benchmarks.figures import Way
 from openai_gateway.cli.errors import CliError
 from tests.unit.benchmarks.conftest import MAX_MODEL_LEN, ConnectPair

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.prompts import HUMANEVAL, Prompt, in_order, load_prompts, parse_specbench, tokenised
+from benchmarks.harness.prompts import HUMANEVAL, Prompt, in_order, load_prompts, parse_specbench, tokenised
 from edge_agent.fake_generator import FakeGenerator, fake_tokenizer_bundle
 from openai_gateway.cli.errors import CliError
 from openai_gateway.tokenization import TargetText

@@ -6,9 +6,9 @@ import pytest
 
 from benchmarks.conditions import Conditions
 from benchmarks.figures import Sample, Way
-from benchmarks.pair import Measured
-from benchmarks.prompts import TokenisedPrompt
-from benchmarks.quick import WARM_UP_TOKENS, QuickPlan, quick_json, run_quick
+from benchmarks.harness.pair import Measured
+from benchmarks.harness.prompts import TokenisedPrompt
+from benchmarks.speed.quick import WARM_UP_TOKENS, QuickPlan, quick_json, run_quick
 from openai_gateway.cli.errors import CliError
 
 PLAN = QuickPlan((TokenisedPrompt("a", (1,)), TokenisedPrompt("b", (2,))), num_tokens=32, repeats=3)

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from benchmarks.recorder import RecordingGenerator
+from benchmarks.harness.recorder import RecordingGenerator
 from edge_agent.fake_generator import FakeGenerator
 from edge_agent.generation import FinishReason, GenerationChunk, GenerationRequest, SamplingSettings
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.sampler_cost import Cost, Shape
+from benchmarks.micro.sampler import Cost, Shape
 
 
 def test_the_ratio_is_that_of_whole_steps() -> None:

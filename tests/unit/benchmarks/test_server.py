@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.server import ServerChoice, running_server
+from benchmarks.harness.server import ServerChoice, running_server
 from edge_agent.errors import ModelError
 from openai_gateway.cli.errors import CliError
 

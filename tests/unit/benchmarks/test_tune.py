@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from benchmarks.figures import DraftFigures, Sample
-from benchmarks.prompts import TokenisedPrompt
-from benchmarks.tune import Found, TunePlan, run_tune, tune_json
+from benchmarks.harness.prompts import TokenisedPrompt
+from benchmarks.speed.tune import Found, TunePlan, run_tune, tune_json
 from benchmarks.tune_arms import Arm, Search, SwitchedSources
 from benchmarks.tune_run import tune_table
 from edge_agent.monitor import EnvironmentSnapshot

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from benchmarks.differences import Continuation, Difference
-from benchmarks.margin import Margin
-from benchmarks.matrix.compare import MAX_BATCH, Compared, Matrix, batches
+from benchmarks.exactness.margin import Margin
+from benchmarks.exactness.matrix import MAX_BATCH, Compared, Matrix, batches
 from benchmarks.matrix.report import describe, matrix_json, summary
 from benchmarks.matrix.settings import MATRIX
-from benchmarks.prompts import TokenisedPrompt
+from benchmarks.harness.prompts import TokenisedPrompt
 from edge_agent.fake_transport import FakeConnector, FakeTransport, fake_welcome
 from edge_agent.generation import FinishReason, SamplingSettings
 from pipesd_vllm.protocol import fingerprint

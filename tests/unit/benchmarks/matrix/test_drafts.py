@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.matrix.drafts import KINDS, DraftMaker
+from benchmarks.exactness.drafts import KINDS, DraftMaker
 from pipesd_vllm.protocol import Draft, decode_upstream, encode
 
 TRUTH = list(range(50, 80))

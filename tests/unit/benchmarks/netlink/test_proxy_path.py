@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from benchmarks.netlink.proxy_path import proxy_path
+from benchmarks.netlink.proxy import proxy_path
 from benchmarks.netlink.relay import Configure
 from benchmarks.netlink.spec import LinkSpec, PathSpec
 

@@ -6,7 +6,7 @@ import pytest
 from benchmarks.pairs.agreement import TracePoint
 from benchmarks.simulation.check import compare
 from benchmarks.simulation.costs import Costs
-from benchmarks.testbed.records import RunRecord
+from benchmarks.reports.records import RunRecord
 from benchmarks.testbed.results import Description
 from tests.unit.benchmarks.testbed.factories import description, record
 

@@ -8,7 +8,7 @@ from benchmarks.netlink.spec import LinkSpec, PathSpec
 from benchmarks.pairs.agreement import TracePoint
 from benchmarks.simulation.costs import Costs
 from benchmarks.simulation.simulate import simulate, simulate_all
-from benchmarks.testbed.rivals import parse_rivals
+from benchmarks.harness.rivals import parse_rivals
 
 COSTS = Costs(gamma_s=0.008, step_s=0.040, token_s=0.0)
 PATH = PathSpec(LinkSpec(delay_ms=15), LinkSpec(delay_ms=15))

@@ -2,7 +2,7 @@
 
 from benchmarks.netlink.probe import Probed
 from benchmarks.scenarios.loading import load_scenario
-from benchmarks.testbed.records import Drafting, Resources, RunRecord
+from benchmarks.reports.records import Drafting, Resources, RunRecord
 from benchmarks.testbed.results import Description
 
 

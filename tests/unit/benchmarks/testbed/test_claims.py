@@ -1,9 +1,9 @@
 """Claims and what was measured."""
 
 from benchmarks.scenarios.loading import scenario_names
-from benchmarks.testbed.claims import CLAIMS, claims_table, verdicts
-from benchmarks.testbed.metrics import rows
-from benchmarks.testbed.records import RunRecord
+from benchmarks.reports.claims import CLAIMS, claims_table, verdicts
+from benchmarks.reports.metrics import rows
+from benchmarks.reports.records import RunRecord
 from tests.unit.benchmarks.testbed.factories import record
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.testbed.metrics import percentile, rows, summary
+from benchmarks.reports.metrics import percentile, rows, summary
 from tests.unit.benchmarks.testbed.factories import record
 
 

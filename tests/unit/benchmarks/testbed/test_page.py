@@ -5,8 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks.testbed.page import write_report
-from benchmarks.testbed.records import append_record
+from benchmarks.reports.page import write_report
+from benchmarks.reports.records import append_record
 from benchmarks.testbed.results import read_results
 from openai_gateway.cli.errors import CliError
 from tests.unit.benchmarks.testbed.factories import description, record

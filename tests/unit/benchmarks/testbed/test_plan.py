@@ -3,7 +3,7 @@
 from collections import Counter
 
 from benchmarks.testbed.plan import interleaved, prompts_of_seed
-from benchmarks.testbed.rivals import Rival
+from benchmarks.harness.rivals import Rival
 
 
 def test_everybody_answers_everything_in_turn() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.testbed.rivals import EVERYBODY, Rival, Wire, parse_rivals, rival_parameters
+from benchmarks.harness.rivals import EVERYBODY, Rival, Wire, parse_rivals, rival_parameters
 from edge_agent.policies.base import PolicyParameters
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.protocol import Mode

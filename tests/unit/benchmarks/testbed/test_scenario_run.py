@@ -8,13 +8,13 @@ import pytest
 from benchmarks.netlink.model import LinkCounts
 from benchmarks.netlink.path import EmulatedPath
 from benchmarks.netlink.relay import Configure, RelayCounts
-from benchmarks.prompts import TokenisedPrompt
+from benchmarks.harness.prompts import TokenisedPrompt
 from benchmarks.scenarios.loading import load_scenario
 from benchmarks.testbed.contestants import Answer, Contestant
 from benchmarks.testbed.meters import Meters, Reading
 from benchmarks.testbed.plan import Job
-from benchmarks.testbed.rivals import Rival, parse_rivals
-from benchmarks.testbed.scenario_run import ScenarioRun, quiet, to_record, with_same_text
+from benchmarks.harness.rivals import Rival, parse_rivals
+from benchmarks.testbed.measuring import ScenarioRun, quiet, to_record, with_same_text
 from edge_agent.generation import GenerationStats
 from openai_gateway.cli.errors import CliError
 

@@ -4,9 +4,9 @@ from io import StringIO
 
 from rich.console import Console
 
-from benchmarks.testbed.metrics import METRICS, rows
+from benchmarks.reports.metrics import METRICS, rows
 from benchmarks.testbed.results import Results
-from benchmarks.testbed.tables import COLUMNS, cell, compared, tables
+from benchmarks.reports.tables import COLUMNS, cell, compared, tables
 from tests.unit.benchmarks.testbed.factories import description, record
 
 

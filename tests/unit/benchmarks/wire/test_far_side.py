@@ -9,7 +9,7 @@ from websockets.typing import Subprotocol
 
 from benchmarks.netlink.probe import probe
 from benchmarks.wire.far_side import start_far_side
-from benchmarks.wire.padded_transport import PaddedConnector
+from benchmarks.wire.padded import PaddedConnector
 from benchmarks.wire.padding import PUBLISHED_TOKEN_BYTES
 from edge_agent.errors import CloudUnreachable
 from pipesd_vllm.protocol import SUBPROTOCOL, Cancel, Commit, Draft, Upstream, decode_upstream, encode

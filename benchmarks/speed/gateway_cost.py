@@ -11,7 +11,7 @@ from typing import Final
 
 from benchmarks.gateway_client import ChatTask, GatewayClient, StreamedChat, gateway_client
 from benchmarks.gateway_host import gateway_in_a_thread, hosted_gateway
-from benchmarks.recorder import Recording, RecordingGenerator
+from benchmarks.harness.recorder import Recording, RecordingGenerator
 from edge_agent.generation import GenerationRequest, Generator, Route, SamplingSettings
 from openai_gateway.cli.errors import CliError
 

@@ -14,13 +14,13 @@ import msgspec
 from benchmarks.datasets import DATASETS
 from benchmarks.netlink.path import EmulatedPath
 from benchmarks.netlink.relay import Configure, RelayCounts
-from benchmarks.prompts import TokenisedPrompt
+from benchmarks.harness.prompts import TokenisedPrompt
 from benchmarks.scenarios.loading import Scenario
 from benchmarks.testbed.contestants import Answer, Contestant
 from benchmarks.testbed.meters import Meters, Reading, used
 from benchmarks.testbed.plan import Job, interleaved
-from benchmarks.testbed.records import Drafting, RunRecord
-from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival, Wire
+from benchmarks.reports.records import Drafting, RunRecord
+from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire
 from edge_agent.errors import EdgeError
 from openai_gateway.cli.errors import CliError
 

@@ -9,7 +9,7 @@ from typing import Final
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from benchmarks.testbed.metrics import Row, rows
+from benchmarks.reports.metrics import Row, rows
 from benchmarks.testbed.results import Results
 
 __all__ = ["COLUMNS", "cell", "compared", "scenario_rows", "tables"]

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import openai
 
-from benchmarks.clients import TimedAnswer, connected, stream_completion
+from benchmarks.harness.clients import TimedAnswer, connected, stream_completion
 from benchmarks.conditions import QUIET, Conditions
 from benchmarks.figures import Sample, Way, draft_figures
 from benchmarks.gateway_host import hosted_gateway
 from benchmarks.link import delayed_link
-from benchmarks.recorder import RecordingGenerator
+from benchmarks.harness.recorder import RecordingGenerator
 from edge_agent.generation import GenerationRequest, GenerationStats, Generator, Route, SamplingSettings
 from edge_agent.parameter_sources import ParameterSources
 from edge_agent.settings import EdgeSettings

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks import options
+from benchmarks.harness import options
 from pipesd_vllm.coupled_batch import Seat
 from pipesd_vllm.sampling_rule import SamplingRule
 
@@ -87,7 +87,7 @@ def sampling_ms(shape: Shape, temperature: float, repeats: int, device: str = "c
     from vllm.v1.sample.rejection_sampler import RejectionSampler
     from vllm.v1.sample.sampler import Sampler
 
-    from benchmarks.sampler_inputs import sampling_metadata, verify_step
+    from benchmarks.micro.sampler_inputs import sampling_metadata, verify_step
     from pipesd_vllm.coupled_sampler import CoupledRejectionSampler
 
     num = shape.num_sessions
@@ -117,7 +117,7 @@ def _timed_ms(sample: Callable[[torch.Tensor], object], logits: torch.Tensor) ->
 
 def _step_on_a_server(shape: Shape, cloud: str | None, target: str | None, api_key: str | None) -> float:
     """At temperature 0, with the coupled sampler; the server is gone again afterwards."""
-    from benchmarks.server import ServerChoice, running_server
+    from benchmarks.harness.server import ServerChoice, running_server
     from benchmarks.verify_steps import measure_step_ms
     from edge_agent.agent_parts import cloud_connector
 
@@ -153,7 +153,7 @@ def main(
 
     Starts a server, measures its step, stops it, and times both samplers. Keep the machine quiet.
     """
-    from benchmarks.sampler_inputs import prepare_cpu_kernels
+    from benchmarks.micro.sampler_inputs import prepare_cpu_kernels
 
     if device != "cpu" and step_ms is None:
         raise typer.BadParameter("A step's time is measured on the CPU only: give --step-ms.")

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.prompts import HUMANEVAL, in_order, load_prompts
+from benchmarks.harness.prompts import HUMANEVAL, in_order, load_prompts
 from edge_agent.generation import SamplingSettings
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.restriction import least_kept

@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.clients import stream_chat
+from benchmarks.harness.clients import stream_chat
 from benchmarks.figures import Way, summarise
-from benchmarks.pair import Pair, started_pair
+from benchmarks.harness.pair import Pair, started_pair
 from benchmarks.report import table
-from benchmarks.server import ServerChoice, running_server
+from benchmarks.harness.server import ServerChoice, running_server
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.console import live_status
 

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, Final
 
 from benchmarks.figures import Figures, Sample, summarise
-from benchmarks.prompts import TokenisedPrompt
+from benchmarks.harness.prompts import TokenisedPrompt
 from benchmarks.tune_arms import Arm, Search, SwitchedSources
 from edge_agent.policies.base import PolicyParameters
 from edge_agent.tuning.autotuner import FixedParameters

@@ -14,8 +14,8 @@ from typing import Final
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from benchmarks.testbed.metrics import Row
-from benchmarks.testbed.rivals import CLOUD, Rival, Wire
+from benchmarks.reports.metrics import Row
+from benchmarks.harness.rivals import CLOUD, Rival, Wire
 from edge_agent.policies.registry import DEFAULT_POLICY
 from pipesd_vllm.protocol import Mode
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.figures import Figures, Sample, Way, interleaved, summarise
-from benchmarks.pair import Measured
-from benchmarks.prompts import TokenisedPrompt
+from benchmarks.harness.pair import Measured
+from benchmarks.harness.prompts import TokenisedPrompt
 from benchmarks.report import figures_json, machine
 
 __all__ = ["Measure", "QuickPlan", "QuickResult", "quick_json", "run_quick"]

@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from benchmarks.clients import sampling_body, translated
+from benchmarks.harness.clients import sampling_body, translated
 from benchmarks.differences import Continuation, Difference, first_difference
-from benchmarks.margin import margin
-from benchmarks.pair import Pair
-from benchmarks.prompts import Prompt, TokenisedPrompt, tokenised
+from benchmarks.exactness.margin import margin
+from benchmarks.harness.pair import Pair
+from benchmarks.harness.prompts import Prompt, TokenisedPrompt, tokenised
 from edge_agent.generation import FinishReason, SamplingSettings
 from openai_gateway.tokenization import TargetText
 

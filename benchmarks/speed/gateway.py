@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import options
+from benchmarks.harness import options
 from openai_gateway.cli import options as edge_options
 
 __all__ = ["gateway", "main"]
@@ -41,9 +41,9 @@ def gateway(
     The real stack: a server, and `pipesd edge` as a process of its own. The CPU of the event loop's
     thread (gateway, session logic, network) is counted apart from the drafting in the same process.
     """
-    from benchmarks.gateway_crowd import CrowdPlan
+    from benchmarks.speed.gateway_crowd import CrowdPlan
     from benchmarks.gateway_run import gateway_run
-    from benchmarks.server import ServerChoice, running_server
+    from benchmarks.harness.server import ServerChoice, running_server
     from edge_agent.settings import EdgeSettings
 
     flags = {name: value for name, value in ctx.params.items() if name in EdgeSettings.model_fields}

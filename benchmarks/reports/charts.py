@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from benchmarks.testbed.metrics import Row, rows
+from benchmarks.reports.metrics import Row, rows
 from benchmarks.testbed.results import Results
 
 __all__ = ["bars", "draw_all", "scatter", "sweep", "sweep_points"]

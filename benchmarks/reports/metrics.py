@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from benchmarks.testbed.records import RunRecord
-from benchmarks.testbed.rivals import EVERYBODY, label_of
+from benchmarks.reports.records import RunRecord
+from benchmarks.harness.rivals import EVERYBODY, label_of
 
 __all__ = ["METRICS", "Figure", "Row", "percentile", "rows", "summary"]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from benchmarks.differences import Continuation, Difference, first_difference
-from benchmarks.margin import Margin, margin
+from benchmarks.exactness.margin import Margin, margin
 from benchmarks.matrix.session import Run, run_session
 from benchmarks.matrix.settings import Setting
-from benchmarks.prompts import TokenisedPrompt
+from benchmarks.harness.prompts import TokenisedPrompt
 from edge_agent.generation import SamplingSettings
 from edge_agent.transport import Connector
 

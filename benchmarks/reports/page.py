@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from benchmarks.testbed.charts import draw_all
-from benchmarks.testbed.claims import CLAIM_HEADINGS, claim_cells, verdicts
-from benchmarks.testbed.metrics import Row, rows
+from benchmarks.reports.charts import draw_all
+from benchmarks.reports.claims import CLAIM_HEADINGS, claim_cells, verdicts
+from benchmarks.reports.metrics import Row, rows
 from benchmarks.testbed.results import Results, read_results, write_summary
-from benchmarks.testbed.tables import COLUMNS, cell, compared, scenario_rows
+from benchmarks.reports.tables import COLUMNS, cell, compared, scenario_rows
 
 __all__ = ["render", "write_report"]
 
@@ -30,7 +30,7 @@ def write_report(folder: Path) -> Path:
 
 def render(results: Results, plots: list[Path]) -> str:
     """The page, plots inside."""
-    loader = PackageLoader("benchmarks.testbed", ".")
+    loader = PackageLoader("benchmarks.reports", ".")
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(
         "page.html"
     )
