@@ -1,63 +1,61 @@
-"""Clients of OpenAI's API for both ends, and one streamed answer on the stopwatch."""
+"""The one HTTP client of the benchmarks, for gateways and servers, and a streamed answer on the stopwatch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import openai
+import httpx
+import msgspec
 
-from benchmarks.figures import Sample
-from edge_agent.generation import SamplingSettings
+from edge_agent.generation import GenerationStats, SamplingSettings
 from openai_gateway.cli.errors import CliError
+from openai_gateway.sse import read_events
 
-__all__ = [
-    "GREEDY",
-    "Clock",
-    "TimedAnswer",
-    "connected",
-    "connection_open",
-    "sampling_body",
-    "stream_chat",
-    "stream_completion",
-    "translated",
-]
+__all__ = ["Client", "Clock", "Json", "TimedAnswer", "connected", "exactly", "question", "sampling_body"]
 
 Clock = Callable[[], float]
-ShowText = Callable[[str], None]
+Json = dict[str, Any]
 
-# The server applies the model's own generation config, the gateway OpenAI's defaults: say it to both.
-GREEDY: Final = {"repetition_penalty": 1.0}
+_TIMEOUT_S: Final = 300.0
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
-_KEY_NOT_NEEDED: Final = "unused"
+_DONE: Final = b"[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
 class TimedAnswer:
-    """A streamed answer. Times in seconds from sending the request; `total_s` up to the last token."""
+    """A generation as its reader saw it. Times in seconds on the reader's clock."""
 
     answer_id: str
     text: str
     num_tokens: int
-    first_text_s: float
-    total_s: float
-    arrivals_s: tuple[float, ...] = ()
+    started_s: float
+    chunks_s: tuple[float, ...]
+    """Of each delivery, the one that only says why it ended included."""
+    arrivals_s: tuple[float, ...]
     """Of each piece of text."""
+    stats: GenerationStats | None = None
+    """The edge agent's, if it had a part."""
 
-    def sample(self) -> Sample:
-        """Its TPT and TTFT as the client saw them. Raises `CliError` for an answer without tokens."""
-        if not self.num_tokens:
-            raise CliError("An answer came without a token: ask something else.")
-        return Sample(self.total_s * 1e3 / self.num_tokens, self.first_text_s * 1e3)
+    @property
+    def ttft_s(self) -> float:
+        """From the request to the first text."""
+        return self.arrivals_s[0] - self.started_s if self.arrivals_s else self.total_s
+
+    @property
+    def total_s(self) -> float:
+        """From the request to the last token."""
+        return self.chunks_s[-1] - self.started_s
 
 
-def sampling_body(sampling: SamplingSettings) -> dict[str, Any]:
+def sampling_body(sampling: SamplingSettings) -> Json:
     """All that a body says about picking tokens, whoever it is sent to: nobody's defaults count."""
     return {
+        "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "top_k": sampling.top_k,
@@ -68,108 +66,153 @@ def sampling_body(sampling: SamplingSettings) -> dict[str, Any]:
     }
 
 
-@asynccontextmanager
-async def connected(base_url: str, api_key: str | None) -> AsyncIterator[openai.AsyncOpenAI]:
-    """A client that never repeats a request, because that would be measured along."""
-    local = urlsplit(base_url).hostname in _LOOPBACK  # a proxy is no way to our own machine
-    async with openai.AsyncOpenAI(
-        base_url=base_url,
-        api_key=api_key or _KEY_NOT_NEEDED,
-        max_retries=0,
-        http_client=openai.DefaultAsyncHttpxClient(trust_env=not local),
-    ) as client:
-        yield client
+def exactly(num_tokens: int) -> Json:
+    """A greedy answer of so many tokens, neither more nor fewer."""
+    return sampling_body(SamplingSettings(num_tokens, ignore_eos=True))
 
 
-async def connection_open(client: openai.AsyncOpenAI) -> None:
-    """Let the client have a connection to its server, as a session has one. Raises `CliError`."""
-    with translated(client):
-        await client.models.list()
+def question(text: str) -> Json:
+    """A user's message, which makes a body a chat's."""
+    return {"messages": [{"role": "user", "content": text}]}
 
 
-async def stream_completion(
-    client: openai.AsyncOpenAI,
-    model: str,
-    prompt_token_ids: Sequence[int],
-    num_tokens: int,
-    clock: Clock = time.perf_counter,
-) -> TimedAnswer:
-    """Continue a prompt greedily by exactly `num_tokens` tokens. Raises `CliError`."""
-    with translated(client):
-        started_s = clock()
-        stream = await client.completions.create(
-            model=model,
-            prompt=list(prompt_token_ids),
-            max_tokens=num_tokens,
-            temperature=0.0,
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_body={**GREEDY, "ignore_eos": True},
+class Client:
+    """Asks one gateway or server; build it with `connected`. All methods raise `CliError`."""
+
+    def __init__(self, http: httpx.AsyncClient, clock: Clock = time.perf_counter) -> None:
+        """`http` knows the address (without `/v1`) and the key."""
+        self._http = http
+        self._clock = clock
+        self._model: str | None = None
+        self.num_connections = 0
+        """Opened so far."""
+
+    async def model(self) -> str:
+        """Name of the model that is served; the first call opens the connection."""
+        if self._model is None:
+            self._model = str((await self._whole("GET", "/v1/models")).json()["data"][0]["id"])
+        return self._model
+
+    async def connection_open(self) -> None:
+        """Have a connection, as a session has one."""
+        await self._whole("GET", "/v1/models")
+
+    async def metrics(self) -> str:
+        """The page of metrics."""
+        return (await self._whole("GET", "/metrics")).text
+
+    async def complete(self, prompt: Sequence[int], body: Mapping[str, Any]) -> tuple[str, Json]:
+        """A whole completion: its id and its only choice."""
+        sent = {"model": await self.model(), "prompt": list(prompt), **body}
+        answer = (await self._whole("POST", "/v1/completions", sent)).json()
+        return answer["id"], answer["choices"][0]
+
+    async def stream(self, body: Mapping[str, Any]) -> TimedAnswer:
+        """A streamed answer to `body`: a chat if it has messages, else a completion of its prompt."""
+        path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+        asked = {
+            "model": await self.model(),
+            **body,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        content = msgspec.json.encode(asked)
+        started_s = self._clock()
+        with self._translated():
+            async with self._http.stream(
+                "POST", path, content=content, extensions={"trace": self._count}
+            ) as answer:
+                if answer.is_error:
+                    await answer.aread()
+                answer.raise_for_status()
+                return await self._read(answer, started_s)
+
+    async def _read(self, answer: httpx.Response, started_s: float) -> TimedAnswer:
+        answer_id, num_tokens, done, finished = "", 0, False, False
+        pieces: list[str] = []
+        chunks_s: list[float] = []
+        arrivals_s: list[float] = []
+        async for data in read_events(answer.aiter_raw()):
+            now_s = self._clock()
+            if data == _DONE:
+                done = True
+                continue
+            chunk = msgspec.json.decode(data)
+            if "error" in chunk:
+                raise CliError(
+                    f"An answer from {self._http.base_url} broke off: {chunk['error'].get('message')}"
+                )
+            answer_id = chunk["id"]
+            num_tokens = (chunk.get("usage") or {}).get("completion_tokens", num_tokens)
+            for choice in chunk["choices"]:
+                chunks_s.append(now_s)
+                finished = finished or bool(choice.get("finish_reason"))
+                if piece := choice["delta"].get("content") if "delta" in choice else choice.get("text"):
+                    pieces.append(piece)
+                    arrivals_s.append(now_s)
+        if not (done and finished):
+            raise CliError(f"An answer from {self._http.base_url} ended before it was whole.")
+        return TimedAnswer(
+            answer_id, "".join(pieces), num_tokens, started_s, tuple(chunks_s), tuple(arrivals_s)
         )
-        async with stream:
-            return await _read(stream, lambda choice: choice.text, started_s, clock, lambda _: None)
+
+    async def _whole(self, method: str, path: str, body: Json | None = None) -> httpx.Response:
+        with self._translated():
+            content = None if body is None else msgspec.json.encode(body)
+            response = await self._http.request(
+                method, path, content=content, extensions={"trace": self._count}
+            )
+            response.raise_for_status()
+            return response
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn what goes wrong into a `CliError` that says which end failed."""
+        url = self._http.base_url
+        try:
+            yield
+        except httpx.HTTPStatusError as error:
+            response = error.response
+            raise CliError(
+                f"{url} refused the request (HTTP {response.status_code}): {_message(response)}"
+            ) from error
+        except httpx.HTTPError as error:
+            raise CliError(f"{url} does not answer ({error!r}): check the server and its log.") from error
+
+    async def _count(self, event: str, _: dict[str, Any]) -> None:
+        self.num_connections += event == "connection.connect_tcp.complete"
 
 
-async def stream_chat(
-    client: openai.AsyncOpenAI,
-    model: str,
-    question: str,
-    max_tokens: int,
-    clock: Clock = time.perf_counter,
-    show: ShowText = lambda _: None,
-) -> TimedAnswer:
-    """Ask one question, greedily; `show` gets the text piece by piece. Raises `CliError`."""
-    with translated(client):
-        started_s = clock()
-        stream = await client.chat.completions.create(
-            model=model,
-            messages=[{"role": "user", "content": question}],
-            max_tokens=max_tokens,
-            temperature=0.0,
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_body=GREEDY,
-        )
-        async with stream:
-            return await _read(stream, lambda choice: choice.delta.content, started_s, clock, show)
-
-
-async def _read(
-    stream: Any, text_of: Callable[[Any], str | None], started_s: float, clock: Clock, show: ShowText
-) -> TimedAnswer:
-    answer_id, num_tokens = "", 0
-    pieces: list[str] = []
-    arrivals_s: list[float] = []
-    first_s = last_s = started_s
-    async for chunk in stream:
-        answer_id = chunk.id
-        if chunk.usage is not None:
-            num_tokens = chunk.usage.completion_tokens
-        if not chunk.choices:
-            continue
-        last_s = clock()
-        if piece := text_of(chunk.choices[0]):
-            first_s = first_s if pieces else last_s
-            pieces.append(piece)
-            arrivals_s.append(last_s - started_s)
-            show(piece)
-    times_s = first_s - started_s, last_s - started_s
-    return TimedAnswer(answer_id, "".join(pieces), num_tokens, *times_s, tuple(arrivals_s))
-
-
-@contextmanager
-def translated(client: openai.AsyncOpenAI) -> Iterator[None]:
-    """Turn the client's exceptions into a `CliError` that says which end failed."""
+def _message(response: httpx.Response) -> str:
     try:
-        yield
-    except openai.APIStatusError as error:
-        body = error.body if isinstance(error.body, dict) else {}
-        message = body.get("message") or error.message
-        raise CliError(f"{client.base_url} refused the request: {message}") from error
-    except openai.APIConnectionError as error:
-        cause = error.__cause__ or error
-        raise CliError(
-            f"{client.base_url} does not answer ({cause}): check the server and its log."
-        ) from error
-    except openai.APIError as error:  # an error event in the middle of a stream
-        raise CliError(f"An answer from {client.base_url} broke off: {error.message}") from error
+        return str(response.json()["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return response.text[:200]
+
+
+@asynccontextmanager
+async def connected(
+    base_url: str,
+    api_key: str | None = None,
+    clock: Clock = time.perf_counter,
+    *,
+    shared: int = 1,
+    kept: bool = True,
+) -> AsyncIterator[Client]:
+    """A client with `shared` connections, `kept` as long as the other side does; it never repeats a request.
+
+    `base_url` with or without `/v1`.
+    """
+    local = urlsplit(base_url).hostname in _LOOPBACK  # a proxy is no way to our own machine
+    limits = httpx.Limits(
+        max_connections=shared, max_keepalive_connections=shared if kept else 0, keepalive_expiry=None
+    )
+    key = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    async with httpx.AsyncClient(
+        base_url=base_url.rstrip("/").removesuffix("/v1"),
+        headers={"Content-Type": "application/json", **key},
+        limits=limits,
+        timeout=_TIMEOUT_S,
+        trust_env=not local,
+    ) as http:
+        yield Client(http, clock)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
-from edge_agent.drafter import Drafter, DraftModelInfo, DraftToken, TokenPicker
-from pipesd_vllm.protocol import Fingerprint
+from edge_agent.drafter import Drafter, DraftToken
 
 __all__ = ["PacedDrafter"]
 
@@ -25,37 +24,25 @@ class PacedDrafter:
         self._aborted = threading.Event()
         self._model_runs = False
 
-    @property
-    def info(self) -> DraftModelInfo:
-        return self._drafter.info
-
-    def fingerprint(self, num_tokens: int) -> Fingerprint:
-        return self._drafter.fingerprint(num_tokens)
-
-    def open(self, tokens: Sequence[int], picker: TokenPicker | None = None) -> int:
-        return self._drafter.open(tokens, picker)
-
-    def rewrite(self, sequence: int, length: int, tokens: Sequence[int]) -> None:
-        self._drafter.rewrite(sequence, length, tokens)
-
     def draft(self, sequences: Sequence[int]) -> Mapping[int, DraftToken]:
-        """The model's drafts, `gamma_s` after the call at the earliest; nothing if aborted or hung."""
+        """The model's drafts, `gamma_s` after the call at the earliest; nothing if aborted or hung.
+
+        Half of the time passes before the model is asked, so that an abort comes before its work is done.
+        """
         self._aborted.clear()
         if self._gamma_s == float("inf"):
             self._aborted.wait(_DEAD_POLL_S)
             return {}
         started_s = self._clock()
-        if self._aborted.wait(max(0.0, self._gamma_s - self._expected_s())):
+        if self._aborted.wait(self._gamma_s / 2):
             return {}
-        drafts = self._run_model(sequences)
+        self._model_runs = True
+        try:
+            drafts = self._drafter.draft(sequences)
+        finally:
+            self._model_runs = False
         self._aborted.wait(max(0.0, self._gamma_s - (self._clock() - started_s)))
         return drafts
-
-    def room(self, sequence: int) -> int:
-        return self._drafter.room(sequence)
-
-    def close_sequence(self, sequence: int) -> None:
-        self._drafter.close_sequence(sequence)
 
     def request_abort(self) -> None:
         """While the model is not at work only the wait ends: a model keeps an abort for its next call."""
@@ -63,16 +50,6 @@ class PacedDrafter:
         if self._model_runs:
             self._drafter.request_abort()
 
-    def close(self) -> None:
-        self._drafter.close()
-
-    def _run_model(self, sequences: Sequence[int]) -> Mapping[int, DraftToken]:
-        self._model_runs = True
-        try:
-            return self._drafter.draft(sequences)
-        finally:
-            self._model_runs = False
-
-    def _expected_s(self) -> float:
-        """Part of the time kept for the model itself, so that an abort comes before its work is done."""
-        return self._gamma_s / 2
+    def __getattr__(self, name: str) -> Any:
+        """All else is the drafter's own."""
+        return getattr(self._drafter, name)

@@ -1,35 +1,39 @@
-"""Edge agent, gateway and server as one thing to benchmark: all real parts, nothing emulated."""
+"""Edge agent, gateway and server as one thing to benchmark, all real parts."""
 
 from __future__ import annotations
 
+import enum
+import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-import openai
-
-from benchmarks.harness.clients import TimedAnswer, connected, stream_completion
-from benchmarks.conditions import QUIET, Conditions
-from benchmarks.figures import Sample, Way, draft_figures
-from benchmarks.gateway_host import hosted_gateway
-from benchmarks.link import delayed_link
+from benchmarks.harness.clients import Client, TimedAnswer, connected, exactly
+from benchmarks.harness.pacing import PacedDrafter
 from benchmarks.harness.recorder import RecordingGenerator
-from edge_agent.generation import GenerationRequest, GenerationStats, Generator, Route, SamplingSettings
+from benchmarks.netlink.proxy import delayed_link
+from edge_agent.drafter import Drafter
+from edge_agent.generation import GenerationRequest, Generator, Route, SamplingSettings
 from edge_agent.parameter_sources import ParameterSources
 from edge_agent.settings import EdgeSettings
 from edge_agent.target import TargetInfo
+from openai_gateway.cli.errors import CliError
+from openai_gateway.cli.hosting import hosted_gateway
 from openai_gateway.tokenization import TargetText
 
-__all__ = ["Measured", "Pair", "connected_pair", "started_pair"]
+__all__ = ["Pair", "Way", "connected_pair", "paced_drafter", "started_pair"]
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """One generation: its figures and its text (empty for the way `local`, whose text is not compared)."""
+class Way(enum.StrEnum):
+    """The ways to make an answer that are compared."""
 
-    sample: Sample
-    text: str
+    COLLABORATIVE = "collaborative"
+    """Through the gateway: drafted here, committed by the target."""
+    CLOUD = "cloud"
+    """Plain streaming from the same server."""
+    LOCAL = "local"
+    """The draft model alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,82 +41,84 @@ class Pair:
     """Both ends, ready to be asked."""
 
     recorder: RecordingGenerator
-    gateway: openai.AsyncOpenAI
-    cloud: openai.AsyncOpenAI
+    gateway: Client
+    cloud: Client
     target: TargetInfo
     text: TargetText
 
-    async def measure(self, way: Way, prompt_token_ids: Sequence[int], num_tokens: int) -> Measured:
-        """Continue a prompt by exactly `num_tokens` tokens. Raises `CliError`, `EdgeError`."""
+    async def answer(self, way: Way, prompt: Sequence[int], num_tokens: int) -> TimedAnswer:
+        """Continue a prompt greedily by exactly `num_tokens` tokens. Raises `CliError`, `EdgeError`."""
         if way is Way.LOCAL:
-            return await self._measure_local(prompt_token_ids, num_tokens)
-        client = self.gateway if way is Way.COLLABORATIVE else self.cloud
-        answer = await stream_completion(client, self.target.model, prompt_token_ids, num_tokens)
-        sample = self.sample(answer) if way is Way.COLLABORATIVE else answer.sample()
-        return Measured(sample, answer.text)
+            return await self._locally(prompt, num_tokens)
+        body = {"model": self.target.model, "prompt": list(prompt), **exactly(num_tokens)}
+        if way is Way.CLOUD:
+            answer = await self.cloud.stream(body)
+        else:
+            answer = await self.gateway.stream(body)
+            answer = replace(answer, stats=self.recorder.take(answer.answer_id).stats)
+        if answer.num_tokens != num_tokens:
+            raise CliError(f"{way} gave {answer.num_tokens} tokens instead of {num_tokens}.")
+        return answer
 
-    def sample(self, answer: TimedAnswer) -> Sample:
-        """The client's times of an answer of the gateway, with the agent's figures. Once an answer."""
-        stats = self.recorder.take(answer.answer_id).stats
-        return replace(answer.sample(), draft=draft_figures(stats))
+    async def _locally(self, prompt: Sequence[int], num_tokens: int) -> TimedAnswer:
+        """Its text, which nobody compares, is left empty."""
+        request = GenerationRequest(
+            f"local-{uuid.uuid4().hex}",
+            tuple(prompt),
+            SamplingSettings(num_tokens, ignore_eos=True),
+            Route.LOCAL,
+        )
+        started_s = time.perf_counter()
+        chunks = self.recorder.generate(request)
+        arrivals_s = tuple([time.perf_counter() async for chunk in chunks if chunk.token_ids])
+        stats = self.recorder.take(request.request_id).stats
+        return TimedAnswer("", "", stats.completion_tokens, started_s, arrivals_s, arrivals_s, stats)
 
     def token_text(self, token_id: int) -> str:
         """The text of one token by itself; empty for a special one."""
         detokenizer = self.text.detokenizer(())
         return detokenizer.push((token_id,)) + detokenizer.flush()
 
-    async def _measure_local(self, prompt_token_ids: Sequence[int], num_tokens: int) -> Measured:
-        request = GenerationRequest(
-            f"local-{uuid.uuid4().hex}",
-            tuple(prompt_token_ids),
-            SamplingSettings(num_tokens, ignore_eos=True),
-            Route.LOCAL,
-        )
-        stats = GenerationStats()
-        async for chunk in self.recorder.generate(request):
-            stats = chunk.stats
-        self.recorder.take(request.request_id)
-        assert stats.tpt_ms is not None, "the draft model gave no token"
-        assert stats.ttft_ms is not None
-        return Measured(Sample(stats.tpt_ms, stats.ttft_ms), "")
+
+def paced_drafter(settings: EdgeSettings, gamma_s: float) -> Drafter:
+    """The draft model of `settings`, no faster than `gamma_s` a token. Raises `ModelError`."""
+    from edge_agent.draft_files import load_drafter
+
+    drafter = load_drafter(settings)
+    return PacedDrafter(drafter, gamma_s) if gamma_s else drafter
 
 
 @asynccontextmanager
 async def started_pair(
-    settings: EdgeSettings, conditions: Conditions = QUIET, sources: ParameterSources | None = None
+    settings: EdgeSettings,
+    *,
+    rtt_s: float = 0.0,
+    gamma_s: float = 0.0,
+    sources: ParameterSources | None = None,
 ) -> AsyncIterator[Pair]:
     """Start an edge agent and its gateway for a server that runs. Raises `EdgeError`, `CliError`.
 
-    Both the agent and plain streaming go over the link that `conditions` describe. `sources`: where
-    sessions get their parameters from, if not from `settings`.
+    `rtt_s` is added to the link, for agent and plain streaming alike; a draft token takes `gamma_s` at least.
+    `sources`: where sessions get their parameters from, if not from `settings`.
     """
     from edge_agent.agent import EdgeAgent
 
-    async with delayed_link(settings.cloud_url, conditions.rtt_s) as linked_url:
-        linked = settings.model_copy(update={"cloud_url": linked_url}) if conditions.rtt_s else settings
-        agent = await EdgeAgent.start(linked, conditions.load_drafter, sources)
-        async with _hosted(agent, linked) as pair:
-            yield pair
+    async with AsyncExitStack() as stack:
+        if rtt_s:
+            url = await stack.enter_async_context(delayed_link(settings.cloud_url, rtt_s))
+            settings = settings.model_copy(update={"cloud_url": url})
+        agent = await EdgeAgent.start(settings, lambda chosen: paced_drafter(chosen, gamma_s), sources)
+        stack.push_async_callback(agent.close)
+        yield await stack.enter_async_context(connected_pair(agent, settings.cloud_url, settings.cloud_key))
 
 
 @asynccontextmanager
-async def _hosted(agent: Generator, settings: EdgeSettings) -> AsyncIterator[Pair]:
-    try:
-        async with connected_pair(agent, f"{settings.cloud_url}/v1", settings.cloud_key) as pair:
-            yield pair
-    finally:
-        await agent.close()
-
-
-@asynccontextmanager
-async def connected_pair(
-    generator: Generator, cloud_base_url: str, api_key: str | None
-) -> AsyncIterator[Pair]:
+async def connected_pair(generator: Generator, cloud_url: str, api_key: str | None) -> AsyncIterator[Pair]:
     """Put a gateway before `generator`, which stays open, and connect clients to both ends."""
     recorder = RecordingGenerator(generator)
     async with (
-        hosted_gateway(recorder) as gateway_base_url,
-        connected(gateway_base_url, None) as gateway,
-        connected(cloud_base_url, api_key) as cloud,
+        hosted_gateway(recorder) as gateway_url,
+        connected(gateway_url) as gateway,
+        connected(cloud_url, api_key) as cloud,
     ):
         yield Pair(recorder, gateway, cloud, await recorder.target(), TargetText(await recorder.tokenizer()))

@@ -1,40 +1,41 @@
-"""CPU time of a server with all its processes, from Linux's /proc."""
+"""CPU time and memory of a server with all its processes.
+
+A `ServerProcess` is the leader of a session of its own, which all that it starts belongs to.
+"""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-__all__ = ["ProcessTimes", "parse_stat", "session_cpu_s"]
+import psutil
 
-_PROC: Final = Path("/proc")
-# Fields of /proc/PID/stat after the command's name, counted from 0 (proc(5) counts from 3).
-_SESSION: Final = 3
-_TIMES: Final = slice(11, 15)
-
-ProcessTimes = tuple[int, int]
-"""Session id, and ticks of CPU used by the process and by its children that have ended."""
+__all__ = ["session_cpu_s", "session_rss_mb"]
 
 
-def parse_stat(stat: str) -> ProcessTimes:
-    """Read one /proc/PID/stat. The command's name may hold blanks and parentheses."""
-    fields = stat.rpartition(")")[2].split()
-    return int(fields[_SESSION]), sum(int(ticks) for ticks in fields[_TIMES])
+def session_cpu_s(session: int) -> float | None:
+    """CPU seconds of all processes of `session` and their ended children; None: there are none."""
+    return _total(
+        sum(times[:2]) + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+        for times in _of_session(session, lambda process: process.cpu_times())
+    )
 
 
-def session_cpu_s(session: int, proc: Path = _PROC) -> float | None:
-    """CPU seconds used so far by all processes of `session`; None where there is no /proc.
+def session_rss_mb(session: int) -> float | None:
+    """Resident memory in 10^6 bytes; pages that the processes share count more than once."""
+    return _total(memory.rss / 1e6 for memory in _of_session(session, lambda process: process.memory_info()))
 
-    A `ServerProcess` is the leader of a session of its own, which all it starts belongs to.
-    """
-    if not (proc / "self").exists():
-        return None
-    ticks = 0
-    for stat in proc.glob("[0-9]*/stat"):
+
+def _of_session(session: int, read: Callable[[psutil.Process], Any]) -> Iterator[Any]:
+    for process in psutil.process_iter():
         try:
-            of, used = parse_stat(stat.read_text(encoding="utf-8", errors="replace"))
-        except OSError:
+            if os.getsid(process.pid) == session:
+                yield read(process)
+        except (OSError, psutil.Error):
             continue  # it ended in between
-        ticks += used if of == session else 0
-    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _total(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return sum(found) if found else None

@@ -1,19 +1,38 @@
-"""Who is compared: the literature's policies on two wires, ours in three modes, each end alone. Pure."""
+"""Who is compared, and in which order: the literature's policies on two wires, ours, each end alone. Pure."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Final
 
 from edge_agent.policies.base import PolicyParameters
 from edge_agent.policies.registry import DEFAULT_POLICY, Task, literature_parameters
 from edge_agent.policies.vanilla import CODE_WINDOW, MATHS_WINDOW
+from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.protocol import Mode
 
-__all__ = ["CLOUD", "EVERYBODY", "LOCAL", "Rival", "Wire", "label_of", "parse_rivals", "rival_parameters"]
+__all__ = [
+    "CLOUD",
+    "DEFAULT_PARAMETERS",
+    "EVERYBODY",
+    "LOCAL",
+    "Job",
+    "Rival",
+    "Wire",
+    "interleaved",
+    "label_of",
+    "parse_rivals",
+    "rival_parameters",
+]
+
+DEFAULT_PARAMETERS: Final = PolicyParameters(
+    **{field.name: EdgeSettings.model_fields[field.name].default for field in fields(PolicyParameters)}
+)
+"""Our policy's unless a flag says otherwise: the agent's own defaults, read where they stand."""
 
 CLOUD: Final = "cloud"
 """Plain streaming from the server."""
@@ -31,7 +50,7 @@ class Wire(enum.StrEnum):
     THIN = "thin"
     """Its id."""
     PUBLISHED = "published"
-    """Its id and the draft's whole distribution, see `benchmarks/wire/padding.py`."""
+    """Its id and the draft's whole distribution, see `benchmarks/wire/padded.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +65,6 @@ class Rival:
     def label(self) -> str:
         """Short and unique."""
         return label_of(self.policy, self.wire, self.mode)
-
-    @property
-    def is_ours(self) -> bool:
-        return self.policy == DEFAULT_POLICY
 
 
 def label_of(policy: str, wire: str | None, mode: str | None) -> str:
@@ -99,3 +114,26 @@ def _variants(policy: str) -> list[Rival]:
     if policy == DEFAULT_POLICY:
         return [Rival(policy, Wire.THIN, mode) for mode in Mode]
     return []
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One generation. `number` is that of (seed, dataset, prompt): the same for all rivals."""
+
+    number: int
+    seed: int
+    dataset: str
+    prompt: int
+    rival: Rival
+
+
+def interleaved(num_seeds: int, num_prompts: Mapping[str, int], rivals: Sequence[Rival]) -> Iterator[Job]:
+    """All rivals of a prompt one after the other; another one comes first with each prompt and each seed.
+
+    Slow drift of the machine, and caches that get warm, then favour nobody.
+    """
+    cases = [(name, i) for name, num in num_prompts.items() for i in range(num)]
+    for number, (seed, (case, (dataset, prompt))) in enumerate(product(range(num_seeds), enumerate(cases))):
+        first = (seed + case) % len(rivals)
+        for rival in (*rivals[first:], *rivals[:first]):
+            yield Job(number, seed, dataset, prompt, rival)

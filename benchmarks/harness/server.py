@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from benchmarks.harness.options import Flags
+from benchmarks.harness.processes import session_cpu_s
 from edge_agent.models import check_model
 from edge_agent.settings import EdgeSettings, load_settings
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.local_target import local_target
 from openai_gateway.cli.processes import ServerProcess
+from openai_gateway.cli.serve import DEFAULT_MODEL
 from openai_gateway.cli.up import wait_with_status
 
-__all__ = ["RunningServer", "ServerChoice", "running_server"]
+__all__ = ["RunningServer", "running_server"]
 
 _UNTUNED: Final = {"tune": False}
 """A run must not depend on what earlier ones taught the agent; `bench tune` brings its own tuner."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerChoice:
-    """Which server: the one at `cloud_url`, or `target` served here with more `vllm_flags`."""
-
-    cloud_url: str | None = None
-    target: str | None = None
-    dtype: str | None = None
-    vllm_flags: tuple[str, ...] = ()
-
-    def flags(self) -> list[str]:
-        """Flags of vLLM for a server that is started here."""
-        return [*(("--dtype", self.dtype) if self.dtype else ()), *self.vllm_flags]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,39 +29,39 @@ class RunningServer:
 
     settings: EdgeSettings
     process: ServerProcess | None
+    dtype: str | None = None
+
+    def cpu_s(self) -> float | None:
+        """CPU seconds of all its processes so far; None if they are not ours to measure."""
+        return None if self.process is None else session_cpu_s(self.process.pid)
 
 
 @contextmanager
-def running_server(choice: ServerChoice, edge_flags: Mapping[str, Any]) -> Iterator[RunningServer]:
+def running_server(flags: Flags, more_vllm: Sequence[str] = ()) -> Iterator[RunningServer]:
     """Start the server, showing how it goes, and stop it at the end; or use the one that runs.
 
-    `edge_flags` are settings of the edge agent (None: not given).
-    Raises `CliError`, `ConfigError`, `ModelError`.
+    `more_vllm` are flags for a server that is started here. Raises `CliError`, `ConfigError`, `ModelError`.
     """
-    if choice.cloud_url is not None:
-        _check_foreign(choice)
-        yield RunningServer(load_settings({**_UNTUNED, **edge_flags, "cloud_url": choice.cloud_url}), None)
+    given = flags.given
+    cloud, target, dtype = (given.get(name) for name in ("cloud", "target", "dtype"))
+    edge = {**_UNTUNED, **flags.edge}
+    if cloud is not None:
+        if target is not None or flags.vllm:  # --dtype is allowed: it says what that server runs with
+            raise CliError(
+                "--target and flags for vLLM are for a server that is started here: leave them out with "
+                "--cloud.",
+                exit_code=2,
+            )
+        yield RunningServer(load_settings({**edge, "cloud_url": cloud}), None, dtype)
         return
-    process = _process(choice.target, choice.flags())
-    settings = load_settings({**_UNTUNED, **edge_flags, "cloud_url": process.base_url})
+    vllm = (*(("--dtype", dtype) if dtype else ()), *more_vllm, *flags.vllm)
+    process = local_target(target or DEFAULT_MODEL, vllm)
+    settings = load_settings({**edge, "cloud_url": process.base_url})
     check_model(settings.draft)  # before the wait for the server
     with process:
         wait_with_status(process)
         try:
-            yield RunningServer(settings, process)
+            yield RunningServer(settings, process, dtype)
         except Exception:
             process.check_running("in the middle of the benchmark")  # the cause, if it is gone
             raise
-
-
-def _process(target: str | None, flags: Sequence[str]) -> ServerProcess:
-    return local_target(extra=flags) if target is None else local_target(target, flags)
-
-
-def _check_foreign(choice: ServerChoice) -> None:
-    # --dtype is allowed: it says what that server runs with.
-    if choice.target is not None or choice.vllm_flags:
-        raise CliError(
-            "--target and flags for vLLM are for a server that is started here: leave them out with --cloud.",
-            exit_code=2,
-        )

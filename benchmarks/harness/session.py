@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from edge_agent.errors import CloudMisbehaved, CloudRefused
-from edge_agent.transport import Transport
+from edge_agent.transport import Connector, Transport
 from pipesd_vllm.protocol import Commit, Refused, Welcome
 
-__all__ = ["next_commit", "welcome"]
+__all__ = ["next_commit", "opened", "welcome"]
 
 _DEADLINE_S: Final = 120.0
 """Far beyond what any pass takes."""
+
+
+@asynccontextmanager
+async def opened(connector: Connector) -> AsyncIterator[Transport]:
+    """A connection, closed in the end. Raises `CloudError`."""
+    transport = await connector.connect()
+    try:
+        yield transport
+    finally:
+        await transport.close()
 
 
 async def welcome(transport: Transport) -> Welcome:
@@ -23,7 +35,7 @@ async def welcome(transport: Transport) -> Welcome:
     return message
 
 
-async def next_commit(transport: Transport, turn: int) -> Commit:
+async def next_commit(transport: Transport, turn: int = 1) -> Commit:
     """The next commit of `turn` that says something. Raises `CloudError`, also where none comes."""
     while True:
         try:

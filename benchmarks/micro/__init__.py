@@ -1,1 +1,1 @@
-"""Costs of single parts, measured without a server or beside one: `pipesd bench micro`."""
+"""Costs of single parts, measured without a server or beside one."""

@@ -1,8 +1,8 @@
 """How often coupled drafts are accepted, beside the most that any method could reach.
 
-`python -m benchmarks.coupling_acceptance` prints it. Target is the embedded model, draft the same without
-three of its layers, both in float32. The target continues HumanEval prompts by sampling; at each generated
-position both models' distributions p and q are compared:
+Target is the embedded model, draft the same without three of its layers, both in float32. The target
+continues HumanEval prompts by sampling; at each generated position both models' distributions p and q are
+compared:
 
 - coupled: both pick with the same noise, as server and edge do; the share of equal picks;
 - greedy: the draft's most likely token, accepted with probability p;
@@ -11,7 +11,6 @@ position both models' distributions p and q are compared:
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,7 +24,7 @@ from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.restriction import least_kept
 from edge_agent.sampling.sampled import SampledPicker
 
-__all__ = ["Acceptance", "compare", "format_acceptance", "probabilities"]
+__all__ = ["Acceptance", "collect", "compare", "describe", "probabilities", "settings_of"]
 
 LEFT_OUT: Final = (3, 4, 5)
 """Layers that the draft has to do without."""
@@ -47,6 +46,14 @@ class Acceptance:
     def share_of_most(self) -> float:
         """What coupling reaches of what can be reached."""
         return self.coupled / self.most
+
+
+def settings_of(seed: int) -> list[SamplingSettings]:
+    """The samplings that are compared."""
+    return [
+        SamplingSettings(1, temperature, top_p, seed=seed)
+        for temperature, top_p in ((1.0, 1.0), (0.7, 1.0), (1.0, 0.9), (0.7, 0.9))
+    ]
 
 
 def compare(pairs: Sequence[tuple[Logits, Logits]], settings: SamplingSettings) -> Acceptance:
@@ -73,7 +80,7 @@ def probabilities(logits: Logits, settings: SamplingSettings) -> NDArray[np.floa
     return distribution
 
 
-def format_acceptance(settings: SamplingSettings, acceptance: Acceptance) -> str:
+def describe(settings: SamplingSettings, acceptance: Acceptance) -> str:
     """One line of figures."""
     return (
         f"T={settings.temperature:g} top_p={settings.top_p:g}: coupled {acceptance.coupled:.3f}, "
@@ -138,20 +145,3 @@ def _continued(target: Any, prompt_ids: Sequence[int], num_tokens: int) -> Any:
         min_new_tokens=num_tokens,
         max_new_tokens=num_tokens,
     )
-
-
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description="Acceptance of coupled drafts")
-    parser.add_argument("--positions", type=int, default=2000)
-    parser.add_argument("--tokens", type=int, default=100, help="generated tokens a text")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    pairs = list(collect(arguments.positions, arguments.tokens))
-    for temperature, top_p in ((1.0, 1.0), (0.7, 1.0), (1.0, 0.9), (0.7, 0.9)):
-        settings = SamplingSettings(1, temperature, top_p, seed=arguments.seed)
-        print(format_acceptance(settings, compare(pairs, settings)))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """What the control plane costs: batch plan, trigger and monitor, for each drafted token.
 
-`python -m benchmarks.control_overhead` prints it. No model and no network: only the decisions.
+No model and no network: only the decisions.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.default_parameters import DEFAULT_PARAMETERS
+from benchmarks.harness.rivals import DEFAULT_PARAMETERS
 from edge_agent.batch_schedule import BatchScheduler, plan_batches
 from edge_agent.monitor import EnvironmentMonitor
 from edge_agent.policies.base import ChainView, Decision, RoundOutcome
 from edge_agent.policies.registry import make_policy
 
-__all__ = ["ControlOverhead", "format_overhead", "measure"]
+__all__ = ["ControlOverhead", "describe", "measure"]
 
 PLAN_TOKENS = 20
 _LINKS_S = {
@@ -38,15 +38,6 @@ class ControlOverhead:
     per_token_s: dict[str, float]
     """Trigger, monitor, replanning and refitting for each drafted token, by policy."""
     gamma_s: float
-
-    @property
-    def worst_plan_s(self) -> float:
-        return max(self.plan_s.values())
-
-    @property
-    def worst_share(self) -> float:
-        """The dearest policy's cost a token as a share of gamma."""
-        return max(self.per_token_s.values()) / self.gamma_s
 
 
 def measure(
@@ -126,22 +117,14 @@ class _SessionLoop:
         self._monitor.snapshot()
 
 
-def format_overhead(figures: ControlOverhead) -> str:
+def describe(figures: ControlOverhead) -> list[str]:
     """The figures as lines of text."""
+    gamma_s = figures.gamma_s
     lines = [f"plan_batches(N={PLAN_TOKENS}), us:"]
     lines += [f"  {name:36} {seconds * 1e6:7.1f}" for name, seconds in figures.plan_s.items()]
     lines.append("DP + trigger + monitor, us a drafted token (share of gamma):")
     lines += [
-        f"  {name:36} {seconds * 1e6:7.1f}  ({seconds / figures.gamma_s:.3%} of {figures.gamma_s * 1e3:g} ms)"
+        f"  {name:36} {seconds * 1e6:7.1f}  ({seconds / gamma_s:.3%} of {gamma_s * 1e3:g} ms)"
         for name, seconds in figures.per_token_s.items()
     ]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Print the figures."""
-    print(format_overhead(measure()))
-
-
-if __name__ == "__main__":
-    main()
+    return lines

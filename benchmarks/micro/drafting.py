@@ -1,7 +1,6 @@
 """What picking a draft token costs: the plain argmax against the coupled pick under request parameters.
 
-`python -m benchmarks.drafting_cost` prints it, for logits of 49,152 tokens. No model and no network: the
-time between llama.cpp's logits and the token.
+For logits of 49,152 tokens. No model and no network: the time between llama.cpp's logits and the token.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from edge_agent.generation import SamplingSettings
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.sampled import SampledPicker
 
-__all__ = ["DraftingCost", "format_cost", "measure"]
+__all__ = ["DraftingCost", "describe", "measure"]
 
 NUM_TOKENS: Final = 49_152
 _NUM_ROWS: Final = 10
@@ -47,11 +46,6 @@ class DraftingCost:
     greedy_ms: float
     coupled_ms: dict[str, float]
     """By parameters."""
-
-    @property
-    def worst_extra_ms(self) -> float:
-        """What the dearest parameters add to the greedy pick."""
-        return max(self.coupled_ms.values()) - self.greedy_ms
 
 
 def measure(
@@ -84,23 +78,10 @@ def _time(picker: TokenPicker, rows: list[NDArray[np.float32]], clock: Callable[
     return (clock() - start_s) * 1e3 / len(rows)
 
 
-def format_cost(cost: DraftingCost) -> str:
+def describe(cost: DraftingCost) -> list[str]:
     """The figures as lines of text."""
-    lines = [
-        f"picking one of {NUM_TOKENS} tokens, ms of CPU:",
-        f"  {'greedy':40} {cost.greedy_ms:6.3f}",
-    ]
-    lines += [
+    lines = [f"picking one of {NUM_TOKENS} tokens, ms of CPU:", f"  {'greedy':40} {cost.greedy_ms:6.3f}"]
+    return lines + [
         f"  {'coupled, ' + name:40} {milliseconds:6.3f}  (+{milliseconds - cost.greedy_ms:.3f})"
         for name, milliseconds in cost.coupled_ms.items()
     ]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Print the figures."""
-    print(format_cost(measure()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.sampler_cost`: what a verify step costs with the coupled sampler, against vLLM's own.
+"""What a verify step costs with the coupled sampler, against vLLM's own.
 
-The step's time is a real engine's, model and all (`verify_steps.py`); the samplers' times are taken in this
-process, in turns, on the same made-up logits. What remains of the step without its sampler is the same for
-both, so that from the three follows how much longer a step is with ours.
+The step's time is a real engine's, model and all; the samplers' times are taken in this process, in turns, on
+the same made-up logits. What remains of the step without its sampler is the same for both, so that from the
+three follows how much longer a step is with ours.
 """
 
 from __future__ import annotations
@@ -10,20 +10,26 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from statistics import median
-from typing import Annotated, Final
+from typing import Final
 
 import numpy as np
 import torch
-import typer
 
-from benchmarks.harness import options
+from benchmarks.harness.options import Flags
+from benchmarks.harness.server import running_server
+from benchmarks.harness.session import next_commit, opened, welcome
+from edge_agent.agent_parts import cloud_connector
+from edge_agent.transport import Connector, Transport
+from openai_gateway.cli.errors import CliError
 from pipesd_vllm.coupled_batch import Seat
+from pipesd_vllm.protocol import Commit, Draft, Mode, Open, Sampling
 from pipesd_vllm.sampling_rule import SamplingRule
 
-__all__ = ["Cost", "Shape", "main", "sampling_ms"]
+__all__ = ["Cost", "Shape", "joint_step_ms", "measure", "measure_step_ms", "sampling_ms"]
 
 _PROMPT_LEN: Final = 200
 _SPREAD: Final = 2.5
@@ -31,6 +37,12 @@ _SPREAD: Final = 2.5
 _LIMITS: Final = {0.0: 1.03, 1.0: 1.10}
 _ROUNDS: Final = 30
 _WARM_UPS: Final = 3
+_PROMPT: Final = tuple(range(100, 132))
+"""Any tokens will do: nothing depends on what the target answers."""
+_WARM_UP_ROUNDS: Final = 3
+_LEAST_ROUNDS: Final = 5
+_SAME_STEP: Final = 0.05
+"""Times of one step, as its sessions report them, are within this share of each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,50 +127,13 @@ def _timed_ms(sample: Callable[[torch.Tensor], object], logits: torch.Tensor) ->
     return (time.perf_counter() - started_s) * 1e3
 
 
-def _step_on_a_server(shape: Shape, cloud: str | None, target: str | None, api_key: str | None) -> float:
-    """At temperature 0, with the coupled sampler; the server is gone again afterwards."""
-    from benchmarks.harness.server import ServerChoice, running_server
-    from benchmarks.verify_steps import measure_step_ms
-    from edge_agent.agent_parts import cloud_connector
-
-    flags = () if cloud else ("--max-num-seqs", str(shape.num_sessions + 1))
-    with running_server(ServerChoice(cloud, target, vllm_flags=flags), {"api_key": api_key}) as server:
-        connector = cloud_connector(server.settings)
-        return asyncio.run(measure_step_ms(connector, shape.num_sessions, shape.num_drafts, 0.0, _ROUNDS))
-
-
-def main(
-    step_ms: Annotated[
-        float | None,
-        typer.Option(
-            "--step-ms", min=0.0, help="A whole step, known already (T=0, ours).", show_default=False
-        ),
-    ] = None,
-    cloud: options.Cloud = None,
-    api_key: Annotated[str | None, typer.Option("--api-key", envvar="PIPESD_API_KEY")] = None,
-    target: options.Target = None,
-    sessions: Annotated[int, typer.Option("--sessions", min=1)] = 8,
-    drafts: Annotated[int, typer.Option("--drafts", min=1)] = 8,
-    vocab: Annotated[int, typer.Option("--vocab", min=256)] = 49_152,
-    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 15,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu or cuda: where both samplers run. cuda needs --step-ms.")
-    ] = "cpu",
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, help="Default: all cores but one, as vLLM.", show_default=False),
-    ] = None,
-) -> None:
-    """Print for temperatures 0 and 1 the ratio of a whole verify step, ours to vLLM's.
-
-    Starts a server, measures its step, stops it, and times both samplers. Keep the machine quiet.
-    """
+def measure(
+    shape: Shape, flags: Flags, step_ms: float | None, repeats: int, device: str, threads: int | None
+) -> Iterator[Cost]:
+    """The cost at each temperature. `step_ms`: a whole step's at temperature 0; None: ask a server."""
     from benchmarks.micro.sampler_inputs import prepare_cpu_kernels
 
-    if device != "cpu" and step_ms is None:
-        raise typer.BadParameter("A step's time is measured on the CPU only: give --step-ms.")
-    shape = Shape(sessions, drafts, vocab)
-    whole_ms = _step_on_a_server(shape, cloud, target, api_key) if step_ms is None else step_ms
+    whole_ms = _step_on_a_server(shape, flags) if step_ms is None else step_ms
     if device == "cpu":
         prepare_cpu_kernels()
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 2) - 1))
@@ -168,8 +143,76 @@ def main(
         stock_ms, coupled_ms = sampling_ms(shape, temperature, repeats, device)
         if temperature == 0:
             rest_ms = max(0.0, whole_ms - coupled_ms)
-        typer.echo(str(Cost(temperature, stock_ms, coupled_ms, rest_ms)))
+        yield Cost(temperature, stock_ms, coupled_ms, rest_ms)
 
 
-if __name__ == "__main__":
-    typer.run(main)
+def _step_on_a_server(shape: Shape, flags: Flags) -> float:
+    """At temperature 0, with the coupled sampler; the server is gone again afterwards."""
+    with running_server(flags, ("--max-num-seqs", str(shape.num_sessions + 1))) as server:
+        connector = cloud_connector(server.settings)
+        return asyncio.run(measure_step_ms(connector, shape.num_sessions, shape.num_drafts, 0.0, _ROUNDS))
+
+
+class _Drafting:
+    """One session, whose drafts are any tokens: right or wrong, they cost the same."""
+
+    def __init__(self, transport: Transport, num_drafts: int) -> None:
+        self._transport = transport
+        self._num_drafts = num_drafts
+        self._frontier = 0
+        self._next_id = 1
+
+    async def open(self, sampling: Sampling) -> None:
+        await welcome(self._transport)
+        await self._transport.send(Open(1, list(_PROMPT), sampling, Mode.OFFLOAD))
+        await self.result()
+
+    async def draft(self) -> None:
+        tokens = [200 + i for i in range(self._num_drafts)]
+        await self._transport.send(Draft(1, self._next_id, self._frontier, 0, tokens))
+        self._next_id += self._num_drafts
+
+    async def result(self) -> Commit:
+        commit = await next_commit(self._transport)
+        self._frontier = commit.base + len(commit.tokens)
+        return commit
+
+
+async def measure_step_ms(
+    connector: Connector, num_sessions: int, num_drafts: int, temperature: float, num_rounds: int
+) -> float:
+    """Median time of a step that verifies `num_drafts` drafts of each of `num_sessions` sessions.
+
+    The server must take one request more. Raises `CloudError`; `CliError` where too few steps had all
+    sessions in them.
+    """
+    rounds = num_rounds + _WARM_UP_ROUNDS
+    async with AsyncExitStack() as stack:
+        sessions: list[_Drafting] = []
+        for number in range(num_sessions + 1):
+            transport = await stack.enter_async_context(opened(connector))
+            sessions.append(_Drafting(transport, num_drafts))
+            most = (num_drafts + 1) * (rounds + 1)
+            await sessions[-1].open(Sampling(most, temperature=temperature, seed=number, ignore_eos=True))
+        times_ms = [await _round(sessions) for _ in range(rounds)]
+    joint = [ms for ms in times_ms[_WARM_UP_ROUNDS:] if ms is not None]
+    if len(joint) < min(_LEAST_ROUNDS, num_rounds):
+        raise CliError(f"Only {len(joint)} of {num_rounds} steps had all sessions: use a quieter machine.")
+    return median(joint)
+
+
+async def _round(sessions: Sequence[_Drafting]) -> float | None:
+    """The first session's step goes ahead, so that the others' drafts are all there when it ends."""
+    ahead, *others = sessions
+    await ahead.draft()
+    await asyncio.gather(*(session.draft() for session in others))
+    await ahead.result()
+    return joint_step_ms(await asyncio.gather(*(session.result() for session in others)))
+
+
+def joint_step_ms(commits: Sequence[Commit]) -> float | None:
+    """The time of the step that all of `commits` come from; None if they come from several."""
+    times_ms = [commit.step_ms for commit in commits]
+    longest = max(times_ms)
+    alike = min(times_ms) >= (1 - _SAME_STEP) * longest and all(commit.passes == 1 for commit in commits)
+    return longest if alike else None

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
-from benchmarks.netlink.model import LinkModel
+from benchmarks.netlink.model import UNSHAPED, LinkModel, LinkSpec, PathSpec
 from benchmarks.netlink.relay import Configure, RelayCounts
-from benchmarks.netlink.spec import UNSHAPED, LinkSpec
 
-__all__ = ["ProxyPath", "proxy_path"]
+__all__ = ["ProxyPath", "delayed_link", "proxy_path"]
 
 _CHUNK_BYTES: Final = 1 << 14
 _NO_LIMIT_KB: Final = 1e9
@@ -32,7 +32,8 @@ class ProxyPath:
     server_host = "127.0.0.1"
     server_prefix: tuple[str, ...] = ()
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, far_host: str = server_host, clock: Callable[[], float] = time.monotonic) -> None:
+        self._far_host = far_host
         self._clock = clock
         self._servers: list[asyncio.Server] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -40,7 +41,7 @@ class ProxyPath:
 
     async def reach(self, port: int) -> str:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            far_reader, far_writer = await asyncio.open_connection(self.server_host, port)
+            far_reader, far_writer = await asyncio.open_connection(self._far_host, port)
             self._start(self._carry(0, reader, far_writer))
             self._start(self._carry(1, far_reader, writer))
 
@@ -64,8 +65,8 @@ class ProxyPath:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start(self, carrying: object) -> None:
-        task = asyncio.ensure_future(carrying)  # type: ignore[call-overload]
+    def _start(self, carrying: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(carrying)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -98,13 +99,26 @@ class ProxyPath:
 
 
 @asynccontextmanager
-async def proxy_path() -> AsyncIterator[ProxyPath]:
-    """The path, closed in the end."""
-    path = ProxyPath()
+async def proxy_path(far_host: str = ProxyPath.server_host) -> AsyncIterator[ProxyPath]:
+    """The path to ports of `far_host`, closed in the end."""
+    path = ProxyPath(far_host)
     try:
         yield path
     finally:
         await path.close()
+
+
+@asynccontextmanager
+async def delayed_link(base_url: str, rtt_s: float) -> AsyncIterator[str]:
+    """A base URL that leads to `base_url`, `rtt_s / 2` later each way.
+
+    Connections are made without the handshake's delay: add one round trip to what a new one costs.
+    """
+    url = urlsplit(base_url)
+    one_way = LinkSpec(delay_ms=rtt_s * 1e3 / 2)
+    async with proxy_path(url.hostname or ProxyPath.server_host) as path:
+        path.configure(Configure(PathSpec(one_way, one_way)))
+        yield f"{url.scheme}://{await path.reach(url.port or 80)}"
 
 
 def _without_loss(spec: LinkSpec) -> LinkSpec:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benchmarks.reports.records import RunRecord
-from benchmarks.harness.rivals import EVERYBODY, label_of
+import msgspec
 
-__all__ = ["METRICS", "Figure", "Row", "percentile", "rows", "summary"]
+from benchmarks.harness.rivals import EVERYBODY, label_of
+from benchmarks.reports.records import RunRecord, read_results
+
+__all__ = ["METRICS", "Figure", "Row", "percentile", "rows", "write_summary"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,11 @@ class Row:
         """Short and unique within scenario and dataset."""
         return label_of(self.policy, self.wire, self.mode)
 
+    def median(self, metric: str, digits: int = 4) -> float | None:
+        """Rounded; None for what was not measured."""
+        figure = self.figures.get(metric)
+        return None if figure is None else round(figure.median, digits)
+
 
 Metric = Callable[[Sequence[RunRecord]], float | None]
 
@@ -65,19 +73,20 @@ def _first(groups: Iterable[tuple[str | None, ...]], key: tuple[str | None, ...]
     )
 
 
-def summary(all_rows: Iterable[Row]) -> list[dict[str, str | float | None]]:
-    """The medians that comparisons need."""
-    return [
+def write_summary(folder: Path) -> None:
+    """`summary.json` in `folder`: the medians that comparisons need. Raises `CliError`."""
+    entries = [
         {
             "scenario": row.scenario,
             "policy": row.policy,
             "wire": row.wire,
             "mode": row.mode,
             "dataset": row.dataset,
-            **{name: _median_of(row, name) for name in _SUMMARISED},
+            **{name: row.median(name) for name in _SUMMARISED},
         }
-        for row in all_rows
+        for row in rows(read_results(folder).records)
     ]
+    (folder / "summary.json").write_bytes(msgspec.json.format(msgspec.json.encode(entries)) + b"\n")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -101,11 +110,6 @@ def _row(group: Sequence[RunRecord]) -> Row:
         *(first.scenario, first.policy, first.wire, first.mode, first.dataset),
         *(len(seeds), len(group), sum(compared), len(compared), figures),
     )
-
-
-def _median_of(row: Row, name: str) -> float | None:
-    figure = row.figures.get(name)
-    return None if figure is None else round(figure.median, 4)
 
 
 def _tokens(runs: Sequence[RunRecord]) -> int:
@@ -140,24 +144,22 @@ def _rolled_back(runs: Sequence[RunRecord]) -> float | None:
     return discarded / made if made else None
 
 
-def _per_token(name: str, factor: float = 1.0) -> Metric:
-    """Sum of a field of `Resources` over the tokens."""
+def _resource(name: str, of: Callable[[list[float], int], float]) -> Metric:
+    """`of` all known values of a field of `Resources` and the number of tokens."""
 
     def metric(runs: Sequence[RunRecord]) -> float | None:
-        values = [value for run in runs if (value := getattr(run.resources, name)) is not None]
-        return factor * float(sum(values)) / _tokens(runs) if values else None
+        values = [float(value) for run in runs if (value := getattr(run.resources, name)) is not None]
+        return of(values, _tokens(runs)) if values else None
 
     return metric
+
+
+def _per_token(name: str, factor: float = 1.0) -> Metric:
+    return _resource(name, lambda values, num_tokens: factor * sum(values) / num_tokens)
 
 
 def _most(name: str) -> Metric:
-    """The greatest value of a field of `Resources`."""
-
-    def metric(runs: Sequence[RunRecord]) -> float | None:
-        values = [value for run in runs if (value := getattr(run.resources, name)) is not None]
-        return float(max(values)) if values else None
-
-    return metric
+    return _resource(name, lambda values, _: max(values))
 
 
 METRICS: Final[dict[str, Metric]] = {
@@ -171,6 +173,7 @@ METRICS: Final[dict[str, Metric]] = {
     "nav_per_100_tokens": _drafting("num_nav", None, 100.0),
     "target_passes_per_token": lambda runs: sum(run.target_passes for run in runs) / _tokens(runs),
     "rolled_back_share": _rolled_back,
+    "bytes_per_draft": _drafting("frame_bytes", "sent"),
     "up_bytes_per_token": _per_token("up_bytes"),
     "down_bytes_per_token": _per_token("down_bytes"),
     "engine_busy_ms_per_token": _per_token("engine_busy_s", 1e3),

@@ -9,12 +9,11 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from benchmarks.reports.charts import draw_all
-from benchmarks.reports.claims import CLAIM_HEADINGS, claim_cells, verdicts
-from benchmarks.reports.metrics import Row, rows
-from benchmarks.testbed.results import Results, read_results, write_summary
+from benchmarks.reports.metrics import Row, write_summary
+from benchmarks.reports.records import Results, read_results
 from benchmarks.reports.tables import COLUMNS, cell, compared, scenario_rows
 
-__all__ = ["render", "write_report"]
+__all__ = ["write_report"]
 
 _PAGE: Final = "report.html"
 
@@ -24,11 +23,11 @@ def write_report(folder: Path) -> Path:
     results = read_results(folder)
     write_summary(folder)
     page = folder / _PAGE
-    page.write_text(render(results, draw_all(results, folder)), encoding="utf-8")
+    page.write_text(_render(results, draw_all(results, folder)), encoding="utf-8")
     return page
 
 
-def render(results: Results, plots: list[Path]) -> str:
+def _render(results: Results, plots: list[Path]) -> str:
     """The page, plots inside."""
     loader = PackageLoader("benchmarks.reports", ".")
     template = Environment(loader=loader, autoescape=True, undefined=StrictUndefined).get_template(
@@ -38,8 +37,6 @@ def render(results: Results, plots: list[Path]) -> str:
         plots=[(plot.name, base64.b64encode(plot.read_bytes()).decode()) for plot in plots],
         scenarios=[_scenario(results, name) for name in results.descriptions],
         headings=[heading for heading, _ in COLUMNS.values()],
-        claim_headings=CLAIM_HEADINGS,
-        claims=[claim_cells(verdict) for verdict in verdicts(rows(results.records))],
     )
 
 

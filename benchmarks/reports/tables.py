@@ -1,4 +1,4 @@
-"""Results as tables: cells for the terminal and for the report."""
+"""Rows as tables: cells for the terminal and for the page."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.reports.metrics import Row, rows
-from benchmarks.testbed.results import Results
+from benchmarks.reports.records import Results
 
-__all__ = ["COLUMNS", "cell", "compared", "scenario_rows", "tables"]
+__all__ = ["COLUMNS", "cell", "compared", "scenario_rows", "table", "tables"]
 
 NOT_MEASURED: Final = "-"
 
@@ -28,6 +28,7 @@ COLUMNS: Final = MappingProxyType(
         "nav_per_100_tokens": ("NAV/100", "{:.1f}"),
         "target_passes_per_token": ("passes/tok", "{:.3f}"),
         "rolled_back_share": ("rolled back", "{:.0%}"),
+        "bytes_per_draft": ("B/draft", "{:,.1f}"),
         "up_bytes_per_token": ("B up/tok", "{:,.0f}"),
         "down_bytes_per_token": ("B down/tok", "{:,.0f}"),
         "engine_busy_ms_per_token": ("engine ms/tok", "{:.1f}"),
@@ -45,6 +46,7 @@ _IN_TERMINAL: Final = MappingProxyType(
         "acceptance_rate": "acc.",
         "target_passes_per_token": "passes\n/token",
         "rolled_back_share": "rolled\nback",
+        "bytes_per_draft": "B up\n/draft",
         "up_bytes_per_token": "B up\n/token",
     }
 )
@@ -78,21 +80,26 @@ def scenario_rows(results: Results, scenario: str) -> dict[str, list[Row]]:
 def tables(results: Results, scenarios: Sequence[str]) -> list[Table]:
     """One for each scenario and data set: the metrics that matter most."""
     return [
-        _table(results.descriptions[scenario].scenario.title, dataset, of_dataset)
+        table(f"{results.descriptions[scenario].scenario.title}; {dataset}", of_dataset)
         for scenario in scenarios
         for dataset, of_dataset in scenario_rows(results, scenario).items()
     ]
 
 
-def _table(title: str, dataset: str, of_dataset: Sequence[Row]) -> Table:
-    table = Table(title=f"{title}; {dataset}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    table.add_column("", no_wrap=True)
-    for heading in ("TPT\nms", "least-\nmost", *_IN_TERMINAL.values(), "same\ntext"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def table(title: str, of_dataset: Sequence[Row]) -> Table:
+    """A line a rival; metrics that no row has are left out."""
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
+    shown = [name for name in _IN_TERMINAL if any(name in row.figures for row in of_dataset)]
+    if "up_bytes_per_token" in shown and "bytes_per_draft" in shown:
+        shown.remove("bytes_per_draft")  # the link's own count says more
+    headings = ("TPT\nms", "least-\nmost", *(_IN_TERMINAL[name] for name in shown), "same\ntext")
+    made.add_column("", no_wrap=True)
+    for heading in headings:
+        made.add_column(heading, justify="right", no_wrap=True)
     for row in of_dataset:
-        cells = [cell(row, metric, with_range=False) for metric in _IN_TERMINAL]
-        table.add_row(row.label, cell(row, "tpt_ms", with_range=False), _range(row), *cells, compared(row))
-    return table
+        cells = [cell(row, metric, with_range=False) for metric in shown]
+        made.add_row(row.label, cell(row, "tpt_ms", with_range=False), _range(row), *cells, compared(row))
+    return made
 
 
 def _range(row: Row) -> str:

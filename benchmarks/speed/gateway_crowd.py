@@ -1,4 +1,4 @@
-"""Many clients that keep their connections, few of them generating at a time: errors and memory."""
+"""Many clients that keep their connections, few of them generating at a time: errors, memory, CPU."""
 
 from __future__ import annotations
 
@@ -8,9 +8,21 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.gateway_client import ChatTask, GatewayClient, StreamedChat, gateway_client
+import psutil
 
-__all__ = ["CrowdPlan", "CrowdResult", "Memory", "memory_of", "run_crowd"]
+from benchmarks.harness.clients import Client, connected, exactly, question
+from openai_gateway.cli.errors import CliError
+
+__all__ = [
+    "FLAT_SHARE",
+    "CpuSplit",
+    "CrowdPlan",
+    "CrowdResult",
+    "Memory",
+    "ProcessMeter",
+    "memory_of",
+    "run_crowd",
+]
 
 FLAT_SHARE: Final = 0.02
 """Memory that grows by less than this share in the second half of a run counts as flat."""
@@ -56,7 +68,6 @@ class CrowdResult:
     """`errors` is empty if all went well; `num_connections` equals the clients' number if all were kept."""
 
     num_answers: int
-    num_pieces: int
     num_connections: int
     errors: tuple[str, ...]
     memory: Memory | None
@@ -71,63 +82,86 @@ def memory_of(samples: Sequence[int]) -> Memory | None:
 
 async def run_crowd(
     base_url: str,
-    api_key: str | None,
     plan: CrowdPlan,
     rss: Callable[[], int],
     show: Callable[[str], None] = lambda _: None,
     on_start: Callable[[], None] = lambda: None,
 ) -> CrowdResult:
-    """All clients connect; `at_once` warm-up answers; `on_start`; then the run. Raises `httpx.HTTPError`
-    if the gateway does not answer at all. `rss` gives its resident bytes."""
+    """All clients connect; `at_once` warm-up answers; `on_start`; then the run.
+
+    `rss` gives the gateway's resident bytes. Raises `CliError` if it does not answer at all.
+    """
+    slots = asyncio.Semaphore(plan.at_once)
+    sizes: list[int] = []
+    errors: list[str] = []
+
+    async def ask(client: Client, number: int) -> None:
+        subject = _SUBJECTS[number % len(_SUBJECTS)]
+        try:
+            body = {**question(f"Tell me about {subject}, part {number}."), **exactly(plan.num_tokens)}
+            await client.stream(body)
+        except CliError as error:
+            errors.append(str(error))
+        sizes.append(rss())
+        show(f"{len(sizes) - 1} of {plan.num_answers} answers")
+
+    async def visit(number: int, client: Client) -> None:
+        for turn in range(plan.rounds):
+            async with slots:
+                await ask(client, number + turn)
+
     async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(gateway_client(base_url, api_key))
-            for _ in range(plan.num_clients)
-        ]
-        [model, *_] = await asyncio.gather(*(client.model() for client in clients))
-        crowd = _Crowd(plan, model, rss, show)
+        clients = [await stack.enter_async_context(connected(base_url)) for _ in range(plan.num_clients)]
+        await asyncio.gather(*(client.model() for client in clients))
         show("Warming up")
-        await asyncio.gather(*(crowd.ask(client, 0) for client in clients[: plan.at_once]))
-        crowd.forget()
+        await asyncio.gather(*(ask(client, 0) for client in clients[: plan.at_once]))
+        errors.clear()
+        sizes[:] = [rss()]
         on_start()
-        await asyncio.gather(*(crowd.visit(number, client) for number, client in enumerate(clients)))
+        await asyncio.gather(*(visit(number, client) for number, client in enumerate(clients)))
         num_connections = sum(client.num_connections for client in clients)
-    return crowd.result(num_connections)
+    return CrowdResult(len(sizes) - 1, num_connections, tuple(errors), memory_of(sizes))
 
 
-class _Crowd:
-    """Counts what the clients get."""
+@dataclass(frozen=True, slots=True)
+class CpuSplit:
+    """CPU seconds. `loop_s`: the event loop's thread, which is gateway, session logic and network of the
+    edge agent; `other_s`: the process's other threads, which is drafting."""
 
-    def __init__(
-        self, plan: CrowdPlan, model: str, rss: Callable[[], int], show: Callable[[str], None]
-    ) -> None:
-        self._plan = plan
-        self._model = model
-        self._rss = rss
-        self._show = show
-        self._slots = asyncio.Semaphore(plan.at_once)
-        self.forget()
+    loop_s: float
+    other_s: float
+    server_s: float | None = None
+    """All processes of the server; None if it is not ours to measure."""
 
-    def forget(self) -> None:
-        """Begin to count."""
-        self._answers: list[StreamedChat] = []
-        self._samples = [self._rss()]
+    def since(self, earlier: CpuSplit) -> CpuSplit:
+        """What was used after `earlier`."""
+        measured = self.server_s is not None and earlier.server_s is not None
+        server_s = (self.server_s or 0.0) - (earlier.server_s or 0.0) if measured else None
+        return CpuSplit(self.loop_s - earlier.loop_s, self.other_s - earlier.other_s, server_s)
 
-    async def visit(self, number: int, client: GatewayClient) -> None:
-        """All that one client asks."""
-        for turn in range(self._plan.rounds):
-            async with self._slots:
-                await self.ask(client, number + turn)
+    @property
+    def loop_share(self) -> float | None:
+        """The event loop's part of all, drafting and server included; None without the server's figure."""
+        if self.server_s is None:
+            return None
+        total_s = self.loop_s + self.other_s + self.server_s
+        return self.loop_s / total_s if total_s else None
 
-    async def ask(self, client: GatewayClient, number: int) -> None:
-        """One question, and what came of it."""
-        question = f"Tell me about {_SUBJECTS[number % len(_SUBJECTS)]}, part {number}."
-        self._answers.append(await client.chat(ChatTask(self._model, question, self._plan.num_tokens)))
-        self._samples.append(self._rss())
-        self._show(f"{len(self._answers)} of {self._plan.num_answers} answers")
 
-    def result(self, num_connections: int) -> CrowdResult:
-        answers = self._answers
-        errors = tuple(answer.error for answer in answers if answer.error is not None)
-        num_pieces = sum(len(answer.arrivals_s) for answer in answers)
-        return CrowdResult(len(answers), num_pieces, num_connections, errors, memory_of(self._samples))
+class ProcessMeter:
+    """Reads a process whose main thread runs the event loop (`pipesd edge` is one)."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+
+    def rss(self) -> int:
+        """Resident bytes now."""
+        return int(self._process.memory_info().rss)
+
+    def cpu(self, server_s: float | None = None) -> CpuSplit:
+        """CPU used so far; `server_s` is passed on."""
+        # Linux: the main thread's id is the process's. Threads that have ended are in the total alone.
+        main = [thread for thread in self._process.threads() if thread.id == self._process.pid]
+        main_s = sum(thread.user_time + thread.system_time for thread in main)
+        times = self._process.cpu_times()
+        return CpuSplit(main_s, times.user + times.system - main_s, server_s)

@@ -6,25 +6,20 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import Final
 
-import msgspec
-
-from benchmarks.datasets import DATASETS
-from benchmarks.netlink.path import EmulatedPath
-from benchmarks.netlink.relay import Configure, RelayCounts
-from benchmarks.harness.prompts import TokenisedPrompt
+from benchmarks.harness.prompts import DATASETS, TokenisedPrompt
+from benchmarks.harness.rivals import CLOUD, LOCAL, Job, Rival, Wire, interleaved
+from benchmarks.netlink.relay import Configure, EmulatedPath, RelayCounts
+from benchmarks.reports.records import RunRecord, with_same_text
 from benchmarks.scenarios.loading import Scenario
-from benchmarks.testbed.contestants import Answer, Contestant
-from benchmarks.testbed.meters import Meters, Reading, used
-from benchmarks.testbed.plan import Job, interleaved
-from benchmarks.reports.records import Drafting, RunRecord
-from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire
+from benchmarks.testbed.contestants import Contestant
+from benchmarks.testbed.meters import Meters, used
 from edge_agent.errors import EdgeError
 from openai_gateway.cli.errors import CliError
 
-__all__ = ["Prompts", "ScenarioRun", "quiet", "to_record"]
+__all__ = ["Prompts", "ScenarioRun", "quiet"]
 
 Prompts = Mapping[str, Sequence[Sequence[TokenisedPrompt]]]
 """Of each data set, those of each seed."""
@@ -52,13 +47,14 @@ class ScenarioRun:
     meters: Meters
     num_tokens: int
     show: Show
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def run(self, prompts: Prompts, keep: Callable[[RunRecord], None]) -> None:
         """Records come a prompt at a time, as all rivals have answered it. Raises `CliError`, `EdgeError`."""
         await self._warm_up(prompts)
         num_seeds = len(next(iter(prompts.values())))
         num_prompts = {name: len(of_seeds[0]) for name, of_seeds in prompts.items()}
-        jobs = list(interleaved(range(num_seeds), num_prompts, list(self.contestants)))
+        jobs = interleaved(num_seeds, num_prompts, list(self.contestants))
         for _, of_prompt in groupby(jobs, key=lambda job: job.number):
             answers: list[tuple[RunRecord, str]] = []
             for job in of_prompt:
@@ -89,14 +85,27 @@ class ScenarioRun:
 
     async def _measure(self, job: Job, prompt: TokenisedPrompt) -> tuple[RunRecord, str]:
         before = await self.meters.read()
-        self.path.configure(
-            Configure(self.scenario.path, seed=job.number, elapsed_s=_trace_offset_s(self.scenario, job))
-        )
+        offset_s = _trace_offset_s(self.scenario, job)
+        self.path.configure(Configure(self.scenario.path, seed=job.number, elapsed_s=offset_s))
         contestant = self.contestants[job.rival]
-        answer = await contestant.answer(DATASETS[job.dataset], prompt.token_ids, self.num_tokens)
-        counts = await quiet(self.path.counts)  # bytes sent in vain leave after the answer
+        task = DATASETS[job.dataset]
+        answer, num_nav = await contestant.answer(task, prompt.token_ids, self.num_tokens)
+        counts = await quiet(self.path.counts, self.sleep)  # bytes sent in vain leave after the answer
         after = await self.meters.read()
-        return to_record(self.scenario.name, job, prompt.name, answer, before, after, counts), answer.text
+        up_bytes, down_bytes = counts.up.num_bytes, counts.down.num_bytes
+        is_plain = job.rival.policy == CLOUD
+        record = RunRecord.of(
+            job.rival,
+            answer,
+            scenario=self.scenario.name,
+            seed=job.seed,
+            dataset=job.dataset,
+            prompt=prompt.name,
+            plain_passes=after.engine_steps - before.engine_steps,
+            num_nav=num_nav,
+            resources=used(before, after, up_bytes=up_bytes, down_bytes=down_bytes, is_plain=is_plain),
+        )
+        return record, answer.text
 
     async def _warm_up(self, prompts: Prompts) -> None:
         """Everybody's connections, and the monitors, on the path as it will be."""
@@ -106,7 +115,7 @@ class ScenarioRun:
         for rival, contestant in self.contestants.items():
             self.show(f"{self.scenario.name}: warming up {rival.label}")
             await contestant.answer(DATASETS[dataset], first, min(_WARM_UP_TOKENS, self.num_tokens))
-            await quiet(self.path.counts)
+            await quiet(self.path.counts, self.sleep)
 
     async def _seen(self, dataset: str, prompt: TokenisedPrompt) -> None:
         """Into the prefix caches of both models, or the first rival alone would pay for it.
@@ -116,75 +125,13 @@ class ScenarioRun:
         some = next(iter(self.contestants.values()))
         drafting = [c for rival, c in self.contestants.items() if rival.wire is not None]
         drafting.sort(key=lambda contestant: contestant.rival.wire is not Wire.THIN)
-        for seen in (
-            Contestant.sharing(some, Rival(CLOUD)),
-            Contestant.sharing(some, Rival(LOCAL)),
-            *drafting[:1],
-        ):
+        for seen in (some.playing(Rival(CLOUD)), some.playing(Rival(LOCAL)), *drafting[:1]):
             await seen.answer(DATASETS[dataset], prompt.token_ids, 1)
-        await quiet(self.path.counts)
-
-
-def to_record(
-    scenario: str,
-    job: Job,
-    prompt: str,
-    answer: Answer,
-    before: Reading,
-    after: Reading,
-    counts: RelayCounts,
-) -> RunRecord:
-    """All that is known of one answer."""
-    rival, stats = job.rival, answer.stats
-    drafting = None
-    passes = after.engine_steps - before.engine_steps
-    if rival.wire is not None and stats is not None:
-        passes = stats.target_passes
-        drafting = Drafting(
-            stats.draft_tokens_sent,
-            stats.draft_tokens_verified,
-            stats.draft_tokens_accepted,
-            stats.draft_tokens_discarded,
-            answer.num_nav,
-        )
-    return RunRecord(
-        scenario=scenario,
-        seed=job.seed,
-        dataset=job.dataset,
-        prompt=prompt,
-        policy=rival.policy,
-        wire=rival.wire,
-        mode=rival.mode,
-        num_tokens=answer.num_tokens,
-        total_s=answer.total_s,
-        ttft_s=answer.ttft_s,
-        gaps_ms=[round((late - early) * 1e3, 3) for early, late in pairwise(answer.arrivals_s)],
-        target_passes=0.0 if rival.policy == LOCAL else passes,
-        drafting=drafting,
-        resources=used(
-            before,
-            after,
-            up_bytes=counts.up.num_bytes,
-            down_bytes=counts.down.num_bytes,
-            is_plain=rival.policy == CLOUD,
-        ),
-    )
-
-
-def with_same_text(answers: Sequence[tuple[RunRecord, str]]) -> list[RunRecord]:
-    """The records of one prompt, those of drafting rivals compared with plain streaming, if that is there."""
-    plain = [text for record, text in answers if record.policy == CLOUD]
-    if not plain:
-        return [record for record, _ in answers]
-    return [
-        record if record.wire is None else msgspec.structs.replace(record, same_text=text == plain[0])
-        for record, text in answers
-    ]
+        await quiet(self.path.counts, self.sleep)
 
 
 async def quiet(
-    counts: Callable[[], RelayCounts],
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    counts: Callable[[], RelayCounts], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> RelayCounts:
     """What the path has carried once nothing more comes (or a minute has passed)."""
     last = counts()

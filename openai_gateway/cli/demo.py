@@ -136,7 +136,8 @@ async def _ask(
     from openai_gateway.cli.terminal_chat import explained
 
     pieces: list[str] = []
-    num_tokens, figures = 0, {}
+    num_tokens = 0
+    figures: Mapping[str, Any] = {}
     with explained(str(client.base_url)):
         started_s = first_s = last_s = time.perf_counter()
         stream = await client.chat.completions.create(

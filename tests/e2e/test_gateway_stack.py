@@ -198,7 +198,7 @@ async def test_many_kept_connections(client: AsyncOpenAI) -> None:
     """Forty clients keep their connections, four answers are under way at a time, and all are whole."""
     root = str(client.base_url).removesuffix("/v1/")
     plan = CrowdPlan(num_clients=40, at_once=4, rounds=1, num_tokens=4)
-    crowd = await run_crowd(root, None, plan, lambda: 0)
+    crowd = await run_crowd(root, plan, lambda: 0)
     assert crowd.errors == ()
     assert crowd.num_answers == plan.num_answers
 
