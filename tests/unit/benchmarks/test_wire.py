@@ -69,7 +69,7 @@ async def test_probe() -> None:
 
 
 def test_padding_is_told_from_frames() -> None:
-    """A draft token weighs 9 bytes for each of 32,256 entries; no frame of the protocol is taken for padding."""
+    """A draft token weighs 9 bytes for each of 32,256 entries; no frame of ours is taken for padding."""
     assert PUBLISHED_TOKEN_BYTES == 290_304
     assert is_padding(b"\xc1" * 3)
     assert not any(is_padding(encode(message)) for message in (Cancel(1), Draft(1, 1, 1, 0, [5])))
