@@ -31,9 +31,9 @@ from pipesd_vllm.protocol import Cancel, Draft, Mode, Open, Sampling, Welcome
 
 __all__ = [
     "IdleCost",
-    "Overhead",
     "Round",
     "describe",
+    "figures_of",
     "measure_idle",
     "measure_overhead",
     "measured_rounds",
@@ -56,6 +56,8 @@ _IDLE_WINDOW_S: Final = 10.0
 _SETTLE_S: Final = 1.0
 
 Show = Callable[[str], None]
+Figures = dict[str, float | None]
+"""By name, in ms; None: not measured."""
 Sleep = Callable[[float], Awaitable[Any]]
 
 
@@ -78,25 +80,6 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Overhead:
-    """One repeat, in ms.
-
-    A verify round crosses vLLM's front end twice, up with the drafts and down with the commit. A streamed
-    token goes down only, while the engine is at the next one already; plain request and reply go both ways.
-    """
-
-    verify: tuple[Round, ...]
-    stream: tuple[Round, ...]
-    """A session's tokens, decoded one by one; its step is also that of the plain ones."""
-    plain_token_ms: float
-    """From one token to the next of vLLM's own streamed answer."""
-    plain_reply_ms: float
-    """vLLM's own answer of one token to a prompt of one token."""
-    own_ms: dict[str, float] | None
-    """What the plugin's own code takes of a verify round, by part; None if the server does not tell."""
-
-
-@dataclass(frozen=True, slots=True)
 class IdleCost:
     """CPU seconds of the server in a window without work."""
 
@@ -114,8 +97,7 @@ def overhead(
 ) -> None:
     """Measure where the time of a verify round goes, beside plain vLLM, and what idle sessions cost."""
     with running_server(flags) as server:
-        found, idle = asyncio.run(_run(server, rounds, repeats))
-    figures = medians(found)
+        figures, idle = asyncio.run(_run(server, rounds, repeats))
     Console(highlight=False, soft_wrap=True).print("\n".join(describe(figures, repeats, rounds, idle)))
     if json_file is not None:
         rounded = {name: None if value is None else round(value, 3) for name, value in figures.items()}
@@ -124,9 +106,7 @@ def overhead(
         )
 
 
-async def _run(
-    server: RunningServer, num_rounds: int, repeats: int
-) -> tuple[list[Overhead], IdleCost | None]:
+async def _run(server: RunningServer, num_rounds: int, repeats: int) -> tuple[Figures, IdleCost | None]:
     settings = server.settings
     connector = cloud_connector(settings)
     found = []
@@ -135,10 +115,10 @@ async def _run(
             for number in range(repeats):
                 show(f"Repeat {number + 1} of {repeats}: {num_rounds} verify rounds")
                 found.append(await measure_overhead(connector, plain, num_rounds))
-        return found, await measure_idle(connector, server.cpu_s, show)
+        return medians(found), await measure_idle(connector, server.cpu_s, show)
 
 
-async def measure_overhead(connector: Connector, plain: Client, num_rounds: int) -> Overhead:
+async def measure_overhead(connector: Connector, plain: Client, num_rounds: int) -> Figures:
     """All kinds in turn. Raises `CloudError`, `CliError`."""
     before = own_code_totals(await plain.metrics())
     async with opened(connector) as transport:
@@ -155,7 +135,7 @@ async def measure_overhead(connector: Connector, plain: Client, num_rounds: int)
         started_s = time.perf_counter()
         await plain.complete(_PROMPT[:1], exactly(1))  # whose pass costs what one more token's costs
         replies.append((time.perf_counter() - started_s) * 1e3)
-    return Overhead(verify, stream, median(gaps), median(replies), _own_a_round(before, after))
+    return figures_of(verify, stream, median(gaps), median(replies), _own_a_round(before, after))
 
 
 async def measured_rounds(
@@ -278,30 +258,43 @@ async def measure_idle(
     return IdleCost(window_s, NUM_IDLE_SESSIONS, without_s, with_s)
 
 
-def medians(found: Sequence[Overhead]) -> dict[str, float | None]:
-    """Each figure's median over the repeats, in ms; one disturbed repeat does not move it."""
-    figures: dict[str, float | None] = {
-        "verify_added_ms": median(median(r.added_ms for r in each.verify) for each in found),
-        "verify_added_p90_ms": median(
-            quantiles([r.added_ms for r in each.verify], n=10, method="inclusive")[-1] for each in found
-        ),
-        "verify_step_ms": median(median(r.step_ms for r in each.verify) for each in found),
-        "verify_queue_ms": median(median(r.queue_ms for r in each.verify) for each in found),
-        "stream_added_ms": median(median(r.added_ms for r in each.stream) for each in found),
-        "stream_step_ms": median(median(r.step_ms for r in each.stream) for each in found),
+def figures_of(
+    verify: Sequence[Round],
+    stream: Sequence[Round],
+    plain_token_ms: float,
+    plain_reply_ms: float,
+    own_ms: dict[str, float] | None,
+) -> Figures:
+    """One repeat, in ms.
+
+    `verify`: verify rounds, which cross vLLM's front end twice, up with the drafts and down with the commit.
+    `stream`: a session's tokens, decoded one by one; their step is also that of the plain ones.
+    `plain_token_ms`: from one token to the next of vLLM's own streamed answer, which goes down only, while
+    the engine is at the next one already. `plain_reply_ms`: its answer of one token to a prompt of one token,
+    which goes both ways. `own_ms`: what the plugin's own code takes of a verify round, by part; None if the
+    server does not tell.
+    """
+    step_ms = median(r.step_ms for r in stream)
+    return {
+        "verify_added_ms": median(r.added_ms for r in verify),
+        "verify_added_p90_ms": quantiles([r.added_ms for r in verify], n=10, method="inclusive")[-1],
+        "verify_step_ms": median(r.step_ms for r in verify),
+        "verify_queue_ms": median(r.queue_ms for r in verify),
+        "stream_added_ms": median(r.added_ms for r in stream),
+        "stream_step_ms": step_ms,
+        "plain_token_added_ms": plain_token_ms - step_ms,
+        "plain_reply_added_ms": plain_reply_ms - step_ms,
+        **{f"own_{part}_ms": None if own_ms is None else own_ms[part] for part in _OWN_PARTS},
     }
-    step_ms = figures["stream_step_ms"] or 0.0
-    figures["plain_token_added_ms"] = median(each.plain_token_ms for each in found) - step_ms
-    figures["plain_reply_added_ms"] = median(each.plain_reply_ms for each in found) - step_ms
-    own = [each.own_ms for each in found if each.own_ms is not None]
-    for part in _OWN_PARTS:
-        figures[f"own_{part}_ms"] = median(each[part] for each in own) if own else None
-    return figures
 
 
-def describe(
-    figures: dict[str, float | None], repeats: int, num_rounds: int, idle: IdleCost | None
-) -> list[str]:
+def medians(repeats: Sequence[Figures]) -> Figures:
+    """Each figure's median over the repeats; one disturbed repeat does not move it."""
+    known = {name: [v for each in repeats if (v := each[name]) is not None] for name in repeats[0]}
+    return {name: median(values) if values else None for name, values in known.items()}
+
+
+def describe(figures: Figures, repeats: int, num_rounds: int, idle: IdleCost | None) -> list[str]:
     """Lines, times in ms."""
     f = {name: value or 0.0 for name, value in figures.items()}
     verify, token, reply = f["verify_added_ms"], f["plain_token_added_ms"], f["plain_reply_added_ms"]

@@ -37,9 +37,9 @@ from benchmarks.speed.gateway_crowd import (
 from benchmarks.speed.overhead import (
     NUM_IDLE_SESSIONS,
     IdleCost,
-    Overhead,
     Round,
     describe,
+    figures_of,
     measure_idle,
     measured_rounds,
     measured_stream,
@@ -178,9 +178,9 @@ async def test_a_server_that_does_not_introduce_itself() -> None:
         [_ async for _ in measured_rounds(line, 1)]
 
 
-def one(added_ms: float, own: dict[str, float] | None) -> Overhead:
+def one(added_ms: float, own: dict[str, float] | None) -> dict[str, float | None]:
     rounds = tuple(Round(20.0 + added_ms + extra, 20.0, 0.2) for extra in (0.0, 0.0, 3.0))
-    return Overhead(rounds, (Round(9.0, 8.0), Round(9.0, 8.0)), 8.5, 10.0, own)
+    return figures_of(rounds, (Round(9.0, 8.0), Round(9.0, 8.0)), 8.5, 10.0, own)
 
 
 def test_what_is_ours_and_what_is_vllms_stand_side_by_side() -> None:
