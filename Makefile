@@ -40,5 +40,5 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv *.egg-info build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf .venv *.egg-info benchmarks/*.egg-info build benchmarks/build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

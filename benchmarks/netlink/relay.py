@@ -15,14 +15,13 @@ import selectors
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
-from benchmarks.netlink.model import LinkCounts, LinkModel
-from benchmarks.netlink.spec import UNSHAPED, PathSpec
+from benchmarks.netlink.model import UNSHAPED, LinkCounts, LinkModel, PathSpec
 
-__all__ = ["Command", "Configure", "Relay", "RelayCounts", "run_relay"]
+__all__ = ["Command", "Configure", "EmulatedPath", "Relay", "RelayCounts", "run_relay"]
 
 _LARGEST_PACKET: Final = 1 << 16
 _REALTIME_PRIORITY: Final = 1
@@ -47,6 +46,37 @@ class RelayCounts(msgspec.Struct, frozen=True):
 
     up: LinkCounts
     down: LinkCounts
+
+
+class EmulatedPath(Protocol):
+    """An open path from the edge, which is this process, to a server that it is told about."""
+
+    @property
+    def description(self) -> str:
+        """What emulates, in words for the report."""
+        ...
+
+    @property
+    def server_host(self) -> str:
+        """Address that server processes listen on."""
+        ...
+
+    @property
+    def server_prefix(self) -> tuple[str, ...]:
+        """What goes before the command line of a server process."""
+        ...
+
+    async def reach(self, port: int) -> str:
+        """`host:port` that leads the edge over the path to `port` of the server's host."""
+        ...
+
+    def configure(self, configure: Configure) -> None:
+        """Start the path anew, for instance with other rates."""
+        ...
+
+    def counts(self) -> RelayCounts:
+        """What the path carried since it was configured."""
+        ...
 
 
 class Relay:

@@ -6,14 +6,16 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+import platformdirs
+import typer
 from rich.console import Console
 
-from benchmarks.datasets import available, load_dataset
+from benchmarks.harness.options import SpecBench
+from benchmarks.harness.prompts import available, find_specbench, load_dataset, tokenised
 from benchmarks.pairs.agreement import agreement_rate, greedy_text, trace_of
 from benchmarks.pairs.catalog import PRUNED, Catalog, draft_description, target_description
-from benchmarks.prompts import tokenised
 from edge_agent.drafter import Drafter
 from edge_agent.llama_drafter import LlamaDrafter
 from edge_agent.llama_loading import LlamaSettings
@@ -22,21 +24,20 @@ from edge_agent.target import TokenizerBundle
 from openai_gateway.cli.console import live_status
 from openai_gateway.tokenization import TargetText
 
-__all__ = ["loaded", "make_pairs", "pairs_folder", "target_text"]
+__all__ = ["loaded", "pairs", "pairs_folder", "target_text"]
 
 _CONTEXT: Final = 2048
 
 
-def pairs_folder() -> Path:
-    """Where the models are kept."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("pipesd") / "pairs"
-
-
-def make_pairs(num_tokens: int, num_prompts: int, depth: int, specbench: Path | None) -> None:
-    """Make all drafts and one target; print them and the agreement. Raises `CliError`, `ModelError`."""
+def pairs(
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens compared a prompt.")] = 64,
+    prompts: Annotated[int, typer.Option("--prompts", min=1, help="Prompts of each data set.")] = 4,
+    depth: Annotated[int, typer.Option("--depth", min=2, max=9, help="Depth factor of the target.")] = 2,
+    specbench: SpecBench = None,
+) -> None:
+    """Make the drafts and the padded target that scenarios name, and measure how often they agree."""
     out = Console(highlight=False, soft_wrap=True)
+    file = find_specbench(specbench)
     with live_status() as show:
         catalog = Catalog(pairs_folder(), show)
         target = f"depth-x{depth}"
@@ -44,16 +45,22 @@ def make_pairs(num_tokens: int, num_prompts: int, depth: int, specbench: Path | 
         folder = Path(catalog.target(target))
         out.print(f"{target}: {target_description(target)}\n  {folder}")
         show("Writing the target's texts")
-        prompts = {
-            name: _prompts(name, specbench, num_prompts, folder) for name in available(None, specbench)
-        }
+        text = target_text(folder)
         full = loaded("embedded")  # the target's weights are this file's, dequantised
-        texts = {name: [(p, greedy_text(full, p, num_tokens)) for p in ps] for name, ps in prompts.items()}
+        texts = {}
+        for name in available(None, file):
+            ids = [asyncio.run(tokenised(p, text)).token_ids for p in load_dataset(name, file)[:prompts]]
+            texts[name] = [(p, greedy_text(full, p, tokens)) for p in ids]
         full.close()
         for name, path in drafts.items():
             show(f"Comparing {name}")
             agreement = ", ".join(f"{_agreement(path, of):.2f} on {dataset}" for dataset, of in texts.items())
             out.print(f"{name}: {draft_description(name)}\n  {path}\n  greedy agreement {agreement}")
+
+
+def pairs_folder() -> Path:
+    """Where the models are kept."""
+    return platformdirs.user_cache_path("pipesd") / "pairs"
 
 
 def _agreement(path: str, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> float:
@@ -69,11 +76,6 @@ def loaded(model: str) -> Drafter:
     return LlamaDrafter.load(
         resolve_model(model), LlamaSettings(n_threads=1, n_ctx=_CONTEXT, max_sequences=1)
     )
-
-
-def _prompts(name: str, specbench: Path | None, num: int, target: Path) -> list[tuple[int, ...]]:
-    text = target_text(target)
-    return [asyncio.run(tokenised(p, text)).token_ids for p in load_dataset(name, specbench)[:num]]
 
 
 def target_text(target: Path) -> TargetText:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 
-from benchmarks.netlink.spec import LinkSpec, PathSpec
+from benchmarks.netlink.model import LinkSpec, PathSpec
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["Scenario", "load_scenario", "scenario_names"]
 
 _FOLDER: Final = Path(__file__).parent
+_AT_A_RATE: Final = re.compile(r"(.+)-(\d+(?:\.\d+)?)")
 
 
 class Scenario(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,8 +43,16 @@ def scenario_names() -> list[str]:
 
 
 def load_scenario(name: str) -> Scenario:
-    """One of `scenario_names()`, or the path of a TOML file. Raises `CliError`."""
+    """One of `scenario_names()`, or the path of a TOML file; `NAME-40`: with an uplink of 40 Mbit/s.
+
+    Raises `CliError`.
+    """
     path = Path(name).expanduser() if name.endswith(".toml") else _FOLDER / f"{name}.toml"
+    match = _AT_A_RATE.fullmatch(name)
+    if match is not None and not path.is_file() and (_FOLDER / f"{match[1]}.toml").is_file():
+        base = load_scenario(match[1])
+        up = msgspec.structs.replace(base.up, mbit=float(match[2]), mbit_trace=())
+        return msgspec.structs.replace(base, name=name, title=f"{base.title}; {match[2]} Mbit/s up", up=up)
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
         return msgspec.convert({**fields, "name": path.stem}, Scenario)

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.datasets import DATASETS
+from benchmarks.harness.prompts import DATASETS
+from benchmarks.harness.rivals import Rival, Wire
 from benchmarks.pairs.agreement import TracePoint
+from benchmarks.reports.metrics import rows
+from benchmarks.reports.records import Description, RunRecord
 from benchmarks.simulation.costs import Costs, fitted_costs
 from benchmarks.simulation.simulate import simulate_all
-from benchmarks.testbed.metrics import rows
-from benchmarks.testbed.records import RunRecord
-from benchmarks.testbed.results import Description
-from benchmarks.testbed.rivals import Rival, Wire
 from edge_agent.policies.base import PolicyParameters
 from edge_agent.tracing.reading import TraceReader
 from openai_gateway.cli.errors import CliError

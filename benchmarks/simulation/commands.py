@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import options
-from benchmarks.netlink.spec import LinkSpec, PathSpec
+from benchmarks.harness import options
+from benchmarks.harness.rivals import Rival, parse_rivals
+from benchmarks.netlink.model import LinkSpec, PathSpec
 from benchmarks.pairs.agreement import TracePoint
 from benchmarks.simulation.costs import Costs
-from benchmarks.testbed.rivals import Rival, parse_rivals
 
 __all__ = ["simulate"]
 
@@ -85,12 +85,11 @@ def simulate(
 def _record(
     file: Path, draft: str, num: int, num_tokens: int, specbench: Path | None, check: Path | None
 ) -> None:
-    from benchmarks.datasets import available, find_specbench, load_dataset
+    from benchmarks.harness.prompts import available, find_specbench, load_dataset, tokenised
     from benchmarks.pairs.catalog import Catalog
     from benchmarks.pairs.listing import loaded, pairs_folder, target_text
-    from benchmarks.prompts import tokenised
+    from benchmarks.reports.records import read_results
     from benchmarks.simulation.traces import TraceSet, record_traces, write_traces
-    from benchmarks.testbed.results import read_results
     from openai_gateway.cli.console import live_status
 
     found = find_specbench(specbench)
@@ -111,8 +110,8 @@ def _record(
 
 
 def _check(folder: Path, traces: Mapping[str, Sequence[TracePoint]], out: Console) -> None:
+    from benchmarks.reports.records import read_results
     from benchmarks.simulation.check import compare, costs_of_run
-    from benchmarks.testbed.results import read_results
 
     results = read_results(folder)
     table = Table("scenario", "data set", "rival", "measured, ms", "simulated, ms", "error")

@@ -8,7 +8,7 @@ from benchmarks.netlink.model import LinkModel
 from benchmarks.pairs.agreement import TracePoint
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer, right_token
-from benchmarks.wire.padding import PUBLISHED_TOKEN_BYTES
+from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
 from edge_agent.chain import DraftChain
 from edge_agent.draft_events import Drafted
 from edge_agent.drafter import DraftToken

@@ -10,16 +10,14 @@ from typing import Final
 
 import msgspec
 
-from benchmarks.default_parameters import DEFAULT_PARAMETERS
-from benchmarks.netlink.model import LinkModel
-from benchmarks.netlink.spec import LinkSpec, PathSpec
+from benchmarks.harness.rivals import CLOUD, DEFAULT_PARAMETERS, LOCAL, Rival, Wire, rival_parameters
+from benchmarks.netlink.model import LinkModel, LinkSpec, PathSpec
 from benchmarks.pairs.agreement import TracePoint
 from benchmarks.simulation.costs import Costs
 from benchmarks.simulation.edge import EdgeLink, SimulatedEdge
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer
-from benchmarks.testbed.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameters
-from benchmarks.wire.padding import PUBLISHED_TOKEN_BYTES
+from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
 from edge_agent.control import ControlPlane
 from edge_agent.parameter_sources import FixedSources
 from edge_agent.policies.base import PolicyParameters

@@ -1,28 +1,34 @@
-"""Running totals on both sides, read before and after a generation."""
+"""Running totals on both sides, read before and after a generation; energy from hardware counters."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.cpu_time import session_cpu_s
-from benchmarks.testbed.energy import EnergyMeter
-from benchmarks.testbed.records import Resources
-from openai_gateway.cli.errors import CliError
+from benchmarks.harness.clients import Client
+from benchmarks.harness.processes import session_cpu_s, session_rss_mb
+from benchmarks.reports.records import Resources
 
-__all__ = ["Meters", "Reading", "engine_totals", "parse_rss_mb", "used"]
+__all__ = ["EnergyMeter", "Meters", "Reading", "engine_totals", "find_energy", "used"]
 
-_PROC: Final = Path("/proc")
 _STEPS: Final = "vllm:iteration_tokens_total_count"
 _SESSION_BUSY: Final = "pipesd_step_seconds_sum"
 _PLAIN_BUSY: Final = "vllm:request_inference_time_seconds_sum"
+_POWERCAP: Final = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyMeter:
+    """`joules` is a running total, or None: not measured, `description` says why; never estimated."""
+
+    description: str
+    joules: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +46,34 @@ class Reading:
 
 
 class Meters:
-    """Reads a server's `/metrics` over HTTP and both sides' /proc; `server_pid` None: it runs elsewhere."""
+    """Reads a server's metrics and the processes of both sides; `server_pid` None: it runs elsewhere."""
 
-    def __init__(
-        self,
-        server_url: str,
-        server_pid: int | None,
-        energy: EnergyMeter,
-        edge_cpu_s: Callable[[], float] = time.process_time,
-    ) -> None:
-        # A fresh connection a reading: a kept one may be closed by the server as the request leaves.
-        limits = httpx.Limits(max_keepalive_connections=0)
-        self._client = httpx.AsyncClient(base_url=server_url, trust_env=False, timeout=30.0, limits=limits)
+    def __init__(self, server: Client, server_pid: int | None, energy: EnergyMeter) -> None:
+        """`server` takes a fresh connection a reading: a kept one may be closed as the request leaves."""
+        self._server = server
         self._server_pid = server_pid
         self._energy = energy
-        self._edge_cpu_s = edge_cpu_s
 
     async def read(self) -> Reading:
         """Raises `CliError`."""
-        try:
-            response = await self._client.get("/metrics")
-            response.raise_for_status()
-        except httpx.HTTPError as error:
-            raise CliError(f"The server's /metrics does not answer: {error!r}") from error
-        steps, session_busy_s, plain_busy_s = engine_totals(response.text)
+        steps, session_busy_s, plain_busy_s = engine_totals(await self._server.metrics())
         pid = self._server_pid
         return Reading(
             engine_steps=steps,
             session_busy_s=session_busy_s,
             plain_busy_s=plain_busy_s,
             server_cpu_s=None if pid is None else session_cpu_s(pid),
-            edge_cpu_s=self._edge_cpu_s(),
+            edge_cpu_s=time.process_time(),
             energy_j=self._energy.joules(),
-            server_rss_mb=None if pid is None else _session_rss_mb(pid),
-            edge_rss_mb=_rss_mb(_PROC / "self"),
+            server_rss_mb=None if pid is None else session_rss_mb(pid),
+            edge_rss_mb=psutil.Process().memory_info().rss / 1e6,
         )
 
-    async def close(self) -> None:
-        await self._client.aclose()
 
-
-def engine_totals(text: str) -> tuple[float, float, float]:
+def engine_totals(page: str) -> tuple[float, float, float]:
     """Engine steps, busy seconds of sessions' passes and of plain requests, from a page of metrics."""
     totals = dict.fromkeys((_STEPS, _SESSION_BUSY, _PLAIN_BUSY), 0.0)
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(page):
         for sample in family.samples:
             if sample.name in totals:
                 totals[sample.name] += sample.value
@@ -92,13 +82,11 @@ def engine_totals(text: str) -> tuple[float, float, float]:
 
 def used(before: Reading, after: Reading, *, up_bytes: int, down_bytes: int, is_plain: bool) -> Resources:
     """What came in between. The engine is busy while a pass of a session or a plain request is running."""
-    busy_s = (
-        after.plain_busy_s - before.plain_busy_s if is_plain else after.session_busy_s - before.session_busy_s
-    )
+    busy = "plain_busy_s" if is_plain else "session_busy_s"
     return Resources(
         up_bytes=up_bytes,
         down_bytes=down_bytes,
-        engine_busy_s=busy_s,
+        engine_busy_s=getattr(after, busy) - getattr(before, busy),
         server_cpu_s=_difference(before.server_cpu_s, after.server_cpu_s),
         edge_cpu_s=after.edge_cpu_s - before.edge_cpu_s,
         server_rss_mb=after.server_rss_mb,
@@ -107,32 +95,55 @@ def used(before: Reading, after: Reading, *, up_bytes: int, down_bytes: int, is_
     )
 
 
-def parse_rss_mb(status: str) -> float | None:
-    """Resident memory out of /proc/PID/status, in 10^6 bytes; None for a process that has ended."""
-    for line in status.splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return None
-
-
 def _difference(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else after - before
 
 
-def _rss_mb(process: Path) -> float | None:
+def find_energy(powercap: Path = _POWERCAP) -> EnergyMeter:
+    """NVML's total-energy counters (all GPUs) and RAPL's (all packages), as far as they exist."""
+    gpus, no_gpu = _gpu_handles()
+    packages = sorted(path for path in powercap.glob("intel-rapl:?") if _readable(path))
+    parts = []
+    if gpus:
+        parts.append(f"NVML total-energy counter of {len(gpus)} GPU(s)")
+    if packages:
+        parts.append(f"RAPL counter of {len(packages)} CPU package(s)")
+    if not parts:
+        return EnergyMeter(f"not measured: {no_gpu}, and no readable RAPL counter in {powercap}")
+    return EnergyMeter(" and ".join(parts), lambda: _rapl_joules(packages) + _gpu_joules(gpus))
+
+
+def _rapl_joules(packages: Sequence[Path]) -> float:
+    """Sum of the counters. They wrap after some hours at full load; a difference over a run rarely does."""
+    return sum(int((path / "energy_uj").read_text()) for path in packages) / 1e6
+
+
+def _readable(package: Path) -> bool:
     try:
-        return parse_rss_mb((process / "status").read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return None
+        _rapl_joules([package])
+    except (OSError, ValueError):
+        return False
+    return True
 
 
-def _session_rss_mb(session: int) -> float | None:
-    """Sum over the processes of a session; pages that they share count more than once."""
-    sizes = []
-    for process in _PROC.glob("[0-9]*"):
-        try:
-            if os.getsid(int(process.name)) == session:
-                sizes.append(_rss_mb(process) or 0.0)
-        except ProcessLookupError:
-            continue
-    return sum(sizes) if sizes else None
+def _gpu_handles() -> tuple[list[Any], str]:
+    """Of all GPUs, and why there are none."""
+    try:
+        import pynvml
+    except ImportError:
+        return [], "NVML's Python package (nvidia-ml-py) is not installed"
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        _gpu_joules(handles)
+    except pynvml.NVMLError as error:
+        return [], f"NVML has no energy counter here ({error})"
+    return handles, "no GPU"
+
+
+def _gpu_joules(handles: Sequence[Any]) -> float:
+    if not handles:
+        return 0.0
+    import pynvml
+
+    return float(sum(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)) / 1e3

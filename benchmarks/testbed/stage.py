@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.netlink.path import EmulatedPath
-from benchmarks.netlink.proxy_path import ProxyPath, proxy_path
-from benchmarks.netlink.tun_path import TunPath, tun_path, why_not
+from benchmarks.netlink.proxy import ProxyPath, proxy_path
+from benchmarks.netlink.relay import EmulatedPath
+from benchmarks.netlink.tunnel import TunPath, tun_path, why_not
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.local_target import target_environment, target_flags
 from openai_gateway.cli.ports import free_port

@@ -7,8 +7,8 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -29,7 +29,7 @@ from openai_gateway.observing import RequestObserver
 from openai_gateway.request_log import RequestLog
 from openai_gateway.telemetry import Telemetry, start_telemetry
 
-__all__ = ["KEEP_ALIVE_S", "bind_gateway", "run_gateway"]
+__all__ = ["KEEP_ALIVE_S", "bind_gateway", "hosted_gateway", "run_gateway"]
 
 _GRACE_S = 3
 """How long streams that are still open may go on after the signal to stop."""
@@ -88,6 +88,32 @@ def run_gateway(
     number = asyncio.run(_run(settings, listener, start_agent, stop_when))
     if number is not None:
         sys.exit(128 + number)
+
+
+@asynccontextmanager
+async def hosted_gateway(generator: Generator) -> AsyncIterator[str]:
+    """Serve `generator`, which stays open, on a free loopback port of the running event loop.
+
+    Gives the OpenAI base URL, which needs no key. Raises `CliError` if there is no port to listen on.
+    """
+    with bind_listener("127.0.0.1", 0) as listener:
+        config = uvicorn.Config(
+            create_app(generator),
+            lifespan="off",
+            access_log=False,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        ready = asyncio.Event()
+        server = _Server(config, ready.set)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            await ready.wait()
+            yield f"http://{_visible_address(listener.getsockname())}/v1"
+        finally:
+            server.should_exit = True
+            await serving
 
 
 def _start_logging(level: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from edge_agent.errors import ConfigError, EdgeError
-from openai_gateway.cli import chat, config, doctor, edge, models, ps, serve, trace, up
+from openai_gateway.cli import chat, config, demo, doctor, edge, models, ps, serve, trace, up
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.plugins import PluginGroup
 from openai_gateway.cli.processes import exit_on_signals
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.command(context_settings=serve.CONTEXT_SETTINGS, options_metavar=serve.METAVAR)(serve.serve)
 app.command()(edge.edge)
 app.command(context_settings=up.CONTEXT_SETTINGS, options_metavar=up.METAVAR)(up.up)
+app.command()(demo.demo)
 app.command()(chat.chat)
 app.command()(trace.trace)
 app.command()(doctor.doctor)
@@ -75,7 +76,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, CliError | EdgeError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        return f"The package {error.name!r} is not installed: run `pip install 'pipesd[edge,bench]'`."
+        return f"The package {error.name!r} is not installed: run `pip install 'pipesd[edge]'`."
     text = " ".join(str(error).split())
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"unexpected error ({reason}). Run `pipesd --debug ...` to see where it comes from."

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from openai_gateway.cli.errors import CliError
 
-__all__ = ["Conversation", "converse", "summary"]
+__all__ = ["Conversation", "converse", "explained", "summary"]
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -46,7 +46,7 @@ class Conversation:
             max_retries=1,
         )
         try:
-            with _explained(url):
+            with explained(url):
                 model = client.models.list().data[0].id
         except CliError:
             client.close()
@@ -75,7 +75,7 @@ class Conversation:
         Raises `CliError`, or `KeyboardInterrupt` if the user stopped it; the turn is then forgotten.
         """
         messages: list[ChatCompletionMessageParam] = [*self._messages, {"role": "user", "content": text}]
-        with _explained(self.url):
+        with explained(self.url):
             answer, figures = self._stream(messages)
         self._messages = [*messages, {"role": "assistant", "content": answer}]
         self._out.print(f"[dim]{escape(summary(figures))}[/dim]", soft_wrap=True)
@@ -150,7 +150,8 @@ def _route(figures: Mapping[str, Any]) -> str | None:
 
 
 @contextmanager
-def _explained(url: str) -> Iterator[None]:
+def explained(url: str) -> Iterator[None]:
+    """Turn what goes wrong with a request to `url` into a `CliError`."""
     try:
         yield
     except openai.APIStatusError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from benchmarks.matrix.drafts import DraftMaker
+from benchmarks.exactness.drafts import DraftMaker
 from pipesd_vllm.protocol import Mode
 
 from .session_client import DEADLINE_S, Edge, opening

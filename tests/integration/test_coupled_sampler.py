@@ -8,7 +8,7 @@ import torch
 from vllm.v1.sample.rejection_sampler import RejectionSampler
 from vllm.v1.sample.sampler import Sampler
 
-from benchmarks.sampler_inputs import prepare_cpu_kernels, sampling_metadata, verify_step
+from benchmarks.micro.sampler_inputs import prepare_cpu_kernels, sampling_metadata, verify_step
 from pipesd_vllm.coupled_batch import Seat
 from pipesd_vllm.coupled_sampler import CoupledRejectionSampler, CoupledSampler
 from pipesd_vllm.sampling_rule import SamplingRule

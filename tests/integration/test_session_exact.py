@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.matrix.drafts import KINDS
+from benchmarks.exactness.drafts import KINDS
 from pipesd_vllm.protocol import Draft, Mode
 from tests.conftest import Verifier
 

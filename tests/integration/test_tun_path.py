@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.netlink.namespaces import ip
+from benchmarks.netlink.model import LinkSpec, PathSpec
 from benchmarks.netlink.relay import Configure
-from benchmarks.netlink.spec import LinkSpec, PathSpec
-from benchmarks.netlink.tun_path import TunPath, tun_path, why_not
+from benchmarks.netlink.tunnel import TunPath, ip, tun_path, why_not
 
 REASON = why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no TUN link can be made here: {REASON}")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("pipesd_vllm", "edge_agent", "openai_gateway", "benchmarks")
+PACKAGES = ("pipesd_vllm", "edge_agent", "openai_gateway")
 
 
 def section(package: str) -> str:

@@ -8,11 +8,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks.gateway_host import hosted_gateway
-from benchmarks.pair import Pair, connected_pair
+from benchmarks.harness.pair import Pair, connected_pair
 from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
 from edge_agent.generation import FinishReason
 from edge_agent.target import TargetInfo
+from openai_gateway.cli.hosting import hosted_gateway
 
 TEXTS = ["the quick brown fox", "hello world, hello you"]
 MAX_MODEL_LEN = 64

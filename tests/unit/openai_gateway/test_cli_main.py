@@ -51,7 +51,7 @@ def test_help_lists_all_commands(pipesd: Runner) -> None:
     """`pipesd --help` knows the built-in commands and the plugin's."""
     result = pipesd("--help")
     assert result.returncode == 0
-    assert all(name in result.stdout for name in ("serve", "edge", "up", "chat", "bench"))
+    assert all(name in result.stdout for name in ("serve", "edge", "up", "demo", "chat", "bench"))
 
 
 def test_help_is_quick() -> None:

@@ -1,0 +1,188 @@
+"""`pipesd bench exact`: is the gateway's output the server's own, token for token?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from benchmarks.exactness.comparison import (
+    Continuation,
+    Difference,
+    Reference,
+    TargetAlone,
+    explained,
+    near_tie_nats,
+    shown,
+)
+from benchmarks.harness.clients import sampling_body
+from benchmarks.harness.options import Flags, JsonFile, NumPrompts, Prompts, Tokens
+from benchmarks.harness.pair import Pair, started_pair
+from benchmarks.harness.prompts import HUMANEVAL, Prompt, fitting, in_order, load_prompts
+from benchmarks.harness.server import running_server
+from benchmarks.reports.records import write_json
+from edge_agent.generation import FinishReason, SamplingSettings
+from edge_agent.settings import EdgeSettings
+from openai_gateway.cli.console import stderr
+from openai_gateway.cli.errors import CliError
+
+__all__ = ["Checked", "ExactPlan", "check_all", "describe", "exact", "exact_json"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExactPlan:
+    """`num` prompts that fit from each of `sources`, which are tried in their order."""
+
+    sources: tuple[Sequence[Prompt], ...]
+    num: int
+    sampling: SamplingSettings
+    near_tie_nats: float
+    dtype: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of one prompt. `gap_nats` is None if it does not apply or is too wide to be known.
+
+    It is `Margin.by_score`: penalties and noise count.
+    """
+
+    name: str
+    num_tokens: int
+    difference: Difference | None
+    gap_nats: float | None = None
+
+
+def exact(
+    flags: Flags,
+    prompts: Prompts = None,
+    num: NumPrompts = 20,
+    spread: Annotated[
+        bool, typer.Option("--spread", help="Take them at even distances, not the first ones.")
+    ] = False,
+    tokens: Tokens = 128,
+    stop_at_eos: Annotated[
+        bool, typer.Option("--stop-at-eos", help="Let an answer end where the model ends it.")
+    ] = False,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, max=2.0)] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0)] = 1.0,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="0: all tokens.")] = 0,
+    presence_penalty: Annotated[float, typer.Option("--presence-penalty", min=-2.0, max=2.0)] = 0.0,
+    frequency_penalty: Annotated[float, typer.Option("--frequency-penalty", min=-2.0, max=2.0)] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option("--repetition-penalty", min=0.01)] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
+    near_tie: Annotated[
+        float | None,
+        typer.Option(
+            "--near-tie",
+            min=0.0,
+            help="Nats below which two tokens count as a near-tie (float32: 0.0005, else 0.25).",
+            show_default=False,
+        ),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare the gateway's output with the same server's plain /v1/completions, token for token.
+
+    At a temperature above 0 both draw with the noise of the same seed, so the texts are to be equal, too.
+    Exits 1 if any differs; every difference is shown with how close the two tokens were.
+    """
+    sampling = SamplingSettings(
+        tokens,
+        temperature,
+        top_p,
+        seed=seed if temperature else None,
+        ignore_eos=not stop_at_eos,
+        top_k=top_k,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        repetition_penalty=repetition_penalty,
+    )
+    sources = [in_order(load_prompts(source), num, spread=spread) for source in prompts or [HUMANEVAL]]
+    dtype = flags.given["dtype"]
+    limit = near_tie_nats(dtype) if near_tie is None else near_tie
+    plan = ExactPlan(tuple(sources), num, sampling, limit, dtype)
+    with running_server(flags) as server:
+        identical = asyncio.run(_run(server.settings, plan, json_file))
+    if not identical:
+        raise typer.Exit(1)
+
+
+async def _run(settings: EdgeSettings, plan: ExactPlan, json_file: Path | None) -> bool:
+    """Whether all were identical."""
+    out = Console(highlight=False, markup=False, soft_wrap=True)
+    stderr.print("Starting the edge agent")
+    async with started_pair(settings) as pair:
+        results = await check_all(pair, TargetAlone(pair.cloud), plan, out)
+    if json_file is not None:
+        write_json(json_file, exact_json(results, plan, settings, pair.target.model))
+    num_identical = sum(checked.difference is None for checked in results)
+    out.print(f"identical {num_identical}/{len(results)}")
+    return num_identical == len(results)
+
+
+async def check_all(pair: Pair, plain: Reference, plan: ExactPlan, out: Console) -> list[Checked]:
+    """Check each prompt of the plan and print what came of it. Raises `CliError`, `EdgeError`."""
+    room = pair.target.max_model_len - plan.sampling.max_tokens
+    results: list[Checked] = []
+    for source in plan.sources:
+        for prompt in await fitting(source, plan.num, pair.text, room, out.print):
+            expected = await plain.complete(prompt.token_ids, plan.sampling)
+            ours = await _through_gateway(pair, prompt.token_ids, plan.sampling)
+            difference, margin = await explained(plain, prompt.token_ids, plan.sampling, expected, ours)
+            gap_nats = None if margin is None else margin.by_score
+            results.append(Checked(prompt.name, len(expected.token_ids), difference, gap_nats))
+            out.print(describe(results[-1], plan.near_tie_nats, pair.token_text))
+    if not results:
+        raise CliError("None of the prompts fits: ask for fewer --tokens, or serve with a longer context.")
+    return results
+
+
+async def _through_gateway(pair: Pair, prompt: Sequence[int], sampling: SamplingSettings) -> Continuation:
+    """The client's text, with the agent's tokens."""
+    answer_id, choice = await pair.gateway.complete(
+        prompt, {**sampling_body(sampling), "seed": sampling.seed}
+    )
+    token_ids = pair.recorder.take(answer_id).token_ids
+    return Continuation(tuple(token_ids), choice["text"], FinishReason(choice["finish_reason"]))
+
+
+def describe(checked: Checked, limit_nats: float, decode: Callable[[int], str]) -> str:
+    """One line on a prompt: identical, or where, in what and why it is not."""
+    difference = checked.difference
+    if difference is None:
+        return f"{checked.name}: identical, {checked.num_tokens} tokens"
+    tokens = difference.plain_token, difference.our_token
+    if tokens == (None, None):
+        return f"{checked.name}: the tokens are identical, text or finish reason are not: unexplained"
+    plain, ours = (shown(token, "" if token is None else decode(token)) for token in tokens)
+    where = f"{checked.name}: differs at generated token {difference.position}, plain {plain}, ours {ours}"
+    if checked.gap_nats is None:
+        return f"{where}: unexplained (they are not both among the most likely)"
+    verdict = "near-tie" if abs(checked.gap_nats) < limit_nats else "unexplained"
+    return f"{where}: {verdict} (the target alone sees them {checked.gap_nats:+.4f} nats apart)"
+
+
+def exact_json(
+    results: Sequence[Checked], plan: ExactPlan, settings: EdgeSettings, target: str
+) -> dict[str, Any]:
+    """The counts, every difference, and what it was measured with."""
+    different = [checked for checked in results if checked.difference is not None]
+    return {
+        "num_identical": len(results) - len(different),
+        "num_compared": len(results),
+        "differences": [asdict(checked) for checked in different],
+        "near_tie_nats": plan.near_tie_nats,
+        "settings": {
+            **asdict(plan.sampling),
+            "mode": settings.mode,
+            "target": target,
+            "dtype": plan.dtype,
+            "draft": settings.draft,
+        },
+    }

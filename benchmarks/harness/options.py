@@ -1,0 +1,173 @@
+"""Options that commands share, and `takes`, which adds them to a command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from edge_agent.settings import EdgeSettings
+from openai_gateway.cli import options as edge
+
+__all__ = [
+    "DRAFTING",
+    "EMULATION",
+    "SERVER",
+    "THRESHOLDS",
+    "Flags",
+    "JsonFile",
+    "NumPrompts",
+    "Prompts",
+    "SpecBench",
+    "Tokens",
+    "takes",
+]
+
+Command = Callable[..., None]
+
+_SERVER: Final = "Server"
+_EMULATION: Final = "Emulation"
+
+
+def _option(name: str, text: str, panel: str | None = None, **more: Any) -> Any:
+    return typer.Option(name, help=text, show_default=False, rich_help_panel=panel, **more)
+
+
+SERVER: Final[Mapping[str, Any]] = {
+    "cloud": Annotated[
+        str | None,
+        _option(
+            "--cloud",
+            "A running server, such as http://gpu:8000, instead of one that is started here.",
+            _SERVER,
+            metavar="URL",
+        ),
+    ],
+    "api_key": edge.ApiKey,
+    "target": Annotated[
+        str | None,
+        _option(
+            "--target",
+            "Target model: embedded (default), a path or a Hugging Face id.",
+            _SERVER,
+            metavar="MODEL",
+        ),
+    ],
+    "dtype": Annotated[
+        str | None,
+        _option(
+            "--dtype",
+            "What the target computes in, such as float32 or bfloat16 (default: the server's choice).",
+            _SERVER,
+        ),
+    ],
+    "config_file": edge.ConfigFile,
+}
+"""The server that is measured; as for `pipesd up`, flags for vLLM come after `--`."""
+THRESHOLDS: Final[Mapping[str, Any]] = {
+    "draft": edge.Draft,
+    "draft_threads": edge.DraftThreads,
+    "patience_ms": edge.PatienceMs,
+    "max_ahead": edge.MaxAhead,
+    "max_window": edge.MaxWindow,
+    "sequence_threshold": edge.SequenceThreshold,
+    "token_threshold": edge.TokenThreshold,
+}
+DRAFTING: Final[Mapping[str, Any]] = {
+    **THRESHOLDS,
+    "mode": edge.Mode,
+    "policy": edge.Policy,
+    "trace": edge.Trace,
+}
+"""Settings of the edge agent, with the flags of `pipesd up`."""
+EMULATION: Final[Mapping[str, Any]] = {
+    "rtt_ms": Annotated[
+        float | None,
+        _option(
+            "--rtt-ms", "Delay the link to the server by this round trip, for all alike.", _EMULATION, min=0.0
+        ),
+    ],
+    "edge_gamma_ms": Annotated[
+        float | None,
+        _option(
+            "--edge-gamma-ms",
+            "Least time a draft token takes on the edge (43 laptop, 70 phone, 150 IoT, inf: hung).",
+            _EMULATION,
+            min=0.0,
+        ),
+    ],
+}
+
+Tokens = Annotated[int, typer.Option("--tokens", min=1, help="Tokens to generate after each prompt.")]
+Prompts = Annotated[
+    list[str] | None,
+    _option(
+        "--prompts",
+        "humaneval (default) or a JSONL file in Spec-Bench's format; may be repeated.",
+        metavar="FILE",
+    ),
+]
+NumPrompts = Annotated[int, typer.Option("--num", min=1, help="How many prompts of each.")]
+JsonFile = Annotated[Path | None, _option("--json", "Write the figures to this file, too.", metavar="FILE")]
+SpecBench = Annotated[
+    Path | None,
+    _option(
+        "--specbench",
+        "Spec-Bench's prompt file, which has the GSM8K questions (default: PIPESD_SPECBENCH).",
+        metavar="FILE",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What the shared options of a command were given; `vllm` came after `--`."""
+
+    given: Mapping[str, Any]
+    vllm: tuple[str, ...] = ()
+
+    @property
+    def edge(self) -> dict[str, Any]:
+        """Those that are settings of the edge agent, by the settings' names; None: not given."""
+        return {name: value for name, value in self.given.items() if name in EdgeSettings.model_fields}
+
+    @property
+    def rtt_s(self) -> float:
+        return (self.given.get("rtt_ms") or 0.0) / 1e3
+
+    @property
+    def gamma_s(self) -> float:
+        return (self.given.get("edge_gamma_ms") or 0.0) / 1e3
+
+
+def takes(
+    app: typer.Typer, *groups: Mapping[str, Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command of `app` that also takes the options of `groups`, as its `flags`."""
+    shared = {name: annotation for group in groups for name, annotation in group.items()}
+
+    def decorate(function: Command) -> Command:
+        def run(ctx: typer.Context, **given: Any) -> None:
+            flags = Flags({name: given.pop(name) for name in shared}, tuple(ctx.args))
+            function(flags=flags, **given)
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        own = inspect.signature(function, eval_str=True).parameters.values()
+        parameters = [
+            inspect.Parameter("ctx", keyword, annotation=typer.Context),
+            *(parameter.replace(kind=keyword) for parameter in own if parameter.name != "flags"),
+            *(inspect.Parameter(name, keyword, default=None, annotation=a) for name, a in shared.items()),
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__name__, run.__doc__ = function.__name__, function.__doc__
+        app.command(
+            context_settings={"allow_extra_args": True}, options_metavar="[OPTIONS] [-- any vLLM flag...]"
+        )(run)
+        return function
+
+    return decorate

@@ -1,1 +1,0 @@
-"""`pipesd bench matrix`: sessions under random drafts against the target alone."""

@@ -1,0 +1,1 @@
+"""From records of generations to figures, tables, plots and a page."""

@@ -1,0 +1,1 @@
+"""What answers, verify rounds, the gateway and tuning cost on the real parts."""
