@@ -9,33 +9,33 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 from edge_agent.agent_parts import cloud_api, cloud_connector, control_plane, parameter_sources
-from edge_agent.cloud_api import CloudApi
-from edge_agent.connection import ConnectionPool
-from edge_agent.control import ControlPlane
+from edge_agent.api import GenerationChunk, GenerationRequest
+from edge_agent.control.monitor import EnvironmentSnapshot
+from edge_agent.control.parameter_sources import ParameterSources
+from edge_agent.control.policies.registry import DEFAULT_POLICY
 from edge_agent.dispatch import Dispatcher
-from edge_agent.draft_files import load_drafter, own_tokenizer
-from edge_agent.drafter import Drafter
-from edge_agent.fallback import Fallback, unless_away
-from edge_agent.generation import GenerationChunk, GenerationRequest
-from edge_agent.identity import TargetIdentity, no_own_tokenizer
-from edge_agent.monitor import EnvironmentSnapshot
-from edge_agent.pairing import check_pairing
-from edge_agent.parameter_sources import ParameterSources
-from edge_agent.passthrough import ForwardedAnswer
-from edge_agent.policies.registry import DEFAULT_POLICY
-from edge_agent.probing import probe_link
-from edge_agent.retry import ImpatientConnector
+from edge_agent.drafting.draft_files import load_drafter, own_tokenizer
+from edge_agent.drafting.drafter import Drafter
+from edge_agent.drafting.worker import DraftWorker
+from edge_agent.session.control_plane import ControlPlane
+from edge_agent.session.fallback import Fallback, unless_away
 from edge_agent.settings import EdgeSettings
 from edge_agent.target import TargetInfo, TokenizerBundle
-from edge_agent.transport import Connector
-from edge_agent.worker import DraftWorker
-from pipesd_vllm.protocol import Fingerprint, Mode, Welcome
+from edge_agent.verifier.connection import ConnectionPool
+from edge_agent.verifier.http import CloudApi
+from edge_agent.verifier.link_probe import probe_link
+from edge_agent.verifier.pairing import check_pairing
+from edge_agent.verifier.passthrough import ForwardedAnswer
+from edge_agent.verifier.retry import ImpatientConnector
+from edge_agent.verifier.target import TargetIdentity, no_own_tokenizer
+from edge_agent.verifier.transport import Connector
+from pipesd_vllm.wire import Fingerprint, Mode, Welcome
 
 __all__ = ["EdgeAgent"]
 
 
 class EdgeAgent:
-    """Implements `edge_agent.generation.Generator`. Build it with `start`."""
+    """Implements `edge_agent.api.Generator`. Build it with `start`."""
 
     def __init__(
         self,

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import platformdirs
 
-from edge_agent.cloud_api import CloudApi
-from edge_agent.control import ControlPlane
-from edge_agent.parameter_sources import FixedSources, ParameterSources, TunedSources
-from edge_agent.policies.base import PolicyParameters
+from edge_agent.control.parameter_sources import FixedSources, ParameterSources, TunedSources
+from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control.tuning.registry import TunerRegistry
+from edge_agent.session.control_plane import ControlPlane
 from edge_agent.settings import EdgeSettings
 from edge_agent.tracing.recorder import FileRecorder, NullRecorder
-from edge_agent.transport import Connector
-from edge_agent.tuning.registry import TunerRegistry
-from edge_agent.websocket_transport import WebSocketConnector
+from edge_agent.verifier.http import CloudApi
+from edge_agent.verifier.transport import Connector
+from edge_agent.verifier.websocket import WebSocketConnector
 
 __all__ = ["cloud_api", "cloud_connector", "control_plane", "parameter_sources", "policy_parameters"]
 

@@ -8,17 +8,17 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, Protocol
 
-from edge_agent.connection import ConnectionPool
-from edge_agent.control import ControlPlane
+from edge_agent.api import SEED_BITS, GenerationChunk, GenerationRequest, GenerationStats, Route
+from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudRefused
-from edge_agent.fallback import Fallback, local_after_loss
-from edge_agent.generation import SEED_BITS, GenerationChunk, GenerationRequest, GenerationStats, Route
-from edge_agent.local import generate_locally
-from edge_agent.sampling.source import Pickers
-from edge_agent.session import CollaborativeSession
+from edge_agent.sampling.pickers import Pickers
+from edge_agent.session.control_plane import ControlPlane
+from edge_agent.session.fallback import Fallback, local_after_loss
+from edge_agent.session.local import generate_locally
+from edge_agent.session.session import CollaborativeSession
 from edge_agent.target import TokenizerBundle
-from edge_agent.worker import DraftWorker
-from pipesd_vllm.protocol import Mode
+from edge_agent.verifier.connection import ConnectionPool
+from pipesd_vllm.wire import Mode
 
 __all__ = ["ASKED_FOR", "Dispatcher"]
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from pipesd_vllm.protocol import RefusalCode
+from pipesd_vllm.wire import RefusalCode
 
 
 class EdgeError(Exception):

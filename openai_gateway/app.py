@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from edge_agent.generation import Generator
-from openai_gateway.access import ANY_ORIGIN, LOOPBACK_ONLY, AccessPolicy, BrowserGuard, Cors
-from openai_gateway.anthropic.counting import GeneratorPromptCounter
+from edge_agent.api import Generator
 from openai_gateway.gateway import Gateway, GatewayTimings
-from openai_gateway.http import install_error_handlers, key_check, read_body, unless_gone
-from openai_gateway.metrics import GatewayMetrics, metrics_router
-from openai_gateway.observing import RequestObserver
-from openai_gateway.openapi import DocumentedApp
-from openai_gateway.protocols import catalog_of, protocols_router, render_error
-from openai_gateway.responses.endpoint import LEFT_OUT_HEADER
-from openai_gateway.seeds import SEED_HEADER
-from openai_gateway.session_options import session_options
+from openai_gateway.http.access import ANY_ORIGIN, LOOPBACK_ONLY, AccessPolicy, BrowserGuard, Cors
+from openai_gateway.http.requests import install_error_handlers, key_check, read_body, unless_gone
+from openai_gateway.observe.metrics import GatewayMetrics, metrics_router
+from openai_gateway.observe.requests import RequestObserver
+from openai_gateway.routing.options import session_options
+from openai_gateway.routing.seeds import SEED_HEADER
+from openai_gateway.translation.anthropic.counting import GeneratorPromptCounter
+from openai_gateway.translation.openapi import DocumentedApp
+from openai_gateway.translation.protocols import catalog_of, protocols_router, render_error
+from openai_gateway.translation.responses.endpoint import LEFT_OUT_HEADER
 from openai_gateway.web.pages import web_router
 
 __all__ = ["create_app"]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from openai_gateway.session_options import SessionOptions
+from openai_gateway.routing.options import SessionOptions
 
 __all__ = ["ChatService", "Json", "StreamedAnswer", "WholeAnswer"]
 

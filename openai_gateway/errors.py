@@ -24,7 +24,7 @@ from edge_agent.errors import (
     DraftCapacityError,
     EdgeError,
 )
-from pipesd_vllm.protocol import RefusalCode
+from pipesd_vllm.wire import RefusalCode
 
 __all__ = [
     "INVALID_REQUEST_TYPE",

@@ -8,21 +8,21 @@ from typing import Final
 
 from fastapi import Response
 
-from edge_agent.generation import Generator, Route
+from edge_agent.api import Generator, Route
 from edge_agent.target import TargetInfo
 from openai_gateway.chat_service import ChatService
-from openai_gateway.cloud_answers import CloudAnswers
-from openai_gateway.endpoints import CHAT, COMPLETIONS
-from openai_gateway.generated import GatewayTimings, GeneratedAnswers
-from openai_gateway.http import json_response
-from openai_gateway.observed_service import ObservedService
-from openai_gateway.observing import RequestObserver
+from openai_gateway.http.requests import json_response
+from openai_gateway.http.streaming import answer_stream
+from openai_gateway.local.answers import GatewayTimings, GeneratedAnswers
+from openai_gateway.local.endpoints import CHAT, COMPLETIONS
+from openai_gateway.local.schema import decode_body
+from openai_gateway.local.shapes import Json, model_card
+from openai_gateway.observe.requests import RequestObserver
+from openai_gateway.observe.service import ObservedService
 from openai_gateway.routed_service import RoutedService
-from openai_gateway.routes import asked_route, check_model, full_name, served_names
-from openai_gateway.schema import decode_body
-from openai_gateway.session_options import SessionOptions
-from openai_gateway.shapes import Json, model_card
-from openai_gateway.streaming import answer_stream
+from openai_gateway.routing.options import SessionOptions
+from openai_gateway.routing.routes import asked_route, check_model, full_name, served_names
+from openai_gateway.target.answers import CloudAnswers
 from openai_gateway.translation.fitting import FittingService
 
 __all__ = ["Gateway", "GatewayTimings"]

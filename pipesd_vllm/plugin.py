@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipesd_vllm import compat
 
 if TYPE_CHECKING:
-    from pipesd_vllm.endpoint import PipeSDEndpoint
+    from pipesd_vllm.api.endpoint import PipeSDEndpoint
 
 __all__ = ["SWITCH", "NoEndpoint", "endpoint_plugin", "register"]
 
@@ -40,7 +40,7 @@ def endpoint_plugin(environment: Mapping[str, str] = os.environ) -> PipeSDEndpoi
     """`vllm.endpoint_plugins`: the factory for the routes."""
     if not _is_on(environment):
         return NoEndpoint()
-    from pipesd_vllm.endpoint import PipeSDEndpoint
+    from pipesd_vllm.api.endpoint import PipeSDEndpoint
 
     return PipeSDEndpoint()
 

@@ -94,7 +94,7 @@ def update() -> None:
 
 def build_models() -> None:
     """Build the embedded target model if it is not there; says itself what it does."""
-    command = [str(PYTHON), "-m", "pipesd_vllm.embedded"]
+    command = [str(PYTHON), "-m", "pipesd_vllm.launch.embedded"]
     if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:
         raise SetupError("The embedded model is not ready: the line above says why.")
 

@@ -13,9 +13,9 @@ from typing import Final, Protocol
 import numpy as np
 
 from benchmarks.harness.clients import Client, sampling_body
-from edge_agent.generation import FinishReason, SamplingSettings
-from edge_agent.noise import gumbel
+from edge_agent.api import FinishReason, SamplingSettings
 from edge_agent.sampling.adjustment import LogitAdjuster
+from edge_agent.sampling.noise import gumbel
 from edge_agent.sampling.restriction import least_kept
 from openai_gateway.cli.errors import CliError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pipesd_vllm.protocol import Draft
+from pipesd_vllm.wire import Draft
 
 __all__ = ["KINDS", "DraftMaker"]
 

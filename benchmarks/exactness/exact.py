@@ -26,7 +26,7 @@ from benchmarks.harness.pair import Pair, started_pair
 from benchmarks.harness.prompts import HUMANEVAL, Prompt, fitting, in_order, load_prompts
 from benchmarks.harness.server import running_server
 from benchmarks.reports.records import write_json
-from edge_agent.generation import FinishReason, SamplingSettings
+from edge_agent.api import FinishReason, SamplingSettings
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.errors import CliError

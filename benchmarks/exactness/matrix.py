@@ -31,14 +31,14 @@ from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
 from benchmarks.reports.records import write_json
 from edge_agent.agent_parts import cloud_api, cloud_connector
+from edge_agent.api import SamplingSettings
 from edge_agent.errors import CloudMisbehaved
-from edge_agent.generation import SamplingSettings
-from edge_agent.transport import Connector, Transport
-from edge_agent.wire_sampling import wire_sampling
+from edge_agent.session.wire_sampling import wire_sampling
+from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
-from openai_gateway.tokenization import TargetText
-from pipesd_vllm.protocol import Mode, Open
+from openai_gateway.local.text.tokenizer import TargetText
+from pipesd_vllm.wire import Mode, Open
 
 __all__ = [
     "MATRIX",

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from edge_agent.generation import GenerationStats, SamplingSettings
+from edge_agent.api import GenerationStats, SamplingSettings
 from openai_gateway.cli.errors import CliError
-from openai_gateway.sse import read_events
+from openai_gateway.http.sse import read_events
 
 __all__ = ["Client", "Clock", "Json", "TimedAnswer", "connected", "exactly", "question", "sampling_body"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from edge_agent.drafter import Drafter, DraftToken
+from edge_agent.drafting.drafter import Drafter, DraftToken
 
 __all__ = ["PacedDrafter"]
 

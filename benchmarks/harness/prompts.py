@@ -12,11 +12,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from edge_agent.policies.registry import Task
+from edge_agent.control.policies.registry import Task
 from openai_gateway.cli.errors import CliError
 from openai_gateway.errors import ApiError
-from openai_gateway.schema import ChatMessage, ChatRequest
-from openai_gateway.tokenization import TargetText
+from openai_gateway.local.schema import ChatMessage, ChatRequest
+from openai_gateway.local.text.tokenizer import TargetText
 
 __all__ = [
     "DATASETS",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_agent.generation import GenerationChunk, GenerationRequest, GenerationStats, Generator
+from edge_agent.api import GenerationChunk, GenerationRequest, GenerationStats, Generator
 
 __all__ = ["Recording", "RecordingGenerator"]
 

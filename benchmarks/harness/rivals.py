@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Final
 
-from edge_agent.policies.base import PolicyParameters
-from edge_agent.policies.registry import DEFAULT_POLICY, Task, literature_parameters
-from edge_agent.policies.vanilla import CODE_WINDOW, MATHS_WINDOW
+from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control.policies.literature import CODE_WINDOW, MATHS_WINDOW
+from edge_agent.control.policies.registry import DEFAULT_POLICY, Task, literature_parameters
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.protocol import Mode
+from pipesd_vllm.wire import Mode
 
 __all__ = [
     "CLOUD",

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from edge_agent.errors import CloudMisbehaved, CloudRefused
-from edge_agent.transport import Connector, Transport
-from pipesd_vllm.protocol import Commit, Refused, Welcome
+from edge_agent.verifier.transport import Connector, Transport
+from pipesd_vllm.wire import Commit, Refused, Welcome
 
 __all__ = ["next_commit", "opened", "welcome"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.prompts import HUMANEVAL, in_order, load_prompts
-from edge_agent.generation import SamplingSettings
+from edge_agent.api import SamplingSettings
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.restriction import least_kept
 from edge_agent.sampling.sampled import SampledPicker
@@ -94,7 +94,7 @@ def collect(num_positions: int, num_tokens: int) -> Iterator[tuple[Logits, Logit
     import torch
     from tokenizers import Tokenizer
 
-    from pipesd_vllm.embedded import ensure_embedded_target
+    from pipesd_vllm.launch.embedded import ensure_embedded_target
 
     folder = ensure_embedded_target()
     torch.manual_seed(0)

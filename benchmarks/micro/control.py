@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.harness.rivals import DEFAULT_PARAMETERS
-from edge_agent.batch_schedule import BatchScheduler, plan_batches
-from edge_agent.monitor import EnvironmentMonitor
-from edge_agent.policies.base import ChainView, Decision, RoundOutcome
-from edge_agent.policies.registry import make_policy
+from edge_agent.control.batch_schedule import BatchScheduler, plan_batches
+from edge_agent.control.monitor import EnvironmentMonitor
+from edge_agent.control.policies.base import ChainView, Decision, RoundOutcome
+from edge_agent.control.policies.registry import make_policy
 
 __all__ = ["ControlOverhead", "describe", "measure"]
 

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.drafter import TokenPicker
-from edge_agent.generation import SamplingSettings
+from edge_agent.api import SamplingSettings
+from edge_agent.drafting.drafter import TokenPicker
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.sampled import SampledPicker
 

@@ -23,11 +23,11 @@ from benchmarks.harness.options import Flags
 from benchmarks.harness.server import running_server
 from benchmarks.harness.session import next_commit, opened, welcome
 from edge_agent.agent_parts import cloud_connector
-from edge_agent.transport import Connector, Transport
+from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.coupled_batch import Seat
-from pipesd_vllm.protocol import Commit, Draft, Mode, Open, Sampling
-from pipesd_vllm.sampling_rule import SamplingRule
+from pipesd_vllm.wire import Commit, Draft, Mode, Open, Sampling
+from pipesd_vllm.worker.coupled_batch import Seat
+from pipesd_vllm.worker.sampling_rule import SamplingRule
 
 __all__ = ["Cost", "Shape", "joint_step_ms", "measure", "measure_step_ms", "sampling_ms"]
 
@@ -100,7 +100,7 @@ def sampling_ms(shape: Shape, temperature: float, repeats: int, device: str = "c
     from vllm.v1.sample.sampler import Sampler
 
     from benchmarks.micro.sampler_inputs import sampling_metadata, verify_step
-    from pipesd_vllm.coupled_sampler import CoupledRejectionSampler
+    from pipesd_vllm.worker.coupled_sampler import CoupledRejectionSampler
 
     num = shape.num_sessions
     logits = torch.randn(shape.num_rows, shape.vocab_size, device=device) * _SPREAD

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from edge_agent.models import embedded_model
+from edge_agent.drafting.models import embedded_model
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["PRUNED", "Catalog", "draft_description", "target_description"]
@@ -61,7 +61,7 @@ class Catalog:
         if match is None:
             _check_other(name, "depth-", "target", "depth-x1.1 to depth-x8.9 in tenths, depth-x9")
             return name
-        from pipesd_vllm.embedded import ensure_embedded_target
+        from pipesd_vllm.launch.embedded import ensure_embedded_target
 
         source = ensure_embedded_target(progress=self.show)
         path = self.folder / source.parent.name / f"{_BASE}-{name}"

@@ -19,7 +19,7 @@ from benchmarks.harness.clients import TimedAnswer
 from benchmarks.harness.rivals import CLOUD, LOCAL, Rival
 from benchmarks.netlink.probe import Probed
 from benchmarks.scenarios.loading import Scenario
-from edge_agent.generation import GenerationStats
+from edge_agent.api import GenerationStats
 from openai_gateway.cli.errors import CliError
 
 __all__ = [

@@ -15,10 +15,10 @@ from benchmarks.reports.metrics import rows
 from benchmarks.reports.records import Description, RunRecord
 from benchmarks.simulation.costs import Costs, fitted_costs
 from benchmarks.simulation.simulate import simulate_all
-from edge_agent.policies.base import PolicyParameters
-from edge_agent.tracing.reading import TraceReader
+from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.tracing.analysis.reading import TraceReader
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.protocol import Mode
+from pipesd_vllm.wire import Mode
 
 __all__ = ["Compared", "compare", "costs_of_run"]
 

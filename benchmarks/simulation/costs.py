@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from edge_agent.estimators import fit_line
+from edge_agent.control.estimators import fit_line
 from edge_agent.tracing.events import Committed, Drafted, Sent, SessionStarted, TraceEvent
 
 __all__ = ["Costs", "fitted_costs"]

@@ -9,12 +9,12 @@ from benchmarks.pairs.agreement import TracePoint
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer, right_token
 from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
-from edge_agent.chain import DraftChain
-from edge_agent.draft_events import Drafted
-from edge_agent.drafter import DraftToken
-from edge_agent.policies.base import ChainView, Decision
-from edge_agent.session_control import CommitReceived, SessionControl
-from pipesd_vllm.protocol import Commit, Mode
+from edge_agent.control.policies.base import ChainView, Decision
+from edge_agent.drafting.drafter import DraftToken
+from edge_agent.drafting.events import Drafted
+from edge_agent.session.chain import DraftChain
+from edge_agent.session.control import CommitReceived, SessionControl
+from pipesd_vllm.wire import Commit, Mode
 
 __all__ = ["EdgeLink", "SimulatedEdge"]
 
@@ -111,7 +111,7 @@ class SimulatedEdge:
             self._carry_out(self._control.decide(event, self._view()))
         self._draft_next()
 
-    # -- as edge_agent/session.py ---------------------------------------------------------
+    # -- as edge_agent/session/session.py ---------------------------------------------------------
 
     def _reply(self, commit: Commit) -> None:
         num_bytes = _HEADER_BYTES + _TOKEN_BYTES * len(commit.tokens)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.simulation.costs import Costs
 from benchmarks.simulation.events import Events
-from pipesd_vllm.engine_session import EngineSession
-from pipesd_vllm.protocol import Commit, Draft, Mode
+from pipesd_vllm.scheduling.engine_session import EngineSession
+from pipesd_vllm.wire import Commit, Draft, Mode
 
 __all__ = ["SimulatedServer", "right_token"]
 

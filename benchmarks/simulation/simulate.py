@@ -18,13 +18,13 @@ from benchmarks.simulation.edge import EdgeLink, SimulatedEdge
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer
 from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
-from edge_agent.control import ControlPlane
-from edge_agent.parameter_sources import FixedSources
-from edge_agent.policies.base import PolicyParameters
-from edge_agent.policies.registry import Task
-from edge_agent.session_control import SessionControl
+from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control.policies.registry import Task
+from edge_agent.session.control import SessionControl
+from edge_agent.session.control_plane import ControlPlane
 from edge_agent.tracing.recorder import NullRecorder
-from pipesd_vllm.protocol import Mode
+from pipesd_vllm.wire import Mode
 
 __all__ = ["Outcome", "simulate", "simulate_all"]
 

@@ -24,10 +24,10 @@ from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
 from benchmarks.reports.records import write_json
 from edge_agent.agent_parts import cloud_connector
-from edge_agent.transport import Connector, Transport
+from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.protocol import Cancel, Draft, Mode, Open, Sampling, Welcome
+from pipesd_vllm.wire import Cancel, Draft, Mode, Open, Sampling, Welcome
 
 __all__ = [
     "IdleCost",

@@ -21,7 +21,7 @@ from benchmarks.reports.metrics import Row, rows
 from benchmarks.reports.records import RunRecord, with_same_text, write_json
 from benchmarks.reports.tables import table
 from openai_gateway.cli.console import live_status
-from pipesd_vllm.protocol import Mode
+from pipesd_vllm.wire import Mode
 
 __all__ = ["QuickPlan", "quick", "quick_json", "run_quick"]
 

@@ -42,11 +42,11 @@ from benchmarks.testbed.stage import (
     raised_stage,
     target_process,
 )
-from edge_agent.models import check_model
+from edge_agent.drafting.models import check_model
 from edge_agent.settings import EdgeSettings, load_settings
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.processes import ServerProcess
-from openai_gateway.tokenization import TargetText
+from openai_gateway.local.text.tokenizer import TargetText
 
 __all__ = ["prompts_of_seed", "report", "run"]
 
@@ -271,7 +271,7 @@ def _target_flags(target: str, given: tuple[str, ...]) -> list[str]:
     """Flags for models made here are those of the embedded one, which they are made from."""
     if target_description(target) == target:
         return list(given)
-    from pipesd_vllm import cpu_host
+    from pipesd_vllm.launch import cpu_host
 
     names = frozenset(flag.partition("=")[0] for flag in given)
     ours = cpu_host.embedded_flags(names) if cpu_host.is_cpu_build() else []

@@ -16,18 +16,18 @@ from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameter
 from benchmarks.wire.padded import PaddedConnector
 from edge_agent.agent import EdgeAgent
 from edge_agent.agent_parts import cloud_api, cloud_connector, policy_parameters
-from edge_agent.cloud_api import CloudApi
-from edge_agent.control import ControlPlane
-from edge_agent.fallback import Fallback
-from edge_agent.monitor import EnvironmentSnapshot
-from edge_agent.policies.base import PolicyParameters
-from edge_agent.policies.registry import DEFAULT_POLICY, Task
+from edge_agent.control.monitor import EnvironmentSnapshot
+from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
+from edge_agent.control.tuning.autotuner import FixedParameters, ParameterSource
+from edge_agent.drafting.worker import DraftWorker
+from edge_agent.session.control_plane import ControlPlane
+from edge_agent.session.fallback import Fallback
 from edge_agent.settings import EdgeSettings
 from edge_agent.tracing.recorder import FileRecorder, NullRecorder
-from edge_agent.transport import Connector, Transport
-from edge_agent.tuning.autotuner import FixedParameters, ParameterSource
-from edge_agent.worker import DraftWorker
-from pipesd_vllm.protocol import Commit, Downstream, Mode
+from edge_agent.verifier.http import CloudApi
+from edge_agent.verifier.transport import Connector, Transport
+from pipesd_vllm.wire import Commit, Downstream, Mode
 
 __all__ = ["Contestant", "Edge", "NavCounter", "contestants", "started_edge"]
 

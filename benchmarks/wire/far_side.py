@@ -19,7 +19,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from benchmarks.wire.padded import is_padding
-from pipesd_vllm.protocol import SESSION_PATH, SUBPROTOCOL
+from pipesd_vllm.wire import SESSION_PATH, SUBPROTOCOL
 
 __all__ = ["PROBE_PATH", "start_far_side"]
 

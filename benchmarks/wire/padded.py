@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.websocket_transport import WebSocketTransport
-from pipesd_vllm.protocol import MAX_FRAME_BYTES, SESSION_PATH, SUBPROTOCOL, Draft, Upstream
+from edge_agent.verifier.websocket import WebSocketTransport
+from pipesd_vllm.wire import MAX_FRAME_BYTES, SESSION_PATH, SUBPROTOCOL, Draft, Upstream
 
 __all__ = ["PUBLISHED_TOKEN_BYTES", "PaddedConnector", "is_padding"]
 
@@ -46,7 +46,7 @@ class _PaddedTransport(WebSocketTransport):
         return num_padding + await super().send(message)
 
     async def ping(self, num_bytes: int) -> float:
-        """A probe as large as a frame of n draft tokens (edge_agent/probing.py) takes as long as one."""
+        """A probe as large as a frame of n draft tokens (edge_agent/verifier/link_probe.py) takes as long as one."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         await self._pad(max(0, num_bytes - _PROBE_HEADER_BYTES) // _PROBE_TOKEN_BYTES)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.generation import SamplingSettings
+from edge_agent.api import SamplingSettings
 from edge_agent.sampling.history import TokenHistory
 
 __all__ = ["LogitAdjuster", "adjusts_logits"]

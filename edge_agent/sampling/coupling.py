@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.noise import MAX_NOISE_UNLESS_LEADING, gumbel, leading_bytes
+from edge_agent.sampling.noise import MAX_NOISE_UNLESS_LEADING, gumbel, leading_bytes
 
 __all__ = ["NoisyScores", "noisy_scores"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.drafter import DraftToken
+from edge_agent.drafting.drafter import DraftToken
 from edge_agent.errors import ModelError
 
 __all__ = ["GreedyPicker", "most_likely"]

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.drafter import DraftToken
-from edge_agent.generation import SamplingSettings
+from edge_agent.api import SamplingSettings
+from edge_agent.drafting.drafter import DraftToken
 from edge_agent.sampling.adjustment import LogitAdjuster
 from edge_agent.sampling.coupling import noisy_scores
 from edge_agent.sampling.greedy import most_likely

@@ -17,7 +17,7 @@ from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
 from edge_agent.target import TokenizerBundle
-from pipesd_vllm.protocol import Structure, StructureKind
+from pipesd_vllm.wire import Structure, StructureKind
 
 __all__ = ["GrammarMask", "StructureMasks"]
 

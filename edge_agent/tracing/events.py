@@ -2,7 +2,7 @@
 
 Events of one session stand in the order in which the session loop took them, which is what decides
 what a draft was good for; their times may run back a little (a draft is reported when it is ready).
-Positions are absolute, prompt first, as in `pipesd_vllm.protocol`.
+Positions are absolute, prompt first, as in `pipesd_vllm.wire.protocol`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from pipesd_vllm.protocol import Commit, Draft
+from pipesd_vllm.wire import Commit, Draft
 
 __all__ = [
     "Committed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.drafter import DraftToken
+from edge_agent.drafting.drafter import DraftToken
 from edge_agent.tracing.events import (
     Committed,
     Drafted,
@@ -13,7 +13,7 @@ from edge_agent.tracing.events import (
     SessionStarted,
 )
 from edge_agent.tracing.recorder import TraceRecorder
-from pipesd_vllm.protocol import Commit, Draft
+from pipesd_vllm.wire import Commit, Draft
 
 __all__ = ["SessionTrace"]
 

@@ -48,8 +48,8 @@ def doctor(
     """
     from edge_agent.errors import EdgeError
     from edge_agent.settings import load_settings
-    from openai_gateway.access import risks
     from openai_gateway.cli.diagnosis import diagnose
+    from openai_gateway.http.access import risks
 
     flags = {name: value for name, value in ctx.params.items() if name != "as_json"}
     settings = load_settings(flags)
@@ -72,7 +72,7 @@ async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:
     from dataclasses import replace
 
     from edge_agent.agent import EdgeAgent
-    from edge_agent.fallback import Fallback
+    from edge_agent.session.fallback import Fallback
     from openai_gateway.cli.doctor_probe import Probe
 
     # An unreachable server is the finding, not something to work around.
@@ -95,7 +95,7 @@ async def _tokenizer_download(settings: EdgeSettings) -> AsyncIterator[Any]:
     """Two functions: the tokenizer's bytes as they arrive, and the fingerprint that the server states."""
     import httpx
 
-    from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH
+    from pipesd_vllm.wire import INFO_PATH, TOKENIZER_PATH
 
     key = settings.cloud_key
     headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -10,12 +10,12 @@ from typing import Final
 import msgspec
 from tokenizers import Tokenizer
 
+from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route, SamplingSettings
+from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
-from edge_agent.generation import GenerationRequest, GenerationStats, Generator, Route, SamplingSettings
-from edge_agent.monitor import EnvironmentSnapshot
 from openai_gateway.cli.diagnosis import Figures
-from openai_gateway.sse import read_events
-from pipesd_vllm.protocol import Mode
+from openai_gateway.http.sse import read_events
+from pipesd_vllm.wire import Mode
 
 __all__ = ["NUM_TOKENS", "UPLOAD_SIZES", "Probe"]
 

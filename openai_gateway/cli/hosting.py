@@ -15,19 +15,19 @@ import uvicorn
 from fastapi import FastAPI
 from rich.markup import escape
 
+from edge_agent.api import Generator
+from edge_agent.control.monitor import MeasuresLink
 from edge_agent.errors import ConfigError
-from edge_agent.generation import Generator
-from edge_agent.monitor import MeasuresLink
 from edge_agent.settings import EdgeSettings
-from openai_gateway.access import LOOPBACK_ONLY, AccessPolicy, access_policy, risks
 from openai_gateway.app import create_app
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.ports import bind_listener
 from openai_gateway.cli.running import announced
-from openai_gateway.metrics import GatewayMetrics
-from openai_gateway.observing import RequestObserver
-from openai_gateway.request_log import RequestLog
-from openai_gateway.telemetry import Telemetry, start_telemetry
+from openai_gateway.http.access import LOOPBACK_ONLY, AccessPolicy, access_policy, risks
+from openai_gateway.observe.metrics import GatewayMetrics
+from openai_gateway.observe.request_log import RequestLog
+from openai_gateway.observe.requests import RequestObserver
+from openai_gateway.observe.telemetry import Telemetry, start_telemetry
 
 __all__ = ["KEEP_ALIVE_S", "bind_gateway", "hosted_gateway", "run_gateway"]
 

@@ -61,4 +61,4 @@ def server_command(arguments: Sequence[str] = ()) -> list[str]:
         )
     named = bool(arguments) and not arguments[0].startswith("-")
     model = [] if named else [DEFAULT_MODEL]
-    return [sys.executable, "-m", "pipesd_vllm.serve", *model, *arguments]
+    return [sys.executable, "-m", "pipesd_vllm.launch.serve", *model, *arguments]

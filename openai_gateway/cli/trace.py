@@ -13,9 +13,9 @@ from openai_gateway.cli.errors import CliError
 if TYPE_CHECKING:  # the command line loads in an instant
     from rich.table import Table
 
-    from edge_agent.tracing.reading import TraceReader
-    from edge_agent.tracing.timeline import Timeline
-    from edge_agent.tracing.totals import Totals
+    from edge_agent.tracing.analysis.reading import TraceReader
+    from edge_agent.tracing.analysis.timeline import Timeline
+    from edge_agent.tracing.analysis.totals import Totals
 
 __all__ = ["trace"]
 
@@ -49,7 +49,7 @@ def trace(
     ] = None,
 ) -> None:
     """Where the time of a traced generation went: figures here, or a Gantt chart with --html."""
-    from edge_agent.tracing.reading import TraceReader
+    from edge_agent.tracing.analysis.reading import TraceReader
     from openai_gateway.cli.console import stderr
 
     reader = TraceReader(file)
@@ -65,7 +65,7 @@ def trace(
 
 def _timelines(reader: TraceReader, file: Path, request: str) -> Iterator[Timeline]:
     """One by one, since a trace can be large. Raises `CliError` if there is none."""
-    from edge_agent.tracing.timeline import reconstruct
+    from edge_agent.tracing.analysis.timeline import reconstruct
 
     found = False
     try:
@@ -82,7 +82,7 @@ def _timelines(reader: TraceReader, file: Path, request: str) -> Iterator[Timeli
 
 
 def _draw(timelines: Iterator[Timeline], html: Path, tokenizer: Path | None) -> None:
-    from edge_agent.tracing.gantt import render_html
+    from edge_agent.tracing.analysis.gantt import render_html
 
     page = render_html(timelines, token_text=None if tokenizer is None else _token_text(tokenizer))
     try:
@@ -109,7 +109,7 @@ def _token_text(file: Path) -> Callable[[int], str]:
 def _print_summary(timelines: Iterator[Timeline]) -> None:
     from rich.console import Console
 
-    from edge_agent.tracing.totals import combine, totals
+    from edge_agent.tracing.analysis.totals import combine, totals
 
     listed: list[tuple[str, Totals]] = []
     total: Totals | None = None
@@ -160,7 +160,7 @@ def _row(figures: Totals) -> list[str]:
 def _spent_table(total: Totals) -> Table:
     from rich.table import Table
 
-    from edge_agent.tracing.totals import ACTIVITY_NAMES, Activity
+    from edge_agent.tracing.analysis.totals import ACTIVITY_NAMES, Activity
 
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title_style="bold")
     table.title = "\nWhere the time went"

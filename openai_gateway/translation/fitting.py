@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from openai_gateway.chat_service import ChatService, Json, StreamedAnswer, WholeAnswer
 from openai_gateway.errors import ApiError
-from openai_gateway.session_options import SessionOptions
+from openai_gateway.routing.options import SessionOptions
 
 __all__ = ["FittingService"]
 

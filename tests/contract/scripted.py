@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer
 
-from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.passthrough import FakeForwardedAnswer, ForwardedAnswer
 from edge_agent.target import TargetInfo
-from openai_gateway.access import LOOPBACK_ONLY, AccessPolicy
+from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.verifier.passthrough import FakeForwardedAnswer, ForwardedAnswer
 from openai_gateway.app import create_app
-from openai_gateway.fake_chat_service import chat_chunk
+from openai_gateway.http.access import LOOPBACK_ONLY, AccessPolicy
+from openai_gateway.testing.chat_service import chat_chunk
 from tests.e2e.stack import serving
 
 MODEL = "org/target"

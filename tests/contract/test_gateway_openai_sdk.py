@@ -14,10 +14,10 @@ import uvicorn
 from openai import AsyncOpenAI
 from tokenizers import Tokenizer
 
+from edge_agent.api import Route
 from edge_agent.errors import CloudRefused, CloudUnreachable
-from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.generation import Route
 from edge_agent.target import TargetInfo
+from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
 
 MODEL = "org/target"

@@ -11,9 +11,9 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from edge_agent.fake_generator import FakeGenerator
-from edge_agent.generation import Route
-from edge_agent.passthrough import FakeForwardedAnswer
+from edge_agent.api import Route
+from edge_agent.testing.generator import FakeGenerator
+from edge_agent.verifier.passthrough import FakeForwardedAnswer
 
 from .test_gateway_openai_sdk import ANSWER, MESSAGES, MODEL, MakeFake, fake, serving
 

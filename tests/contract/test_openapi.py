@@ -18,11 +18,11 @@ from schemathesis.specs.openapi.checks import (
 )
 from tokenizers import Tokenizer
 
-from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.passthrough import FakeForwardedAnswer
 from edge_agent.target import TargetInfo
-from openai_gateway.access import AccessPolicy
+from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.verifier.passthrough import FakeForwardedAnswer
 from openai_gateway.app import create_app
+from openai_gateway.http.access import AccessPolicy
 
 CHECKS = (
     not_a_server_error,

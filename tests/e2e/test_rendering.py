@@ -11,10 +11,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from edge_agent.cloud_api import CloudApi
 from edge_agent.target import TokenizerBundle
-from openai_gateway.schema import ChatRequest, parse_request
-from openai_gateway.tokenization import TargetText
+from edge_agent.verifier.http import CloudApi
+from openai_gateway.local.schema import ChatRequest, parse_request
+from openai_gateway.local.text.tokenizer import TargetText
 from tests.conftest import Verifier
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from benchmarks.exactness.drafts import DraftMaker
-from pipesd_vllm.protocol import Mode
+from pipesd_vllm.wire import Mode
 
 from .session_client import DEADLINE_S, Edge, opening
 

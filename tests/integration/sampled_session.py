@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from pipesd_vllm.protocol import Commit, Draft, Mode, Open, Sampling
+from pipesd_vllm.wire import Commit, Draft, Mode, Open, Sampling
 from tests.conftest import Verifier
 
 from .session_client import DEADLINE_S, Edge

@@ -25,10 +25,10 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-from pipesd_vllm.commands import Command, OpenSession, pack
-from pipesd_vllm.embedded import ensure_embedded_target
-from pipesd_vllm.scheduler import PipeSDScheduler
-from pipesd_vllm.serve import PROPOSER
+from pipesd_vllm.launch.embedded import ensure_embedded_target
+from pipesd_vllm.launch.serve import PROPOSER
+from pipesd_vllm.scheduling.commands import Command, OpenSession, pack
+from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
 
 BLOCK_SIZE = 16
 MAX_DRAFT = 8

@@ -17,7 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from pipesd_vllm.protocol import (
+from pipesd_vllm.wire import (
     MAX_FRAME_BYTES,
     SESSION_PATH,
     SUBPROTOCOL,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipesd_vllm.protocol import Mode, Open, RefusalCode, Sampling, Structure, StructureKind
+from pipesd_vllm.wire import Mode, Open, RefusalCode, Sampling, Structure, StructureKind
 from tests.conftest import Verifier
 
 from .sampled_session import DraftingEdge, target_only

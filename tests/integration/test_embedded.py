@@ -14,9 +14,9 @@ import pytest
 from gguf import GGUFReader
 from tokenizers import Tokenizer
 
-from pipesd_vllm.embedded import embedded_gguf, ensure_embedded_target
-from pipesd_vllm.protocol import fingerprint
-from pipesd_vllm.serve import vllm_arguments
+from pipesd_vllm.launch.embedded import embedded_gguf, ensure_embedded_target
+from pipesd_vllm.launch.serve import vllm_arguments
+from pipesd_vllm.wire import fingerprint
 
 TEXTS = {
     "prose": "It's the naïve café's façade -- they'll've said \"no\", WON'T they?",
@@ -163,7 +163,9 @@ def test_embedded_imports_nothing_heavy() -> None:
     """The module loads without torch and transformers: `pipesd serve` imports it first."""
     import subprocess
 
-    code = "import sys, pipesd_vllm.embedded; print({'torch', 'transformers', 'gguf'} & set(sys.modules))"
+    code = (
+        "import sys, pipesd_vllm.launch.embedded; print({'torch', 'transformers', 'gguf'} & set(sys.modules))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from edge_agent.generation import SamplingSettings
-from edge_agent.llama_context import DecodeStatus, LlamaContext
-from edge_agent.llama_drafter import LlamaDrafter, LlamaSettings
-from edge_agent.models import embedded_model
-from edge_agent.noise import gumbel
+from edge_agent.api import SamplingSettings
+from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
+from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
+from edge_agent.drafting.llama.slots import Chunk
+from edge_agent.drafting.models import embedded_model
+from edge_agent.sampling.noise import gumbel
 from edge_agent.sampling.sampled import SampledPicker
-from edge_agent.sequences import Chunk
 
 from .test_llama_drafter import CAPITALS, NUMBERS, finish
 

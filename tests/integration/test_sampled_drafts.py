@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipesd_vllm.protocol import Draft, Mode, Open, Sampling
+from pipesd_vllm.wire import Draft, Mode, Open, Sampling
 from tests.conftest import Verifier
 
 from .session_client import edge_of, plain_tokens

@@ -13,10 +13,10 @@ from vllm.v1.outputs import DraftTokenIds
 from vllm.v1.request import RequestStatus
 
 from pipesd_vllm import compat
-from pipesd_vllm.commands import AddDrafts, CloseSession, GoAlone, OpenSession, Suspend
-from pipesd_vllm.engine_session import EngineSession
-from pipesd_vllm.sampling_rule import SEED_KEY, SamplingRule, pack_rule
-from pipesd_vllm.scheduler import PipeSDScheduler
+from pipesd_vllm.scheduling.commands import AddDrafts, CloseSession, GoAlone, OpenSession, Suspend
+from pipesd_vllm.scheduling.engine_session import EngineSession
+from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
+from pipesd_vllm.worker.sampling_rule import SEED_KEY, SamplingRule, pack_rule
 
 from .scheduler_harness import MAX_DRAFT, Harness, target_text
 

@@ -13,8 +13,10 @@ from prometheus_client import CollectorRegistry
 from starlette.websockets import WebSocket
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from pipesd_vllm.metrics import ServerMetrics
-from pipesd_vllm.protocol import (
+from pipesd_vllm.api.metrics import ServerMetrics
+from pipesd_vllm.api.service import SessionConnection
+from pipesd_vllm.settings import ServerSettings
+from pipesd_vllm.wire import (
     Commit,
     Downstream,
     Draft,
@@ -28,8 +30,6 @@ from pipesd_vllm.protocol import (
     decode_downstream,
     encode,
 )
-from pipesd_vllm.service import SessionConnection
-from pipesd_vllm.settings import ServerSettings
 
 from .session_client import opening
 

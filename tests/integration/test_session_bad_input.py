@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from pipesd_vllm.protocol import (
+from pipesd_vllm.wire import (
     MAX_DRAFT_TOKENS,
     MAX_FRAME_BYTES,
     Cancel,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.exactness.drafts import KINDS
-from pipesd_vllm.protocol import Draft, Mode
+from pipesd_vllm.wire import Draft, Mode
 from tests.conftest import Verifier
 
 from .hostile_edge import HostileEdge

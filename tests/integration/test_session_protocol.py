@@ -10,7 +10,7 @@ import psutil
 import pytest
 from tokenizers import Tokenizer
 
-from pipesd_vllm.protocol import INFO_PATH, TOKENIZER_PATH, Cancel, Commit, Draft, Mode, fingerprint
+from pipesd_vllm.wire import INFO_PATH, TOKENIZER_PATH, Cancel, Commit, Draft, Mode, fingerprint
 from tests.conftest import Verifier
 
 from .session_client import (

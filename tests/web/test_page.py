@@ -8,8 +8,8 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
+from edge_agent.api import Route
 from edge_agent.errors import CloudUnreachable
-from edge_agent.generation import Route
 from tests.contract.scripted import ANSWER, MODEL, answering
 
 from .conftest import OpenPage

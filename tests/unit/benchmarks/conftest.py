@@ -9,9 +9,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.harness.pair import Pair, connected_pair
-from edge_agent.fake_generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.generation import FinishReason
+from edge_agent.api import FinishReason
 from edge_agent.target import TargetInfo
+from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.hosting import hosted_gateway
 
 TEXTS = ["the quick brown fox", "hello world, hello you"]

@@ -37,13 +37,13 @@ from benchmarks.exactness.matrix import (
 from benchmarks.exactness.matrix import describe as describe_compared
 from benchmarks.harness.clients import Client
 from benchmarks.harness.prompts import Prompt, TokenisedPrompt
+from edge_agent.api import FinishReason, SamplingSettings
 from edge_agent.errors import CloudMisbehaved
-from edge_agent.fake_transport import FakeConnector, FakeTransport, fake_welcome
-from edge_agent.generation import FinishReason, SamplingSettings
-from edge_agent.noise import gumbel
+from edge_agent.sampling.noise import gumbel
 from edge_agent.settings import EdgeSettings
+from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.protocol import Commit, Draft, Open, decode_upstream, encode, fingerprint
+from pipesd_vllm.wire import Commit, Draft, Open, decode_upstream, encode, fingerprint
 from tests.unit.benchmarks.conftest import ConnectPair
 
 TokenIds = Callable[[str], Sequence[int]]

@@ -37,16 +37,16 @@ from benchmarks.harness.prompts import (
 from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.harness.rivals import EVERYBODY, Rival, Wire, interleaved, parse_rivals, rival_parameters
 from benchmarks.harness.server import running_server
-from edge_agent.drafter import DraftToken
+from edge_agent.api import GenerationChunk, GenerationRequest, SamplingSettings
+from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.drafting.drafter import DraftToken
 from edge_agent.errors import ModelError
-from edge_agent.fake_drafter import FakeDrafter
-from edge_agent.fake_generator import FakeGenerator, fake_tokenizer_bundle
-from edge_agent.generation import GenerationChunk, GenerationRequest, SamplingSettings
-from edge_agent.policies.base import PolicyParameters
+from edge_agent.testing.drafter import FakeDrafter
+from edge_agent.testing.generator import FakeGenerator, fake_tokenizer_bundle
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
-from openai_gateway.tokenization import TargetText
-from pipesd_vllm.protocol import Mode
+from openai_gateway.local.text.tokenizer import TargetText
+from pipesd_vllm.wire import Mode
 from tests.e2e.stack import serving
 from tests.unit.benchmarks.conftest import MAX_MODEL_LEN, ConnectPair, MakeFake
 

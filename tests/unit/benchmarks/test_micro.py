@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.micro import acceptance, control, drafting
-from edge_agent.fake_transport import FakeConnector, FakeTransport, fake_welcome
-from edge_agent.generation import SamplingSettings
+from edge_agent.api import SamplingSettings
+from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.protocol import Commit, Draft, Open, fingerprint
+from pipesd_vllm.wire import Commit, Draft, Open, fingerprint
 
 RNG = np.random.default_rng(3)
 SETTINGS = SamplingSettings(1, 1.0, seed=5)

@@ -13,8 +13,8 @@ from benchmarks.pairs.agreement import agreement_rate, greedy_text, trace_of
 from benchmarks.pairs.catalog import Catalog, draft_description, target_description
 from benchmarks.pairs.padded_target import pad_depth
 from benchmarks.pairs.pruned_draft import drop_layers
-from edge_agent.drafter import DraftToken
-from edge_agent.fake_drafter import FakeDrafter
+from edge_agent.drafting.drafter import DraftToken
+from edge_agent.testing.drafter import FakeDrafter
 from openai_gateway.cli.errors import CliError
 
 VOCABULARY = [str(i) for i in range(10)]

@@ -23,7 +23,7 @@ from benchmarks.reports.records import (
     write_json,
 )
 from benchmarks.reports.tables import COLUMNS, cell, compared, table, tables
-from edge_agent.generation import GenerationStats
+from edge_agent.api import GenerationStats
 from openai_gateway.cli.errors import CliError
 from tests.unit.benchmarks.factories import description, record
 

@@ -47,13 +47,13 @@ from benchmarks.speed.overhead import (
     own_code_totals,
 )
 from benchmarks.speed.quick import QuickPlan, quick_json, run_quick
+from edge_agent.api import GenerationStats
 from edge_agent.errors import CloudMisbehaved, CloudUnreachable
-from edge_agent.fake_transport import FakeConnector, FakeTransport, fake_welcome
-from edge_agent.generation import GenerationStats
 from edge_agent.settings import EdgeSettings
+from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
-from pipesd_vllm.protocol import Commit, Draft, Mode, Open, fingerprint
+from pipesd_vllm.wire import Commit, Draft, Mode, Open, fingerprint
 from tests.unit.benchmarks.conftest import MakeFake
 
 

@@ -21,9 +21,9 @@ from benchmarks.testbed.contestants import NavCounter
 from benchmarks.testbed.measuring import ScenarioRun, quiet
 from benchmarks.testbed.meters import Reading, engine_totals, find_energy, used
 from benchmarks.testbed.stage import Link, Stage, far_side_process, opened_path, raised_stage, target_process
-from edge_agent.fake_transport import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.protocol import Commit, fingerprint
+from pipesd_vllm.wire import Commit, fingerprint
 
 PAGE = """# TYPE vllm:iteration_tokens_total histogram
 vllm:iteration_tokens_total_bucket{engine="0",le="+Inf"} 7

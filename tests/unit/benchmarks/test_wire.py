@@ -11,7 +11,7 @@ from benchmarks.netlink.probe import probe
 from benchmarks.wire.far_side import start_far_side
 from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES, PaddedConnector, is_padding
 from edge_agent.errors import CloudUnreachable
-from pipesd_vllm.protocol import SUBPROTOCOL, Cancel, Commit, Draft, Upstream, decode_upstream, encode
+from pipesd_vllm.wire import SUBPROTOCOL, Cancel, Commit, Draft, Upstream, decode_upstream, encode
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from edge_agent.settings import ENV_PREFIX, EdgeSettings
-from openai_gateway.metrics import GatewayMetrics
-from pipesd_vllm.metrics import ServerMetrics
+from openai_gateway.observe.metrics import GatewayMetrics
+from pipesd_vllm.api.metrics import ServerMetrics
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"

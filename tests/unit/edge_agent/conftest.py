@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from edge_agent.drafter import DraftToken
-from edge_agent.fake_drafter import FakeDrafter
+from edge_agent.drafting.drafter import DraftToken
+from edge_agent.testing.drafter import FakeDrafter
 
 VOCABULARY = [f"t{i}" for i in range(100)]
 

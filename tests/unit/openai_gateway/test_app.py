@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 
+from edge_agent.api import GenerationChunk, GenerationRequest, Route
 from edge_agent.errors import CloudRefused, CloudUnreachable
-from edge_agent.fake_generator import FakeGenerator, Script
-from edge_agent.generation import GenerationChunk, GenerationRequest, Route
 from edge_agent.target import TargetInfo, TokenizerBundle
-from openai_gateway.access import AccessPolicy
+from edge_agent.testing.generator import FakeGenerator, Script
 from openai_gateway.app import create_app
 from openai_gateway.gateway import GatewayTimings
-from openai_gateway.http import MAX_BODY_BYTES
+from openai_gateway.http.access import AccessPolicy
+from openai_gateway.http.requests import MAX_BODY_BYTES
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]

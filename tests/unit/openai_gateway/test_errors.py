@@ -13,7 +13,7 @@ from edge_agent.errors import (
     PairingError,
 )
 from openai_gateway.errors import from_edge_error
-from pipesd_vllm.protocol import RefusalCode
+from pipesd_vllm.wire import RefusalCode
 
 
 @pytest.mark.parametrize(

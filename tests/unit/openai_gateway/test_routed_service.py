@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.fake_generator import FakeGenerator, Script
-from edge_agent.passthrough import FakeForwardedAnswer, ForwardedAnswer
 from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.testing.generator import FakeGenerator, Script
+from edge_agent.verifier.passthrough import FakeForwardedAnswer, ForwardedAnswer
 
 from .conftest import Post
 

@@ -60,7 +60,7 @@ def test_switched_on_another_version_is_refused_by_name(another_vllm: Path) -> N
     done = beside(another_vllm, ["-c", CALL_ENTRY_POINTS], **{SWITCH: "1"})
     assert done.returncode == 1
     assert "UnsupportedVllmError: pipesd supports vLLM 0.32.x, but vLLM 9.9.0 is installed" in done.stderr
-    done = beside(another_vllm, ["-m", "pipesd_vllm.serve", "org/model"])
+    done = beside(another_vllm, ["-m", "pipesd_vllm.launch.serve", "org/model"])
     assert done.returncode == 1
     assert done.stderr.startswith("pipesd serve: pipesd supports vLLM 0.32.x, but vLLM 9.9.0 is installed")
     assert done.stderr.count("\n") == 1

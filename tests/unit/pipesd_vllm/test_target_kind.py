@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipesd_vllm.embedded import ensure_embedded_target
+from pipesd_vllm.launch.embedded import ensure_embedded_target
 from pipesd_vllm.target_kind import UnsupportedTargetError, check_arguments, check_kv_cache, check_target_kind
 
 JAMBA = {
@@ -117,7 +117,13 @@ def test_vllm_itself_says_which_kind_a_model_is(tmp_path: Path) -> None:
 
 def test_the_server_says_it_and_stops(tmp_path: Path) -> None:
     """`pipesd serve` with a tiny hybrid model: one sentence at the end, exit code 1, no traceback."""
-    command = [sys.executable, "-m", "pipesd_vllm.serve", folder(tmp_path, JAMBA), "--skip-tokenizer-init"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipesd_vllm.launch.serve",
+        folder(tmp_path, JAMBA),
+        "--skip-tokenizer-init",
+    ]
     done = subprocess.run(command, env=os.environ, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from edge_agent.generation import SamplingSettings
+from edge_agent.api import SamplingSettings
 from edge_agent.sampling.adjustment import LogitAdjuster, adjusts_logits
 
 NUM_TOKENS = 12

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.drafter import DraftToken
+from edge_agent.api import SamplingSettings
+from edge_agent.drafting.drafter import DraftToken
 from edge_agent.errors import ModelError
-from edge_agent.generation import SamplingSettings
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.sampled import SampledPicker
 

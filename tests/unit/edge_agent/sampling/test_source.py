@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from edge_agent.drafter import TokenPicker
+from edge_agent.api import GenerationRequest, SamplingSettings
+from edge_agent.drafting.drafter import TokenPicker
 from edge_agent.errors import CloudUnreachable
-from edge_agent.fake_generator import fake_tokenizer_bundle
-from edge_agent.generation import GenerationRequest, SamplingSettings
 from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.source import Pickers
+from edge_agent.sampling.pickers import Pickers
 from edge_agent.target import TokenizerBundle
-from pipesd_vllm.protocol import Structure, StructureKind
+from edge_agent.testing.generator import fake_tokenizer_bundle
+from pipesd_vllm.wire import Structure, StructureKind
 
 LOGITS = np.arange(4, dtype=np.float32)
 

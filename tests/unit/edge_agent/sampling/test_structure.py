@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from edge_agent.fake_generator import fake_tokenizer_bundle
-from edge_agent.generation import GenerationRequest, SamplingSettings
-from edge_agent.sampling.source import Pickers
+from edge_agent.api import GenerationRequest, SamplingSettings
+from edge_agent.sampling.pickers import Pickers
 from edge_agent.sampling.structure import StructureMasks
 from edge_agent.target import TokenizerBundle
-from pipesd_vllm.protocol import Structure, StructureKind
+from edge_agent.testing.generator import fake_tokenizer_bundle
+from pipesd_vllm.wire import Structure, StructureKind
 
 BUNDLE = fake_tokenizer_bundle(['{"name": "value", "count": 12}', "yes and no"])
 TOKENIZER = Tokenizer.from_str(BUNDLE.tokenizer_json)

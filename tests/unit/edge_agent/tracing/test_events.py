@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from edge_agent.tracing.events import Committed, Sent, TraceEvent, decode_event, encode_event
-from pipesd_vllm.protocol import Commit, Draft
+from pipesd_vllm.wire import Commit, Draft
 
 
 def test_every_event_survives_the_file(by_hand: list[TraceEvent]) -> None:

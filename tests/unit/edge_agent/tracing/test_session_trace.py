@@ -1,6 +1,6 @@
 """The session loop's side of a trace."""
 
-from edge_agent.drafter import DraftToken
+from edge_agent.drafting.drafter import DraftToken
 from edge_agent.tracing.events import (
     Committed,
     Drafted,
@@ -12,7 +12,7 @@ from edge_agent.tracing.events import (
 )
 from edge_agent.tracing.recorder import MemoryRecorder
 from edge_agent.tracing.session_trace import SessionTrace
-from pipesd_vllm.protocol import Commit, Draft
+from pipesd_vllm.wire import Commit, Draft
 
 
 def record_all(trace: SessionTrace) -> None:

@@ -1,0 +1,219 @@
+"""What a front end asks of the edge agent and what it gets back."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.verifier.passthrough import ForwardedAnswer
+from pipesd_vllm.wire import Mode, Structure, TokenLogprobs
+
+__all__ = [
+    "SEED_BITS",
+    "FinishReason",
+    "GenerationChunk",
+    "GenerationRequest",
+    "GenerationStats",
+    "Generator",
+    "Route",
+    "SamplingSettings",
+    "Source",
+]
+
+SEED_BITS: Final = 53
+"""Of a seed that is drawn: as many as every JSON reader keeps, so that it can be given again."""
+
+
+class Route(enum.StrEnum):
+    """How an answer is made."""
+
+    COLLABORATIVE = "collaborative"
+    """Drafted here, committed by the target."""
+    CLOUD = "cloud"
+    """Passed through to the server's own OpenAI API."""
+    LOCAL = "local"
+    """Draft model alone; never verified."""
+
+
+class FinishReason(enum.StrEnum):
+    """Why a generation ended, in OpenAI's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+class Source(enum.StrEnum):
+    """Where a shown token comes from."""
+
+    DRAFTED = "drafted"
+    """The edge had sent it as a draft and the target agreed."""
+    CORRECTED = "corrected"
+    """The target's own: instead of a draft, after the last draft, or while there was none."""
+    UNVERIFIED = "unverified"
+    """The draft model's own; no target has seen it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingSettings:
+    """How tokens are picked; all fields mean what they mean in `pipesd_vllm.wire.protocol.Sampling`.
+
+    `temperature == 0` is greedy; `max_tokens` counts generated tokens. A temperature above 0
+    without a seed gets one that is drawn; `GenerationStats.seed` tells which, to replay the text.
+    """
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    ignore_eos: bool = False
+    stop_token_ids: tuple[int, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    min_tokens: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit)"""
+    bad_words: tuple[str, ...] = ()
+    allowed_token_ids: tuple[int, ...] = ()
+    logprobs: int | None = None
+    structure: Structure | None = None
+    structure_after: tuple[str, str] | None = None
+    """Marks of reasoning, start and end, where it is free of form: `structure` is of what follows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """A tokenised prompt and how to continue it."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    sampling: SamplingSettings
+    route: Route = Route.COLLABORATIVE
+    mode: Mode | None = None
+    """None: the agent's setting."""
+    policy: str | None = None
+    """Drafting policy by name; None: the agent's setting."""
+    num_committed: int = 0
+    """So many tokens at the end of `prompt_token_ids` are the answer's own, generated before; everything in
+    `sampling` counts from the prompt in front of them. For the route `local`, which takes over with them."""
+
+    @property
+    def prompt_length(self) -> int:
+        """Number of tokens in front of the answer."""
+        return len(self.prompt_token_ids) - self.num_committed
+
+
+@dataclass(slots=True)
+class GenerationStats:
+    """Running figures of one generation. Times in seconds on the agent's clock."""
+
+    route: Route = Route.COLLABORATIVE
+    route_reason: str = "default"
+    started_s: float = 0.0
+    first_token_s: float | None = None
+    last_token_s: float | None = None
+    completion_tokens: int = 0
+    target_passes: int = 0
+    draft_tokens_sent: int = 0
+    draft_tokens_verified: int = 0
+    draft_tokens_accepted: int = 0
+    draft_tokens_discarded: int = 0
+    uplink_draft_bytes: int = 0
+    """Bytes of draft frames, WebSocket headers included."""
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    unverified_tokens: int = 0
+    """Shown tokens that no target has seen."""
+    seed: int | None = None
+    ignored: tuple[str, ...] = ()
+    """Sampling parameters that the route could not follow."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether every token is the target's own choice."""
+        return self.route is not Route.LOCAL and not self.unverified_tokens
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to first token."""
+        return None if self.first_token_s is None else (self.first_token_s - self.started_s) * 1e3
+
+    @property
+    def tpt_ms(self) -> float | None:
+        """Total time over generated tokens (the paper's TPT)."""
+        if self.last_token_s is None or not self.completion_tokens:
+            return None
+        return (self.last_token_s - self.started_s) * 1e3 / self.completion_tokens
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Accepted over verified draft tokens."""
+        if not self.draft_tokens_verified:
+            return None
+        return self.draft_tokens_accepted / self.draft_tokens_verified
+
+    @property
+    def passes_per_token(self) -> float | None:
+        """Target forward passes per generated token."""
+        return self.target_passes / self.completion_tokens if self.completion_tokens else None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationChunk:
+    """Newly committed tokens, in order. The last chunk has a `finish_reason` (and maybe no tokens).
+
+    `logprobs` has the target's view of each token, where they were asked for; the `local` route,
+    which has no target, gives none.
+    """
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None
+    stats: GenerationStats = field(default_factory=GenerationStats)
+    sources: tuple[Source, ...] = ()
+    """One for each token; empty: not known, but verified."""
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether all its tokens are the target's own choice."""
+        return Source.UNVERIFIED not in self.sources
+
+
+class Generator(Protocol):
+    """The edge agent as a front end sees it."""
+
+    async def target(self, *, offline: bool = False) -> TargetInfo:
+        """The target behind this agent; what is known of it when it is out of reach.
+
+        `offline`: open no connection. Raises `CloudError` if nothing is known.
+        """
+        ...
+
+    async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
+        """The target's tokenizer, a copy kept on disk, or the draft's own. `offline`, errors as `target`."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+        """Stream a generation. Closing the iterator ends it on both sides at once.
+
+        Raises `CloudRefused` before the first chunk if the server refuses the request,
+        `CloudUnreachable` or `CloudMisbehaved` when the connection fails.
+        """
+        ...
+
+    async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
+        """POST `body`, JSON, to the server's own API at `path`. Raises `CloudUnreachable`."""
+        ...
+
+    async def health(self) -> dict[str, str]:
+        """`{"status": "ok" | "degraded", ...}` with one line per part."""
+        ...
+
+    async def close(self) -> None:
+        """End all generations and free everything. Idempotent."""
+        ...

@@ -1,0 +1,1 @@
+"""When a batch of drafts is sent for verification."""

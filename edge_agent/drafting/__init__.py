@@ -1,0 +1,1 @@
+"""The drafting thread, the loop it runs and the models it runs on."""

@@ -1,0 +1,1 @@
+"""A draft model in llama.cpp."""

@@ -1,0 +1,144 @@
+"""Drafts for all open sequences, one model call at a time. No thread and no event loop of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edge_agent.drafting.contained import ContainedPicker
+from edge_agent.drafting.drafter import Drafter, DraftToken, TokenPicker
+from edge_agent.drafting.events import Drafted, DraftEvent, Exhausted, OnEvent, Rewound
+from edge_agent.errors import DraftCapacityError, EdgeError
+from edge_agent.sampling.greedy import GreedyPicker
+
+__all__ = ["Drafting"]
+
+
+class _Sequence:
+    """`limit`: draft up to this length."""
+
+    def __init__(self, tokens: list[int], limit: int, on_event: OnEvent, picker: ContainedPicker) -> None:
+        self.tokens = tokens
+        self.limit = limit
+        self.on_event = on_event
+        self.picker = picker
+        self.exhausted = False
+
+    def wants_draft(self) -> bool:
+        return not self.exhausted and len(self.tokens) < self.limit
+
+
+class Drafting:
+    """Follows what is committed and drafts after it. All but `abort_call_for` belongs to one thread.
+
+    `deliver(on_event, event)` brings an event to the sequence's `on_event`. `clock` in seconds.
+    """
+
+    def __init__(
+        self, drafter: Drafter, clock: Callable[[], float], deliver: Callable[[OnEvent, DraftEvent], None]
+    ) -> None:
+        self._drafter = drafter
+        self._clock = clock
+        self._deliver = deliver
+        self._sequences: dict[int, _Sequence] = {}
+        self._drafting_for: list[int] = []
+
+    def open(self, tokens: list[int], limit: int, on_event: OnEvent, picker: TokenPicker | None) -> int:
+        """Draft after `tokens` up to length `limit`; the sequence's number. Raises `DraftCapacityError`.
+
+        A `picker` that fails ends the drafts of this sequence alone; None picks greedily.
+        """
+        contained = ContainedPicker(picker or GreedyPicker())
+        number = self._drafter.open(tokens, contained)
+        self._sequences[number] = _Sequence(tokens, limit, on_event, contained)
+        return number
+
+    def commit(self, number: int, position: int, tokens: list[int], limit: int) -> None:
+        """The target committed `tokens` at `position`: rewind only where the drafts disagree."""
+        sequence = self._sequences.get(number)
+        if sequence is None or sequence.exhausted:
+            return
+        sequence.limit = limit
+        keep = _agreed_end(sequence.tokens, position, tokens)
+        missing = tokens[keep - position :]
+        if not missing:
+            return
+        rewound = keep < len(sequence.tokens)
+        try:
+            self._drafter.rewrite(number, keep, missing)
+        except EdgeError as error:
+            self._exhaust(sequence, str(error), failed=not isinstance(error, DraftCapacityError))
+            return
+        sequence.tokens[keep:] = missing
+        if rewound:
+            self._deliver(sequence.on_event, Rewound(keep))
+
+    def set_limit(self, number: int, limit: int) -> None:
+        """Draft on up to length `limit` only."""
+        if (sequence := self._sequences.get(number)) is not None:
+            sequence.limit = limit
+
+    def close(self, number: int) -> None:
+        """No events come after this; the evaluated prefix stays reusable."""
+        if self._sequences.pop(number, None) is not None:
+            self._drafter.close_sequence(number)
+
+    def wanted(self) -> list[int]:
+        """The sequences that want a draft now."""
+        return [i for i, sequence in self._sequences.items() if sequence.wants_draft()]
+
+    def draft(self, wanted: Sequence[int]) -> None:
+        """One model call for those of `wanted` that still want a draft, if there are any."""
+        numbers = [i for i in wanted if i in self._sequences and self._sequences[i].wants_draft()]
+        if not numbers:
+            return
+        started_s = self._clock()
+        self._drafting_for = numbers
+        try:
+            drafts = self._drafter.draft(numbers)
+        except EdgeError as error:
+            for i in numbers:
+                self._exhaust(self._sequences[i], str(error), failed=True)
+            return
+        finally:
+            self._drafting_for = []
+        ended_s = self._clock()
+        for i in numbers:
+            self._note(i, drafts.get(i), started_s, ended_s)
+
+    def fail(self, reason: str) -> None:
+        """No sequence gets any more drafts: a bug must not leave generations waiting for them."""
+        for sequence in self._sequences.values():
+            self._exhaust(sequence, reason, failed=True)
+
+    def abort_call_for(self, number: int) -> None:
+        """Cut the running model call short if it drafts for this sequence alone; from any thread.
+
+        With others in the call it does not pay: their drafts would be lost. Should the call
+        return just now, the next one is cut short at once and repeated.
+        """
+        if self._drafting_for == [number]:
+            self._drafter.request_abort()
+
+    def _note(self, number: int, draft: DraftToken | None, started_s: float, ended_s: float) -> None:
+        sequence = self._sequences[number]
+        if sequence.picker.failure is not None:
+            self._exhaust(sequence, sequence.picker.failure, failed=True)
+        elif draft is not None:
+            self._deliver(sequence.on_event, Drafted(len(sequence.tokens), draft, started_s, ended_s))
+            sequence.tokens.append(draft.token_id)
+        elif self._drafter.room(number) <= 0:
+            self._exhaust(sequence, "the draft context is full")
+
+    def _exhaust(self, sequence: _Sequence, reason: str, *, failed: bool = False) -> None:
+        sequence.exhausted = True
+        self._deliver(sequence.on_event, Exhausted(reason, failed))
+
+
+def _agreed_end(drafted: Sequence[int], position: int, tokens: Sequence[int]) -> int:
+    """Up to which position (exclusive) `drafted`, the whole sequence, has `tokens` at `position`."""
+    end = position
+    for token in tokens:
+        if end >= len(drafted) or drafted[end] != token:
+            break
+        end += 1
+    return end

@@ -1,0 +1,162 @@
+"""The drafting thread: owns the `Drafter`, drafts for all open sequences in one model call at a time.
+
+The event loop talks to it through a queue; it answers with events, in order, on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from edge_agent.drafting.drafter import Drafter, TokenPicker
+from edge_agent.drafting.events import OnEvent
+from edge_agent.drafting.loop import Drafting
+
+__all__ = ["DraftHandle", "DraftWorker"]
+
+T = TypeVar("T")
+Command = Callable[[], None]
+logger = logging.getLogger("pipesd.draft")
+
+
+class DraftHandle:
+    """One open sequence, as the event loop holds it. All methods return at once.
+
+    `post` brings what is to be done in the drafting thread there.
+    """
+
+    def __init__(self, drafting: Drafting, post: Callable[[Command], None], sequence: int) -> None:
+        self._drafting = drafting
+        self._post = post
+        self._sequence = sequence
+
+    def commit(
+        self, position: int, tokens: Sequence[int], limit: int, *, contradicts_drafts: bool = False
+    ) -> None:
+        """The target committed `tokens` at `position`; draft on up to length `limit`.
+
+        `contradicts_drafts`: what is being drafted now is known to be void.
+        """
+        if contradicts_drafts:
+            self._drafting.abort_call_for(self._sequence)
+        self._post(lambda: self._drafting.commit(self._sequence, position, list(tokens), limit))
+
+    def set_limit(self, limit: int) -> None:
+        """Draft on up to length `limit` only."""
+        self._post(lambda: self._drafting.set_limit(self._sequence, limit))
+
+    def close(self) -> None:
+        """No events come after this; the evaluated prefix stays reusable."""
+        self._post(lambda: self._drafting.close(self._sequence))
+
+
+class DraftWorker:
+    """Runs a drafter in its own thread. Create and use from one event loop."""
+
+    def __init__(self, drafter: Drafter, clock: Callable[[], float] = time.monotonic) -> None:
+        self._drafter = drafter
+        self._loop = asyncio.get_running_loop()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._drafting = Drafting(drafter, clock, self._call_in_loop)
+        self._thread = threading.Thread(target=self._run, name="pipesd-draft", daemon=True)
+        self._thread.start()
+
+    @property
+    def drafter(self) -> Drafter:
+        """Only for its constant `info`; everything else belongs to the thread."""
+        return self._drafter
+
+    async def open(
+        self, tokens: Sequence[int], limit: int, on_event: OnEvent, picker: TokenPicker | None = None
+    ) -> DraftHandle:
+        """Start drafting after `tokens`, as `Drafter.open`. Raises `DraftCapacityError`.
+
+        A `picker` that fails ends the drafts of this sequence alone.
+        """
+        started = list(tokens)
+        opening = asyncio.ensure_future(
+            self.run(lambda _: self._drafting.open(started, limit, on_event, picker))
+        )
+        try:
+            return self._handle(await asyncio.shield(opening))
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._close_unclaimed)
+            raise
+
+    async def run(self, function: Callable[[Drafter], T]) -> T:
+        """Call `function(drafter)` in the thread and wait for its result."""
+        future: asyncio.Future[T] = self._loop.create_future()
+
+        def command() -> None:
+            try:
+                result = function(self._drafter)
+            except Exception as error:  # handed to the caller, whatever it is
+                self._call_in_loop(_reject, future, error)
+            else:
+                self._call_in_loop(_resolve, future, result)
+
+        self._commands.put(command)
+        return await future
+
+    async def close(self) -> None:
+        """Stop the thread and free the model. Idempotent."""
+        self._commands.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._drafter.close()
+
+    def _handle(self, sequence: int) -> DraftHandle:
+        return DraftHandle(self._drafting, self._commands.put, sequence)
+
+    def _close_unclaimed(self, opening: asyncio.Future[int]) -> None:
+        if not opening.cancelled() and opening.exception() is None:
+            self._handle(opening.result()).close()
+
+    # -- in the thread --------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._serve()
+            except Exception as error:
+                logger.exception("drafting failed")
+                self._drafting.fail(f"drafting failed: {error}")
+            else:
+                return
+
+    def _serve(self) -> None:
+        while True:
+            wanted = self._drafting.wanted()
+            if not self._take_commands(block=not wanted):
+                return
+            self._drafting.draft(wanted)
+
+    def _take_commands(self, *, block: bool) -> bool:
+        """Run queued commands; False when asked to stop."""
+        while True:
+            try:
+                command = self._commands.get(block=block)
+            except queue.Empty:
+                return True
+            if command is None:
+                return False
+            command()
+            block = False
+
+    def _call_in_loop(self, callback: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+def _resolve(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _reject(future: asyncio.Future[T], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,123 @@
+"""What one session decides and measures with: its policy, and what feeds monitor, tuner and trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from edge_agent.control.confidence import Confidence, RawConfidence
+from edge_agent.control.monitor import EnvironmentMonitor
+from edge_agent.control.policies.base import ChainView, Decision, Policy, RoundOutcome
+from edge_agent.control.tuning.autotuner import ParameterSource
+from edge_agent.drafting.events import Drafted
+from edge_agent.session.chain import Reconciled
+from edge_agent.tracing.session_trace import SessionTrace
+from pipesd_vllm.wire import Commit, Draft
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReceived:
+    """A commit of the turn, its size on the wire, and when it came (seconds of the session's clock)."""
+
+    commit: Commit
+    num_bytes: int
+    received_s: float
+
+
+class SessionControl:
+    """Call in the order of the session loop. `clock` gives seconds."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        source: ParameterSource,
+        monitor: EnvironmentMonitor,
+        trace: SessionTrace,
+        clock: Callable[[], float],
+        confidence: Confidence | None = None,
+    ) -> None:
+        self.trace = trace
+        self._policy = policy
+        self._source = source
+        self._monitor = monitor
+        self._clock = clock
+        self._confidence = confidence or RawConfidence()
+        self._parameters = source.parameters
+        self._patience_in_force_ms = self._parameters.patience_ms
+        self._last_commit_s: float | None = None
+        self._asked: tuple[float, int] | None = None
+        """When verification was asked for with no other under way, and the frame's number of drafts."""
+
+    @property
+    def patience_ms(self) -> int:
+        """What to ask of the server when the turn opens."""
+        return self._parameters.patience_ms
+
+    def on_opened(self, sent_s: float, num_bytes: int, patience_ms: int) -> None:
+        """The turn was opened, resumed or reopened; the server keeps to this patience until the next time."""
+        self.trace.opened(sent_s, num_bytes)
+        self._patience_in_force_ms = patience_ms
+        self._last_commit_s = None
+        self._asked = None
+
+    def ahead(self, view: ChainView) -> int:
+        """Most drafts that may exist beyond the frontier now."""
+        return self._policy.ahead(view)
+
+    def on_drafted(self, event: Drafted) -> None:
+        """The worker made a draft, useful or not."""
+        self._monitor.on_draft_step(event.ended_s - event.started_s)
+        self.trace.drafted(event.started_s, event.ended_s, event.position, event.draft)
+
+    def decide(self, event: Drafted, view: ChainView) -> Decision:
+        """What to do now that `event` has joined the chain."""
+        return self._policy.on_draft(self._confidence.estimate(event.draft.probability), view)
+
+    def on_sent(self, sent_s: float, draft: Draft, num_bytes: int, *, awaiting_commit: bool) -> None:
+        """A draft frame went out; `awaiting_commit`: another verification was under way before."""
+        self._monitor.on_upload(len(draft.tokens), self._clock() - sent_s)
+        self.trace.sent(sent_s, draft, num_bytes)
+        if draft.verify and not awaiting_commit:
+            self._asked = (sent_s, len(draft.tokens))
+
+    def on_commit(self, received: CommitReceived, reconciled: Reconciled, view: ChainView) -> Decision:
+        """The target answered; what to do with drafts that were held back meanwhile."""
+        commit = received.commit
+        self.trace.committed(received.received_s, commit, received.num_bytes)
+        self._measure(commit, received.received_s)
+        self._confidence.observe(reconciled.judged)
+        self._tune(commit, len(reconciled.new_tokens), received.received_s)
+        self._policy.on_commit(
+            RoundOutcome(
+                num_verified=commit.drafted,
+                num_accepted=commit.accepted,
+                num_committed=len(reconciled.new_tokens),
+                rolled_back=not reconciled.matched,
+            )
+        )
+        return self._policy.after_commit(view)
+
+    def on_void(self, position: int, num_discarded: int) -> None:
+        """Drafts from `position` on were taken back."""
+        self.trace.rolled_back(self._clock(), position, num_discarded)
+        self._policy.on_void()
+
+    def _measure(self, commit: Commit, received_s: float) -> None:
+        queue_s, step_s = commit.queue_ms / 1e3, commit.step_ms / 1e3
+        asked, self._asked = self._asked, None
+        if asked is not None and commit.drafted and commit.passes == 1:
+            self._monitor.on_verify_round(asked[1], received_s - asked[0], queue_s, step_s)
+        else:
+            self._monitor.on_server_times(queue_s, step_s)
+        self._monitor.on_acceptance(commit.drafted, commit.accepted)
+
+    def _tune(self, commit: Commit, num_tokens: int, received_s: float) -> None:
+        last_s, self._last_commit_s = self._last_commit_s, received_s
+        if last_s is None:
+            return
+        self._monitor.on_progress(num_tokens, received_s - last_s)
+        under = replace(self._parameters, patience_ms=self._patience_in_force_ms)
+        self._source.observe(num_tokens, received_s - last_s, commit.passes, under)
+        if self._source.parameters != self._parameters:
+            self._parameters = self._source.parameters
+            self._policy.retune(self._parameters)

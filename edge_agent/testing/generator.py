@@ -1,0 +1,218 @@
+"""A `Generator` without models or network: for tests, demos and front-end work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from edge_agent.api import FinishReason, GenerationChunk, GenerationRequest, GenerationStats, Route, Source
+from edge_agent.errors import CloudUnreachable
+from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.verifier.passthrough import ForwardedAnswer
+from pipesd_vllm.wire import TokenLogprobs
+
+__all__ = ["CHAT_ML", "FakeGenerator", "GenerationRecord", "Script", "fake_tokenizer_bundle"]
+
+CHAT_ML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def fake_tokenizer_bundle(
+    texts: Sequence[str], chat_template: str | None = CHAT_ML, num_merges: int = 64
+) -> TokenizerBundle:
+    """A byte-level BPE tokenizer trained on `texts`: about `num_merges` merges, every byte a token.
+
+    Token 0 is `<|endoftext|>`, 1 `<|im_start|>`, 2 `<|im_end|>`; 0 and 2 end a generation.
+    """
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(alphabet) + len(special) + num_merges,
+        initial_alphabet=alphabet,
+        special_tokens=special,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    names = {"bos_token": special[0], "eos_token": special[2]}
+    return TokenizerBundle(tokenizer.to_str(), chat_template, names, (0, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What one generation does.
+
+    Gives `token_ids`, `chunk_tokens` at a time, waiting `first_delay_s` before the first chunk and
+    `delay_s` before each later one. Raises `error` (if any) instead of the chunk after the first
+    `error_after` tokens. A request's `max_tokens` cuts it short, as a real generation.
+    """
+
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason = FinishReason.STOP
+    chunk_tokens: int = 1
+    first_delay_s: float = 0.0
+    delay_s: float = 0.0
+    error: Exception | None = None
+    error_after: int = 0
+    route: Route = Route.COLLABORATIVE
+    route_reason: str = "default"
+    unverified_after: int | None = None
+    """From this token on the draft model's own; all on the route `local`."""
+
+
+@dataclass(slots=True)
+class GenerationRecord:
+    """A generation that was asked for, and how it went."""
+
+    request: GenerationRequest
+    stats: GenerationStats
+    finished: bool = False
+    """It gave its last chunk or its scripted error."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it has ended, finished or closed by its reader."""
+
+    @property
+    def closed_early(self) -> bool:
+        """Whether the reader closed it before its end."""
+        return self.ended.is_set() and not self.finished
+
+
+class FakeGenerator:
+    """Follows a script and records what it was asked.
+
+    `script` is used for every request, or asked for one each time. `unreachable`, while set,
+    is raised by `target`, `tokenizer` and `forward`. `records` has one entry a generation, oldest first;
+    `asked` is set with the first. `cloud` is the server's own API; `forwarded` is what it was sent.
+    """
+
+    def __init__(
+        self,
+        target: TargetInfo,
+        tokenizer: TokenizerBundle,
+        script: Script | Callable[[GenerationRequest], Script],
+        health: Mapping[str, str] | None = None,
+    ) -> None:
+        self._target = target
+        self._tokenizer = tokenizer
+        self._script = script
+        self._health = dict(health or {"status": "ok"})
+        self.unreachable: Exception | None = None
+        self.records: list[GenerationRecord] = []
+        self.asked = asyncio.Event()
+        self.cloud: Callable[[str, Mapping[str, Any]], ForwardedAnswer] = _no_cloud
+        self.forwarded: list[tuple[str, dict[str, Any]]] = []
+        self.closed = False
+
+    async def target(self, *, offline: bool = False) -> TargetInfo:
+        self._reach(offline)
+        return self._target
+
+    async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
+        self._reach(offline)
+        return self._tokenizer
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+        script = self._script(request) if callable(self._script) else self._script
+        stats = GenerationStats(route=script.route, route_reason=script.route_reason)
+        stats.seed = request.sampling.seed
+        stats.started_s = asyncio.get_running_loop().time()
+        record = GenerationRecord(request, stats)
+        self.records.append(record)
+        self.asked.set()
+        return _play(script, record)
+
+    async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
+        self._reach(offline=False)
+        self.asked.set()
+        decoded = msgspec.json.decode(body)
+        self.forwarded.append((path, decoded))
+        return self.cloud(path, decoded)
+
+    async def health(self) -> dict[str, str]:
+        return dict(self._health)
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _reach(self, offline: bool) -> None:
+        if self.unreachable is not None and not offline:
+            raise self.unreachable
+
+
+def _no_cloud(path: str, body: Mapping[str, Any]) -> ForwardedAnswer:
+    raise CloudUnreachable("no server's API was scripted")
+
+
+async def _play(script: Script, record: GenerationRecord) -> AsyncIterator[GenerationChunk]:
+    try:
+        async for chunk in _chunks(script, record):
+            record.finished = chunk.finish_reason is not None
+            yield chunk
+    except Exception as error:
+        record.finished = error is script.error
+        raise
+    finally:
+        record.ended.set()
+
+
+async def _chunks(script: Script, record: GenerationRecord) -> AsyncIterator[GenerationChunk]:
+    limit = record.request.sampling.max_tokens
+    token_ids = script.token_ids[:limit]
+    # A script of exactly `max_tokens` tokens ends for its own reason.
+    reason = FinishReason.LENGTH if len(script.token_ids) > limit else script.finish_reason
+    delay_s = script.first_delay_s
+    for start in range(0, max(len(token_ids), 1), script.chunk_tokens):
+        await asyncio.sleep(delay_s)
+        delay_s = script.delay_s
+        if script.error is not None and start >= script.error_after:
+            raise script.error
+        tokens = token_ids[start : start + script.chunk_tokens]
+        sources = _sources(script, start, len(tokens))
+        _count(record.stats, len(tokens))
+        record.stats.unverified_tokens += sources.count(Source.UNVERIFIED)
+        is_last = start + script.chunk_tokens >= len(token_ids)
+        logprobs = _logprobs(tokens, record.request.sampling.logprobs, sources)
+        yield GenerationChunk(tokens, reason if is_last else None, record.stats, sources, logprobs)
+
+
+def _logprobs(
+    tokens: tuple[int, ...], num_alternatives: int | None, sources: tuple[Source, ...]
+) -> tuple[TokenLogprobs, ...] | None:
+    """-0.25 for each token, 1 less for each alternative: the ids that follow it."""
+    if num_alternatives is None or Source.UNVERIFIED in sources:
+        return None
+    return tuple(
+        TokenLogprobs(-0.25, 1, [(token + away, -0.25 - away) for away in range(num_alternatives)])
+        for token in tokens
+    )
+
+
+def _sources(script: Script, start: int, num_tokens: int) -> tuple[Source, ...]:
+    verified_to = 0 if script.route is Route.LOCAL else script.unverified_after
+    if verified_to is not None and start >= verified_to:
+        return (Source.UNVERIFIED,) * num_tokens
+    return (*(Source.DRAFTED,) * (num_tokens - 1), *(Source.CORRECTED,) * min(num_tokens, 1))
+
+
+def _count(stats: GenerationStats, num_tokens: int) -> None:
+    """Book one verified chunk: all but its last token had been drafted, as in a perfect round."""
+    now_s = asyncio.get_running_loop().time()
+    if num_tokens and stats.first_token_s is None:
+        stats.first_token_s = now_s
+    stats.last_token_s = now_s
+    stats.completion_tokens += num_tokens
+    stats.target_passes += 1
+    num_drafts = max(num_tokens - 1, 0)
+    stats.draft_tokens_sent += num_drafts
+    stats.draft_tokens_verified += num_drafts
+    stats.draft_tokens_accepted += num_drafts
+    stats.uplink_bytes += 8 + 4 * num_drafts

@@ -1,0 +1,1 @@
+"""Reads recorded traces: timelines, totals and the Gantt page."""

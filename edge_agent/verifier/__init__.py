@@ -1,0 +1,1 @@
+"""The other machine: connections, their upkeep, and what it serves."""

@@ -1,0 +1,140 @@
+"""The verifier's plain HTTP routes: info and tokenizer, its health, and requests passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from edge_agent.errors import TRANSIENT, CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
+from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.verifier.cache import TargetCache
+from edge_agent.verifier.http_refusals import error_from_status
+from edge_agent.verifier.passthrough import HttpAnswer
+from edge_agent.verifier.retry import Patience
+from edge_agent.verifier.target_answers import InfoAnswer, decode_info, decode_tokenizer
+from pipesd_vllm.wire import INFO_PATH, TOKENIZER_PATH, Fingerprint, Welcome
+
+__all__ = ["CloudApi"]
+
+
+class CloudApi:
+    """Asks the verifier what it serves. `cache_dir` keeps the answers between runs.
+
+    `transport` takes the place of the network, for tests.
+    """
+
+    def __init__(
+        self,
+        cloud_url: str,
+        api_key: str | None,
+        timeout_s: float,
+        cache_dir: Path,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._base = cloud_url
+        self._client = httpx.AsyncClient(
+            base_url=cloud_url, headers=headers, timeout=timeout_s, trust_env=False, transport=transport
+        )
+        self._timeout_s = timeout_s
+        self._cache = TargetCache(cache_dir)
+        self._info: InfoAnswer | None = None
+        self._patience = Patience(timeout_s)
+
+    async def target(self) -> TargetInfo:
+        """Raises `CloudUnreachable`, `CloudRefused` (`CloudOverloaded` among them), `CloudMisbehaved`."""
+        return (await self._fetch_info()).target()
+
+    async def tokenizer(self) -> TokenizerBundle:
+        """The target's tokenizer, fetched anew; an earlier copy from the disk if it is out of reach.
+
+        Raises as `target`.
+        """
+        file = self._cache.tokenizer_file(await self._fetch_info())
+        try:
+            data = await self._get(TOKENIZER_PATH)
+        except TRANSIENT:
+            if not file.is_file():
+                raise
+            return decode_tokenizer(file.read_bytes())
+        bundle = decode_tokenizer(data)
+        self._cache.keep(file, data)
+        return bundle
+
+    def remembered(self) -> tuple[TargetInfo, Fingerprint, TokenizerBundle] | None:
+        """What this URL served in an earlier run, from the disk alone."""
+        try:
+            info = self._info or decode_info(self._cache.info_file(self._base).read_bytes())
+            bundle = decode_tokenizer(self._cache.tokenizer_file(info).read_bytes())
+        except (OSError, msgspec.DecodeError, CloudMisbehaved):
+            return None
+        return info.target(), info.vocabulary(), bundle
+
+    def serves(self, welcome: Welcome) -> bool:
+        """Whether what is known of the target is what `welcome` says; true while nothing is known."""
+        return self._info is None or self._info.describes(welcome)
+
+    def forget(self) -> None:
+        """Ask the verifier anew when next something is wanted of it."""
+        self._info = None
+
+    async def is_healthy(self) -> bool:
+        """Whether the server answers its own `/health` now."""
+        try:
+            await self._get("/health")
+        except CloudError:
+            return False
+        return True
+
+    async def forward(self, path: str, body: bytes) -> HttpAnswer:
+        """POST `body`, JSON, to the server's own API, waiting for its headers for as long as it takes.
+
+        Raises `CloudUnreachable`. Cancelling the call ends the request on the server.
+        """
+        headers = {"content-type": "application/json"}
+        timeout = httpx.Timeout(None, connect=self._timeout_s)
+        request = self._client.build_request("POST", path, content=body, headers=headers, timeout=timeout)
+        try:
+            return HttpAnswer(await self._client.send(request, stream=True), self._base)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _unreachable(self, error: Exception) -> CloudUnreachable:
+        return CloudUnreachable(
+            f"no verifier answers at {self._base} ({error or type(error).__name__}); "
+            "start one with 'pipesd serve' or check the URL"
+        )
+
+    async def _fetch_info(self) -> InfoAnswer:
+        if self._info is None:
+            try:
+                data = await self._get(INFO_PATH)
+                self._info = decode_info(data)
+            except msgspec.DecodeError as error:
+                raise CloudMisbehaved(f"{self._base}{INFO_PATH} answered something else: {error}") from error
+            self._cache.keep(self._cache.info_file(self._base), data)
+        return self._info
+
+    async def _get(self, path: str) -> bytes:
+        timeout_s = self._patience.limit_s
+        try:
+            response = await self._client.get(path, timeout=timeout_s)
+        except httpx.TimeoutException as error:
+            self._patience.ran_out(timeout_s)
+            raise self._unreachable(error) from error
+        except httpx.HTTPError as error:
+            self._patience.failed()
+            raise self._unreachable(error) from error
+        self._patience.succeeded()
+        if response.status_code == 200:
+            return response.content
+        if response.status_code == 501:
+            raise CloudRefused(
+                "no_tokenizer", f"{self._base} cannot hand out its tokenizer; use its own OpenAI API"
+            )
+        raise error_from_status(self._base, path, response.status_code, response.headers.get("retry-after"))

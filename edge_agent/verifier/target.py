@@ -1,0 +1,104 @@
+"""Who the target is: asked of the verifier, remembered from an earlier run, or the draft in its place."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from edge_agent.drafting.drafter import DraftModelInfo
+from edge_agent.errors import TRANSIENT, ModelError
+from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.verifier.http import CloudApi
+from pipesd_vllm.wire import Fingerprint, Welcome
+
+__all__ = ["TargetIdentity", "no_own_tokenizer"]
+
+logger = logging.getLogger("pipesd.edge")
+
+
+class TargetIdentity:
+    """Target and tokenizer, asked of the verifier until it has answered once, and again when it has changed.
+
+    While it is out of reach: those of an earlier run, if the draft has their vocabulary, else the
+    draft model's own.
+    """
+
+    def __init__(
+        self,
+        api: CloudApi,
+        draft: DraftModelInfo,
+        draft_fingerprint: Callable[[int], Awaitable[Fingerprint]],
+        own_tokenizer: Callable[[], TokenizerBundle],
+        *,
+        may_be_away: bool,
+    ) -> None:
+        """`own_tokenizer` may take seconds and raise `ModelError`. Without `may_be_away` the
+        verifier's absence is an error."""
+        self._api = api
+        self._draft = draft
+        self._draft_fingerprint = draft_fingerprint
+        self._own_tokenizer = own_tokenizer
+        self._may_be_away = may_be_away
+        self._live: TargetInfo | None = None
+        self._bundle: TokenizerBundle | None = None
+        self._stand_in: tuple[TargetInfo, TokenizerBundle] | None = None
+
+    async def target(self, *, offline: bool = False) -> TargetInfo:
+        """As `Generator.target`."""
+        if self._live is None and not offline:
+            try:
+                self._live = self._completed(await self._api.target())
+            except TRANSIENT:
+                if not self._may_be_away:
+                    raise
+        return self._live or (await self._without_verifier())[0]
+
+    async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
+        """As `Generator.tokenizer`."""
+        if self._bundle is None and not offline:
+            try:
+                self._bundle = await self._api.tokenizer()
+            except TRANSIENT:
+                if not self._may_be_away:
+                    raise
+        return self._bundle or (await self._without_verifier())[1]
+
+    def notice(self, welcome: Welcome) -> None:
+        """A connection was made: if another target than the known one is behind it, forget the known one."""
+        if self._api.serves(welcome):
+            return
+        logger.warning("the verifier serves another target now: %s", welcome.model)
+        self._api.forget()
+        self._live = self._bundle = self._stand_in = None
+
+    async def _without_verifier(self) -> tuple[TargetInfo, TokenizerBundle]:
+        if self._stand_in is None:
+            self._stand_in = await self._remembered() or await self._own()
+        return self._stand_in
+
+    async def _remembered(self) -> tuple[TargetInfo, TokenizerBundle] | None:
+        remembered = self._api.remembered()
+        if remembered is None:
+            return None
+        target, fingerprint, bundle = remembered
+        if await self._draft_fingerprint(fingerprint.num_tokens) != fingerprint:
+            return None
+        logger.info("target and tokenizer as of an earlier run: %s", target.model)
+        return self._completed(target), bundle
+
+    async def _own(self) -> tuple[TargetInfo, TokenizerBundle]:
+        draft = self._draft
+        bundle = await asyncio.to_thread(self._own_tokenizer)
+        logger.info("the verifier was never reached; the draft's own tokenizer serves: %s", draft.name)
+        target = TargetInfo(draft.name, draft.context_length, draft.num_tokens, is_known=False)
+        return self._completed(target), bundle
+
+    def _completed(self, target: TargetInfo) -> TargetInfo:
+        return replace(target, draft_max_len=min(target.max_model_len, self._draft.context_length))
+
+
+def no_own_tokenizer() -> TokenizerBundle:
+    """For an agent without a file. Raises `ModelError`."""
+    raise ModelError("the verifier was never reached, and the draft model brings no tokenizer")

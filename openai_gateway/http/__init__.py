@@ -1,0 +1,1 @@
+"""What all endpoints share of HTTP: bodies, keys, errors, streams."""

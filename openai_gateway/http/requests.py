@@ -1,0 +1,155 @@
+"""The HTTP side of a request: its body, its key, its client that may go away, its errors."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable, Coroutine
+from http import HTTPStatus
+from typing import TypeVar
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from edge_agent.errors import EdgeError
+from openai_gateway.errors import ApiError, BodyTooLarge, InvalidApiKey, from_status
+from openai_gateway.local.answer import translate
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "install_error_handlers",
+    "json_response",
+    "key_check",
+    "read_body",
+    "unless_gone",
+]
+
+MAX_BODY_BYTES = 16 << 20
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's code for a client that did not wait; nobody but the access log sees it."""
+
+T = TypeVar("T")
+
+
+def json_response(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """`body` as JSON."""
+    return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
+
+
+async def read_body(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
+    """The whole body. Raises `BodyTooLarge` as soon as more than `limit_bytes` have come or are announced."""
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced) > limit_bytes:
+        raise BodyTooLarge(limit_bytes)
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > limit_bytes:
+            raise BodyTooLarge(limit_bytes)
+    return bytes(body)
+
+
+def key_check(api_key: str | None) -> Callable[[Request], Awaitable[None]]:
+    """A dependency that raises `InvalidApiKey` unless the request has `api_key`; none needs none.
+
+    It is a bearer token, as OpenAI's clients send it, or Anthropic's `x-api-key`.
+    """
+    expected = (api_key or "").encode()
+
+    async def check(request: Request) -> None:
+        if not expected:
+            return
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        keys = [request.headers.get("x-api-key", "")]
+        if scheme.lower() == "bearer":
+            keys.append(bearer.strip())
+        # Header bytes arrive decoded as latin-1. Comparing must not tell by its time how much was right.
+        if not any(hmac.compare_digest(key.encode("latin-1"), expected) for key in keys):
+            raise InvalidApiKey
+
+    return check
+
+
+async def unless_gone(request: Request, work: Coroutine[object, object, T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away (`ClientDisconnect`).
+
+    The body must have been read.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Answer every error, ours and the framework's, in OpenAI's shape.
+
+    Middleware that is to see these answers (CORS) must be added later.
+    """
+    app.add_middleware(_Faults)
+    app.add_exception_handler(ApiError, _on_error)
+    app.add_exception_handler(EdgeError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+    app.add_exception_handler(Exception, _on_error)  # a fault of middleware
+
+
+class _Faults:
+    """Answers what no handler expects. A handler for `Exception` would stand outside of all middleware."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http" or has_begun:
+                raise
+            response = await _on_error(Request(scope), error)
+            await response(scope, receive, send)
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    answer = translate(error)
+    return json_response(answer.body(), answer.status, answer.headers)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    match error.status_code:
+        case HTTPStatus.NOT_FOUND:
+            message = f"Unknown path: {where}."
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            message = f"Method not allowed: {where}."
+        case _:
+            message = str(error.detail)
+    answer = from_status(error.status_code, message, error.headers)
+    return json_response(answer.body(), answer.status, answer.headers)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -1,0 +1,1 @@
+"""Between text and token ids: template, tokenizer, detokenizer, stop strings."""

@@ -1,0 +1,156 @@
+"""Which route can do what: one line a parameter. What asks for something is never dropped silently.
+
+Fields that are not listed are ignored, as vLLM's and llama.cpp's servers do, so that clients which
+send `user`, `metadata`, `store` or a vendor's own fields work unchanged.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pipesd_vllm.wire import MAX_LOGPROBS
+
+__all__ = ["PARAMETERS", "Parameter", "Support"]
+
+
+class Support(enum.Enum):
+    """Where a parameter works, if it asks for anything."""
+
+    COLLABORATIVE = enum.auto()
+    """On every route; `schema.py` has the field."""
+    TARGET = enum.auto()
+    """Wherever a target answers, not with the draft model alone; `schema.py` has the field."""
+    CLOUD = enum.auto()
+    """On the server's own API alone."""
+    REFUSED = enum.auto()
+    """Nowhere: a 400 that names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """`neutral`: the values that ask for nothing; null always does.
+
+    `most`: a number beyond it, or below 0, needs the server's own API.
+    """
+
+    support: Support
+    neutral: tuple[object, ...] = ()
+    most: int | None = None
+
+
+def _both(*neutral: object) -> Parameter:
+    return Parameter(Support.COLLABORATIVE, neutral)
+
+
+def _target(*neutral: object, most: int | None = None) -> Parameter:
+    return Parameter(Support.TARGET, neutral, most)
+
+
+def _cloud(*neutral: object) -> Parameter:
+    return Parameter(Support.CLOUD, neutral)
+
+
+def _refused(*neutral: object) -> Parameter:
+    return Parameter(Support.REFUSED, neutral)
+
+
+PARAMETERS: Final[Mapping[str, Parameter]] = {
+    # How many answers, and what comes with them.
+    "n": _cloud(1),
+    "best_of": _refused(1),
+    "logprobs": _target(False, most=MAX_LOGPROBS),
+    "top_logprobs": _target(0, most=MAX_LOGPROBS),
+    "prompt_logprobs": _cloud(),
+    "logprob_token_ids": _cloud([]),
+    "echo": _cloud(False),
+    "suffix": _refused(""),
+    "modalities": _refused(["text"]),
+    "audio": _refused(),
+    "return_token_ids": _cloud(False),
+    "return_tokens_as_token_ids": _cloud(False),
+    "return_token_offsets": _cloud(False),
+    "return_prompt_text": _cloud(False),
+    "continuous_usage_stats": _cloud(False),
+    # How tokens are picked.
+    "temperature": _both(),
+    "top_p": _both(),
+    "seed": _both(),
+    "presence_penalty": _both(0),
+    "frequency_penalty": _both(0),
+    "repetition_penalty": _both(1),
+    "repeat_penalty": _refused(1),
+    "length_penalty": _cloud(1),
+    "logit_bias": _both({}, []),
+    "top_k": _both(-1, 0),
+    "min_p": _both(0),
+    # Other servers' samplers. What only sets one of them (`xtc_threshold`, `mirostat_tau`) may be there.
+    "typical_p": _refused(1),
+    "mirostat": _refused(0),
+    "mirostat_mode": _refused(0),
+    "xtc_probability": _refused(0),
+    "dry_multiplier": _refused(0),
+    "tfs": _refused(1),
+    "tfs_z": _refused(1),
+    "top_a": _refused(0),
+    "top_n_sigma": _refused(-1, 0),
+    "dynatemp_range": _refused(0),
+    "smoothing_factor": _refused(0),
+    "epsilon_cutoff": _refused(0),
+    "eta_cutoff": _refused(0),
+    "guidance_scale": _refused(1),
+    "negative_prompt": _refused(""),
+    "samplers": _refused([], ""),
+    "sampler_order": _refused([]),
+    "sampler_priority": _refused([]),
+    "use_beam_search": _cloud(False),
+    "bad_words": _both([]),
+    "allowed_token_ids": _both([]),
+    "watermarking": _cloud(False),
+    "vllm_xargs": _cloud({}),
+    # Where the answer ends.
+    "max_tokens": _both(),
+    "max_completion_tokens": _both(),
+    "stop": _both(),
+    "stop_token_ids": _both(),
+    "ignore_eos": _both(),
+    "min_tokens": _both(0),
+    "n_predict": _refused(-1),
+    "include_stop_str_in_output": _cloud(False),
+    "skip_special_tokens": _cloud(True),
+    "spaces_between_special_tokens": _cloud(True),
+    "truncate_prompt_tokens": _cloud(),
+    "truncation_side": _cloud(),
+    "repetition_detection": _cloud(),
+    "thinking_token_budget": _cloud(-1),
+    # What form it has.
+    "response_format": _both({"type": "text"}),
+    "structured_outputs": _both({}),
+    "guided_json": _both(),
+    "guided_regex": _both(),
+    "guided_choice": _both(),
+    "guided_grammar": _both(),
+    "json_schema": _refused({}),
+    "grammar": _refused(""),
+    "verbosity": _refused("medium"),
+    # Tools and reasoning.
+    "tools": _cloud([]),
+    "tool_choice": _cloud("none", "auto"),
+    "parallel_tool_calls": _both(True, False),
+    "functions": _refused([]),
+    "function_call": _refused("none", "auto"),
+    "web_search_options": _refused(),
+    "reasoning_effort": _both(),
+    "include_reasoning": _cloud(True),
+    # How the prompt is made.
+    "chat_template_kwargs": _both(),
+    "chat_template": _cloud(),
+    "documents": _cloud([]),
+    "add_generation_prompt": _cloud(True),
+    "continue_final_message": _cloud(False),
+    "mm_processor_kwargs": _cloud({}),
+    "media_io_kwargs": _cloud({}),
+    "prompt_embeds": _cloud(),
+}

@@ -1,0 +1,104 @@
+"""Which route a request takes: asked for by the model's name, or needed for a parameter. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edge_agent.api import Route
+from edge_agent.target import TargetInfo
+from openai_gateway.errors import ModelNotFound, UnsupportedParameter
+
+__all__ = [
+    "ASKED_FOR",
+    "BY_DEFAULT",
+    "DEFAULT_MODEL",
+    "REASONING",
+    "RouteChoice",
+    "asked_route",
+    "check_model",
+    "choose_route",
+    "full_name",
+    "route_header",
+    "served_names",
+]
+
+DEFAULT_MODEL: Final = "default"
+"""Name under which the target is served whatever it is called."""
+
+ASKED_FOR: Final = "asked for"
+BY_DEFAULT: Final = "default"
+REASONING: Final = "reasoning parser"
+"""The server splits reasoning from content, and not in the plain way that the collaborative path knows."""
+_SUFFIXES: Final = {f":{route}": route for route in (Route.CLOUD, Route.LOCAL)}
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChoice:
+    """A route and why; `causes` are the parameters that need it.
+
+    `is_needed`: no other will do. Otherwise the collaborative path answers when it is out of reach.
+    """
+
+    route: Route
+    reason: str
+    causes: tuple[str, ...] = ()
+    is_needed: bool = True
+
+
+def asked_route(name: str | None) -> Route | None:
+    """The route that the model name asks for (`NAME:cloud`, `NAME:local`); None: any."""
+    for suffix, route in _SUFFIXES.items():
+        if name is not None and name.endswith(suffix):
+            return route
+    return None
+
+
+def served_names(model: str) -> tuple[str, ...]:
+    """All names of a target, the collaborative one first."""
+    return (model, *(model + suffix for suffix in _SUFFIXES))
+
+
+def full_name(name: str, target: TargetInfo) -> str:
+    """`name` with the target's for "default"."""
+    return target.model + name.removeprefix(DEFAULT_MODEL) if name in served_names(DEFAULT_MODEL) else name
+
+
+def check_model(name: str | None, target: TargetInfo) -> None:
+    """Raise `ModelNotFound` unless `name` is one of the target's, "default" or left out.
+
+    While nobody knows what the verifier serves, any name will do.
+    """
+    names = {None, "", *served_names(DEFAULT_MODEL), *served_names(target.model)}
+    if target.is_known and name not in names:
+        raise ModelNotFound(str(name), target.model)
+
+
+def choose_route(
+    asked: Route | None,
+    causes: tuple[str, ...],
+    target_needs: tuple[str, ...] = (),
+    *,
+    splits_reasoning: bool = False,
+) -> RouteChoice:
+    """`causes` need the server's own API, `target_needs` any target. `splits_reasoning`: only the server can.
+
+    Raises `UnsupportedParameter` if `asked` cannot do the first.
+    """
+    if asked is Route.LOCAL and (beyond := (*causes, *target_needs)):
+        message = f"The draft model alone (route 'local') cannot do '{beyond[0]}'."
+        raise UnsupportedParameter(beyond[0], message)
+    if asked is not None:
+        return RouteChoice(asked, ASKED_FOR, causes)
+    if causes:
+        return RouteChoice(Route.CLOUD, ", ".join(causes), causes)
+    if splits_reasoning:
+        return RouteChoice(Route.CLOUD, REASONING, is_needed=False)
+    return RouteChoice(Route.COLLABORATIVE, BY_DEFAULT)
+
+
+def route_header(route: Route, reason: str) -> Mapping[str, str]:
+    """`x-pipesd-route: ROUTE; reason=WHY`, on one printable line."""
+    printable = "".join(c if " " <= c <= "~" else "?" for c in reason)
+    return {"x-pipesd-route": f"{route}; reason={printable}"}

@@ -1,0 +1,179 @@
+"""Answers that the server gives on its own API: the route `cloud`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from edge_agent.api import GenerationStats, Generator, Route
+from edge_agent.errors import CloudMisbehaved, CloudUnreachable
+from edge_agent.target import TargetInfo
+from edge_agent.verifier.passthrough import ForwardedAnswer
+from openai_gateway.chat_service import Json, StreamedAnswer, WholeAnswer
+from openai_gateway.http.sse import read_events
+from openai_gateway.local.answer import translate
+from openai_gateway.local.endpoints import Endpoint
+from openai_gateway.local.pump import Pump
+from openai_gateway.routing.routes import RouteChoice, route_header
+from openai_gateway.routing.seeds import cloud_seed, fingerprint, seed_header, with_noise_of
+from openai_gateway.target.errors import error_in_stream, refusal
+from openai_gateway.target.shapes import CloudChunks, complete_whole
+
+__all__ = ["CloudAnswers"]
+
+_DONE = b"[DONE]"
+
+
+class CloudAnswers:
+    """Passes requests through. Texts, ids and usage are the server's; the extensions are ours."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        first_chunk_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        draw_bits: Callable[[int], int] = secrets.randbits,
+    ) -> None:
+        """`clock` in seconds, `draw_bits` gives as many random bits as asked for."""
+        self._draw_bits = draw_bits
+        self._generator = generator
+        self._first_chunk_s = first_chunk_s
+        self._clock = clock
+
+    async def whole(
+        self, endpoint: Endpoint, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
+    ) -> WholeAnswer:
+        """Raises `ApiError`, `EdgeError`. Cancelling the call ends the request on the server."""
+        seed = cloud_seed(body, choice.causes, self._draw_bits)
+        stats = self._stats(choice, body, seed)
+        sent = with_noise_of(seed, _without_stream(body))
+        forwarded = await self._send(endpoint, sent, target, choice, stats)
+        try:
+            data = await forwarded.read()
+        finally:
+            await forwarded.aclose()
+        answer = _decode(data)
+        stats.downlink_bytes = len(data)
+        stats.last_token_s = self._clock()
+        headers = _headers(choice, seed) | {"x-request-id": str(answer.get("id", ""))}
+        return WholeAnswer(complete_whole(answer, stats, fingerprint(seed)), headers)
+
+    async def stream(
+        self, endpoint: Endpoint, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
+    ) -> StreamedAnswer:
+        """Raises `ApiError`, `EdgeError` for what fails before the first chunk."""
+        seed = cloud_seed(body, choice.causes, self._draw_bits)
+        stats = self._stats(choice, body, seed)
+        include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        forwarded = await self._send(endpoint, with_noise_of(seed, _counted(body)), target, choice, stats)
+        pump = Pump(self._events(forwarded, stats, choice.causes))
+        try:
+            first = await pump.peek(self._first_chunk_s)
+        except BaseException as error:
+            await pump.aclose()
+            if isinstance(error, Exception):
+                raise translate(error) from error
+            raise
+        headers = _headers(choice, seed)
+        if first is not None and "id" in first:
+            headers["x-request-id"] = str(first["id"])
+        shape = CloudChunks(stats, self._clock, fingerprint(seed), include_usage=include_usage)
+        return StreamedAnswer(headers, _translated(pump, shape), pump.aclose)
+
+    def _stats(self, choice: RouteChoice, body: Mapping[str, Any], seed: int | None) -> GenerationStats:
+        stats = GenerationStats(Route.CLOUD, choice.reason, started_s=self._clock())
+        stats.seed = body.get("seed") if seed is None else seed
+        return stats
+
+    async def _send(
+        self,
+        endpoint: Endpoint,
+        body: Mapping[str, Any],
+        target: TargetInfo,
+        choice: RouteChoice,
+        stats: GenerationStats,
+    ) -> ForwardedAnswer:
+        """What the server answers, its status below 400. Raises `ApiError`, `EdgeError`."""
+        content = msgspec.json.encode({**body, "model": target.model})
+        stats.uplink_bytes = len(content)
+        forwarded = await self._forward(endpoint.path, content, choice)
+        if forwarded.status < 400:
+            return forwarded
+        try:
+            data = await forwarded.read()
+        finally:
+            await forwarded.aclose()
+        raise refusal(forwarded.status, data, choice.causes, sent=body)
+
+    async def _forward(self, path: str, content: bytes, choice: RouteChoice) -> ForwardedAnswer:
+        try:
+            return await self._generator.forward(path, content)
+        except CloudUnreachable as error:
+            if not choice.causes:
+                raise
+            needed = f"'{choice.causes[0]}' needs the server's own API"
+            raise CloudUnreachable(f"{needed}, and {error}") from error
+
+    async def _events(
+        self, forwarded: ForwardedAnswer, stats: GenerationStats, causes: tuple[str, ...]
+    ) -> AsyncIterator[Json]:
+        """The stream's chunks. Raises `ApiError`, `EdgeError`."""
+        try:
+            async for data in read_events(_measured(forwarded.parts(), stats)):
+                if data == _DONE:
+                    return
+                chunk = _decode(data)
+                if "error" in chunk:
+                    raise error_in_stream(chunk, causes)
+                yield chunk
+            raise CloudUnreachable("the server ended the stream before its end")
+        finally:
+            await forwarded.aclose()
+
+
+async def _measured(parts: AsyncIterator[bytes], stats: GenerationStats) -> AsyncIterator[bytes]:
+    async for part in parts:
+        stats.downlink_bytes += len(part)
+        yield part
+
+
+async def _translated(chunks: AsyncIterator[Json], shape: CloudChunks) -> AsyncIterator[Json]:
+    """The chunks as the client gets them; all failures as `ApiError`."""
+    try:
+        async for chunk in chunks:
+            for each in shape.push(chunk):
+                yield each
+    except Exception as error:
+        for each in shape.flush():
+            yield each
+        raise translate(error) from error
+    for each in shape.flush():
+        yield each
+
+
+def _headers(choice: RouteChoice, seed: int | None) -> dict[str, str]:
+    return {**route_header(choice.route, choice.reason), **seed_header(seed)}
+
+
+def _counted(body: Mapping[str, Any]) -> Json:
+    """`body`, to be streamed with the server's token counts at the end."""
+    options = body.get("stream_options") or {}
+    return {**body, "stream": True, "stream_options": {**options, "include_usage": True}}
+
+
+def _without_stream(body: Mapping[str, Any]) -> Json:
+    return {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
+
+
+def _decode(data: bytes) -> Json:
+    try:
+        decoded = msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise CloudMisbehaved(f"the server's answer is not JSON: {error}") from error
+    if not isinstance(decoded, dict):
+        raise CloudMisbehaved("the server's answer is not a JSON object")
+    return decoded

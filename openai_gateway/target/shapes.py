@@ -1,0 +1,122 @@
+"""What is added to the server's own bodies: what clients expect of every server, and our extensions. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from edge_agent.api import GenerationStats
+from openai_gateway.local.figures import extensions
+from openai_gateway.local.text.reasoning import both_names
+
+__all__ = ["CloudChunks", "complete_whole"]
+
+Json = dict[str, Any]
+_NOTHING: Final[Mapping[str, Any]] = {}
+
+
+def complete_whole(body: Json, stats: GenerationStats, told: Mapping[str, Any] = _NOTHING) -> Json:
+    """A whole answer with both names of reasoning, `told` and our extensions; `stats` gets its counts."""
+    for choice in _choices(body):
+        _both_names(choice.get("message"))
+    return {**body, **told, **extensions(stats, _count(body.get("usage"), stats))}
+
+
+class CloudChunks:
+    """The chunks of one stream, in order, each with `told`. `clock` as of `stats.started_s`.
+
+    The server counts tokens in a chunk after the one that ends a choice; that one is held back for it.
+    """
+
+    def __init__(
+        self,
+        stats: GenerationStats,
+        clock: Callable[[], float],
+        told: Mapping[str, Any] = _NOTHING,
+        *,
+        include_usage: bool,
+    ) -> None:
+        self._stats = stats
+        self._clock = clock
+        self._told = told
+        self._include_usage = include_usage
+        self._calls: set[tuple[int, int]] = set()
+        self._held: Json | None = None
+        self._num_prompt_tokens: int | None = None
+
+    def push(self, chunk: Json) -> Iterator[Json]:
+        """What the client gets now that `chunk` has come.
+
+        A usage chunk that nobody asked for is left out: some clients trip on empty choices.
+        """
+        self._num_prompt_tokens = _count(chunk.get("usage"), self._stats) or self._num_prompt_tokens
+        yield from self.flush()
+        chunk |= self._told
+        if not chunk.get("choices"):
+            if self._include_usage:
+                yield self._with_figures(chunk)
+            return
+        if not self._include_usage:
+            chunk.pop("usage", None)
+        for choice in _choices(chunk):
+            self._complete_choice(choice)
+        if any(choice.get("finish_reason") is not None for choice in _choices(chunk)):
+            self._held = chunk
+        else:
+            yield chunk
+
+    def flush(self) -> Iterator[Json]:
+        """The chunk that was held back, if one is, with the figures as of now. No more will come for it."""
+        held, self._held = self._held, None
+        if held is not None:
+            yield self._with_figures(held)
+
+    def _with_figures(self, chunk: Json) -> Json:
+        return {**chunk, **extensions(self._stats, self._num_prompt_tokens)}
+
+    def _complete_choice(self, choice: Json) -> None:
+        delta = choice.get("delta")
+        if choice.get("text") or _says_something(delta):
+            self._stats.last_token_s = self._clock()
+            if self._stats.first_token_s is None:
+                self._stats.first_token_s = self._stats.last_token_s
+        _both_names(delta)
+        calls = delta.get("tool_calls") if isinstance(delta, dict) else None
+        for position, call in enumerate(calls or ()):
+            self._complete_call(int(choice.get("index", 0)), position, call)
+
+    def _complete_call(self, choice: int, position: int, call: Json) -> None:
+        """Every delta of a call has its `index`, the first also `id`, `type` and a name."""
+        key = (choice, call.setdefault("index", position))
+        if key in self._calls:
+            return
+        self._calls.add(key)
+        call["id"] = call.get("id") or f"call_{uuid.uuid4().hex}"
+        call["type"] = call.get("type") or "function"
+        function = call.setdefault("function", {})
+        function["name"] = function.get("name") or ""
+        function.setdefault("arguments", "")
+
+
+def _choices(body: Mapping[str, Any]) -> list[Json]:
+    return [choice for choice in body.get("choices") or () if isinstance(choice, dict)]
+
+
+def _says_something(delta: object) -> bool:
+    return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")
+
+
+def _both_names(message: object) -> None:
+    """Reasoning is `reasoning` to some clients and `reasoning_content` to others."""
+    if not isinstance(message, dict):
+        return
+    message |= both_names(message.get("reasoning") or message.get("reasoning_content") or "")
+
+
+def _count(usage: object, stats: GenerationStats) -> int | None:
+    """Book the server's token counts; returns those of the prompt."""
+    if not isinstance(usage, dict):
+        return None
+    stats.completion_tokens = usage.get("completion_tokens") or stats.completion_tokens
+    return usage.get("prompt_tokens")

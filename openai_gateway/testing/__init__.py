@@ -1,0 +1,1 @@
+"""A chat service for tests that answers from a script."""

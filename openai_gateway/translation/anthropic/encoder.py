@@ -1,0 +1,160 @@
+"""An answer as the Messages API's events, and as the message they add up to. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from openai_gateway.chat_service import Json
+from openai_gateway.errors import ApiError
+from openai_gateway.translation.answer import AnswerState
+from openai_gateway.translation.anthropic.errors import error_body
+from openai_gateway.translation.blocks import Block, BlockEvent, BlockKind, Closed, Grew, Opened
+
+__all__ = ["MessageEncoder", "MessageFrame"]
+
+SIGNATURE = "unsigned"
+"""Clients want thoughts signed, so that Anthropic's servers take them back; ours take any."""
+INVALID_JSON = "INVALID_JSON"
+"""Where Anthropic's documentation puts a tool input that is no JSON object."""
+
+_DELTAS = {
+    BlockKind.REASONING: ("thinking_delta", "thinking"),
+    BlockKind.TEXT: ("text_delta", "text"),
+    BlockKind.TOOL_CALL: ("input_json_delta", "partial_json"),
+}
+_STOP_REASONS = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "function_call": "tool_use",
+    "content_filter": "refusal",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MessageFrame:
+    """What the request decides. `max_tokens`: the client's limit; an answer that reached another one
+    filled the model's context."""
+
+    message_id: str
+    model: str
+    shows_thinking: bool = True
+    max_tokens: int | None = None
+
+
+class MessageEncoder:
+    """`new_id(prefix)` makes ids of tool calls that came without one."""
+
+    def __init__(self, frame: MessageFrame, new_id: Callable[[str], str]) -> None:
+        self.state = AnswerState(lambda: new_id("toolu_"))
+        self._frame = frame
+
+    def start(self) -> Iterator[Json]:
+        message = self._message([]) | {"stop_reason": None, "stop_sequence": None}
+        yield {"type": "message_start", "message": message}
+        yield {"type": "ping"}
+
+    def feed(self, chunk: Mapping[str, Any]) -> Iterator[Json]:
+        for event in self.state.feed(chunk):
+            yield from self._block_event(event)
+
+    def end(self) -> Iterator[Json]:
+        for event in self.state.close():
+            yield from self._block_event(event)
+        yield {"type": "message_delta", "delta": self._stop(), "usage": self._usage(), **self.state.extension}
+        yield {"type": "message_stop"}
+
+    def fail(self, error: ApiError) -> Iterator[Json]:
+        yield error_body(error, self._frame.message_id)
+
+    def final(self) -> Json:
+        """The message of a complete answer."""
+        content = [_whole_block(block) for block in self.state.tracker.blocks if self._shows(block)]
+        return self._message(content) | self._stop() | self.state.extension
+
+    def _message(self, content: list[Json]) -> Json:
+        return {
+            "id": self._frame.message_id,
+            "type": "message",
+            "role": "assistant",
+            "model": self._frame.model,
+            "content": content,
+            "usage": self._usage(),
+        }
+
+    def _stop(self) -> Json:
+        finish = self.state.finish
+        reason = _STOP_REASONS.get(self.state.finish_reason, "end_turn")
+        if reason == "end_turn" and self._has_calls() and not (finish and finish.stop):
+            reason = "tool_use"  # the chat API says "stop" where a tool was asked for by name
+        if reason == "max_tokens" and 0 < self.state.counts.num_completion < (self._frame.max_tokens or 0):
+            reason = "model_context_window_exceeded"
+        stop = finish.stop if finish is not None and reason == "end_turn" else None
+        return {"stop_reason": "stop_sequence" if stop is not None else reason, "stop_sequence": stop}
+
+    def _usage(self) -> Json:
+        counts = self.state.counts
+        return {
+            "input_tokens": counts.num_prompt - counts.num_cached,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": counts.num_cached,
+            "output_tokens": counts.num_completion,
+        }
+
+    def _has_calls(self) -> bool:
+        return any(block.kind is BlockKind.TOOL_CALL for block in self.state.tracker.blocks)
+
+    def _shows(self, block: Block) -> bool:
+        return self._frame.shows_thinking or block.kind is not BlockKind.REASONING
+
+    def _index(self, block: Block) -> int:
+        """The place of `block` among those that are shown."""
+        return sum(self._shows(earlier) for earlier in self.state.tracker.blocks[: block.index])
+
+    def _block_event(self, event: BlockEvent) -> Iterator[Json]:
+        block = event.block
+        if not self._shows(block):
+            return
+        index = self._index(block)
+        match event:
+            case Opened():
+                yield {"type": "content_block_start", "index": index, "content_block": _empty_block(block)}
+            case Grew(text=text):
+                kind, field = _DELTAS[block.kind]
+                yield {"type": "content_block_delta", "index": index, "delta": {"type": kind, field: text}}
+            case Closed():
+                if block.kind is BlockKind.REASONING:
+                    signed = {"type": "signature_delta", "signature": SIGNATURE}
+                    yield {"type": "content_block_delta", "index": index, "delta": signed}
+                yield {"type": "content_block_stop", "index": index}
+
+
+def _empty_block(block: Block) -> Json:
+    match block.kind:
+        case BlockKind.REASONING:
+            return {"type": "thinking", "thinking": "", "signature": ""}
+        case BlockKind.TEXT:
+            return {"type": "text", "text": ""}
+        case BlockKind.TOOL_CALL:
+            return {"type": "tool_use", "id": block.call_id, "name": block.name, "input": {}}
+
+
+def _whole_block(block: Block) -> Json:
+    match block.kind:
+        case BlockKind.REASONING:
+            return _empty_block(block) | {"thinking": block.text, "signature": SIGNATURE}
+        case BlockKind.TEXT:
+            return _empty_block(block) | {"text": block.text}
+        case BlockKind.TOOL_CALL:
+            return _empty_block(block) | {"input": _input(block.text)}
+
+
+def _input(arguments: str) -> Json:
+    try:
+        value = json.loads(arguments or "{}")
+    except ValueError:
+        return {INVALID_JSON: arguments}
+    return value if isinstance(value, dict) else {INVALID_JSON: arguments}

@@ -1,0 +1,98 @@
+"""POST /v1/messages and /v1/messages/count_tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import APIRouter, Request, Response
+from sse_starlette import ServerSentEvent
+
+from openai_gateway.chat_service import ChatService
+from openai_gateway.errors import ApiError
+from openai_gateway.http.requests import json_response, read_body, unless_gone
+from openai_gateway.http.streaming import EventStream
+from openai_gateway.local.schema import parse_request
+from openai_gateway.routing.options import SessionOptions, session_options
+from openai_gateway.translation.anthropic.counting import PromptCounter
+from openai_gateway.translation.anthropic.encoder import MessageEncoder, MessageFrame
+from openai_gateway.translation.anthropic.errors import error_body
+from openai_gateway.translation.anthropic.request import prompt_fields, translate_request
+from openai_gateway.translation.anthropic.schema import OWN_NAMES, CountRequest, MessagesRequest
+from openai_gateway.translation.ids import random_id
+from openai_gateway.translation.parameters import with_own_names
+from openai_gateway.translation.routes import route_class
+from openai_gateway.translation.streams import as_stream, encoded, encoded_whole, sse_event
+
+__all__ = ["MessagesEndpoint", "messages_router", "render_error"]
+
+
+class MessagesEndpoint:
+    """Serves one request at a time on top of a `ChatService` that takes any limit. Failures are raised."""
+
+    def __init__(
+        self,
+        service: ChatService,
+        counter: PromptCounter,
+        *,
+        ping_s: float,
+        new_id: Callable[[str], str] = random_id,
+    ) -> None:
+        self._service = service
+        self._counter = counter
+        self._ping_s = ping_s
+        self._new_id = new_id
+
+    async def create(self, body: bytes, options: SessionOptions) -> Response:
+        """POST /v1/messages."""
+        request = parse_request(MessagesRequest, body)
+        chat = translate_request(request)
+        if not request.stream:
+            whole = await self._service.whole(chat, options)
+            encoder = self._encoder(request)
+            return json_response(encoded_whole(whole.body, encoder), headers=dict(whole.headers))
+        answer = await self._service.stream(as_stream(chat), options)
+        encoder = self._encoder(request)
+        content = encoded(answer, encoder, sse_event)
+        return EventStream(content, answer.headers, self._ping_s, answer.close, _ping)
+
+    async def count(self, body: bytes) -> Response:
+        """POST /v1/messages/count_tokens."""
+        num_tokens = await self._counter.count(prompt_fields(parse_request(CountRequest, body)))
+        return json_response({"input_tokens": num_tokens})
+
+    def _encoder(self, request: MessagesRequest) -> MessageEncoder:
+        thinking = request.thinking
+        frame = MessageFrame(
+            self._new_id("msg_"),
+            request.model or "default",
+            shows_thinking=thinking is None or thinking.display != "omitted",
+            max_tokens=request.max_tokens,
+        )
+        return MessageEncoder(frame, self._new_id)
+
+
+def messages_router(service: ChatService, counter: PromptCounter, *, ping_s: float) -> APIRouter:
+    """The routes, under /v1."""
+    endpoint = MessagesEndpoint(service, counter, ping_s=ping_s)
+    router = APIRouter(prefix="/v1/messages", route_class=route_class(render_error))
+
+    @router.post("")
+    async def create(request: Request) -> Response:
+        body = await read_body(request)
+        return await unless_gone(request, endpoint.create(body, session_options(request.headers)))
+
+    @router.post("/count_tokens")
+    async def count_tokens(request: Request) -> Response:
+        return await endpoint.count(await read_body(request))
+
+    return router
+
+
+def _ping() -> ServerSentEvent:
+    return ServerSentEvent('{"type": "ping"}', event="ping", sep="\n")
+
+
+def render_error(error: ApiError) -> Response:
+    """`error` in this protocol's shape."""
+    own = with_own_names(error, OWN_NAMES)
+    return json_response(error_body(own), own.status, own.headers)

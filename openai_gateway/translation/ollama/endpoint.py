@@ -1,0 +1,121 @@
+"""Ollama's paths under /api."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, Request, Response
+
+from openai_gateway.chat_service import ChatService, Json
+from openai_gateway.errors import ApiError
+from openai_gateway.http.requests import json_response, read_body, unless_gone
+from openai_gateway.local.schema import parse_request
+from openai_gateway.routing.options import SessionOptions, session_options
+from openai_gateway.translation.ids import random_id
+from openai_gateway.translation.ollama.catalog import API_VERSION, Catalog
+from openai_gateway.translation.ollama.encoder import ChatEncoder, GenerateEncoder, LineEncoder
+from openai_gateway.translation.ollama.options import OWN_NAMES
+from openai_gateway.translation.ollama.request import translate_chat, translate_generate
+from openai_gateway.translation.ollama.schema import ChatRequest, GenerateRequest, Named
+from openai_gateway.translation.parameters import with_own_names
+from openai_gateway.translation.routes import route_class
+from openai_gateway.translation.streams import JsonLines, as_stream, encoded, encoded_whole, json_line
+
+__all__ = ["LoadCatalog", "OllamaEndpoint", "ollama_router", "render_error"]
+
+LoadCatalog = Callable[[], Awaitable[Catalog]]
+
+
+class OllamaEndpoint:
+    """Serves one request at a time on top of a `ChatService` that takes any limit. Failures are raised."""
+
+    def __init__(
+        self,
+        service: ChatService,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[str], str] = random_id,
+    ) -> None:
+        self._service = service
+        self._clock = clock
+        self._new_id = new_id
+
+    async def chat(self, body: bytes, options: SessionOptions) -> Response:
+        """POST /api/chat."""
+        request = parse_request(ChatRequest, body)
+        encoder = ChatEncoder(request.model, self._clock, self._new_id)
+        chat = translate_chat(request)
+        if not request.messages:
+            return json_response(encoder.loaded())
+        return await self._answer(chat, request.stream, encoder, options)
+
+    async def generate(self, body: bytes, options: SessionOptions) -> Response:
+        """POST /api/generate."""
+        request = parse_request(GenerateRequest, body)
+        encoder = GenerateEncoder(request.model, self._clock, self._new_id)
+        chat = translate_generate(request)
+        if not request.prompt:
+            return json_response(encoder.loaded())
+        return await self._answer(chat, request.stream, encoder, options)
+
+    async def _answer(
+        self, chat: Json, stream: bool | None, encoder: LineEncoder, options: SessionOptions
+    ) -> Response:
+        if stream is False:
+            whole = await self._service.whole(chat, options)
+            return json_response(encoded_whole(whole.body, encoder), headers=dict(whole.headers))
+        answer = await self._service.stream(as_stream(chat), options)
+        return JsonLines(answer, encoded(answer, encoder, json_line))
+
+
+def ollama_router(service: ChatService, catalog: LoadCatalog) -> APIRouter:
+    """The routes, under /api."""
+    endpoint = OllamaEndpoint(service)
+    router = APIRouter(prefix="/api", route_class=route_class(render_error))
+
+    @router.post("/chat")
+    async def chat(request: Request) -> Response:
+        body = await read_body(request)
+        return await unless_gone(request, endpoint.chat(body, session_options(request.headers)))
+
+    @router.post("/generate")
+    async def generate(request: Request) -> Response:
+        body = await read_body(request)
+        return await unless_gone(request, endpoint.generate(body, session_options(request.headers)))
+
+    @router.post("/show")
+    async def show(request: Request) -> Response:
+        named = parse_request(Named, await read_body(request))
+        return json_response((await catalog()).show(named.model or named.name))
+
+    _add_reads(router, catalog)
+    return router
+
+
+def _add_reads(router: APIRouter, catalog: LoadCatalog) -> None:
+    @router.head("/version", include_in_schema=False)
+    @router.get("/version")
+    async def version() -> Response:
+        return json_response({"version": API_VERSION})
+
+    @router.head("/tags", include_in_schema=False)
+    @router.get("/tags")
+    async def tags() -> Response:
+        return json_response((await catalog()).tags())
+
+    @router.head("/ps", include_in_schema=False)
+    @router.get("/ps")
+    async def running() -> Response:
+        return json_response((await catalog()).running())
+
+    # Declared last: what Ollama has and we have not is refused in Ollama's shape.
+    @router.api_route("/{path:path}", methods=["GET", "POST", "DELETE", "HEAD"], include_in_schema=False)
+    async def unknown(path: str) -> Response:
+        raise ApiError(404, f"/api/{path} is not part of this gateway")
+
+
+def render_error(error: ApiError) -> Response:
+    """`error` in this protocol's shape."""
+    own = with_own_names(error, OWN_NAMES)
+    return json_response({"error": own.message}, own.status, own.headers)

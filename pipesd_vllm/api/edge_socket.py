@@ -1,0 +1,76 @@
+"""The WebSocket of one edge, in protocol messages; what can go wrong on it becomes an exception."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from pipesd_vllm.api.validation import CloseConnection
+from pipesd_vllm.wire import (
+    MAX_FRAME_BYTES,
+    CloseReason,
+    Downstream,
+    ProtocolError,
+    Upstream,
+    decode_upstream,
+    encode,
+)
+
+__all__ = ["EdgeLeft", "EdgeSocket", "read_event"]
+
+_TEXT_FRAME: Final = 1003
+_BAD_DATA: Final = 1007
+_TOO_BIG: Final = 1009
+
+
+class EdgeLeft(Exception):
+    """A frame could not be sent: nobody is there any more."""
+
+
+def read_event(event: Mapping[str, Any]) -> Upstream | None:
+    """The message in an ASGI receive event, or None when the edge has left. Raises `CloseConnection`."""
+    if event["type"] == "websocket.disconnect":
+        return None
+    data = event.get("bytes")
+    if data is None:
+        raise CloseConnection(_TEXT_FRAME, CloseReason.BAD_FRAME, "frames are binary")
+    if len(data) > MAX_FRAME_BYTES:
+        raise CloseConnection(_TOO_BIG, CloseReason.TOO_LARGE, f"at most {MAX_FRAME_BYTES} bytes a frame")
+    try:
+        return decode_upstream(data)
+    except ProtocolError as error:
+        raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, str(error)) from error
+
+
+class EdgeSocket:
+    """An accepted `websocket`; `send_timeout_s` bounds how long one frame may wait for its reader."""
+
+    def __init__(self, websocket: WebSocket, send_timeout_s: float) -> None:
+        self._websocket = websocket
+        self._send_timeout_s = send_timeout_s
+
+    async def receive(self) -> Mapping[str, Any]:
+        """The next ASGI event, not looked at yet: `read_event` does that."""
+        return await self._websocket.receive()
+
+    async def send(self, message: Downstream) -> None:
+        """Raises `EdgeLeft`, and `CloseConnection` for an edge that does not read."""
+        data = encode(message)
+        try:
+            async with asyncio.timeout(self._send_timeout_s):  # wait_for would start a task a frame
+                await self._websocket.send_bytes(data)
+        except TimeoutError:
+            raise CloseConnection(1008, CloseReason.SLOW_READER, "frames were not read in time") from None
+        except (WebSocketDisconnect, OSError, RuntimeError) as error:
+            # RuntimeError is Starlette's way to say that the connection has been closed.
+            raise EdgeLeft(str(error)) from error
+
+    async def close(self, error: CloseConnection) -> None:
+        """Close with the code and the reason of `error`; an edge that has left is none."""
+        with contextlib.suppress(TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
+            closing = self._websocket.close(code=error.code, reason=str(error))
+            await asyncio.wait_for(closing, self._send_timeout_s)

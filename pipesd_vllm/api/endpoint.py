@@ -1,0 +1,156 @@
+"""The plugin's routes on vLLM's API server: session WebSocket, info, tokenizer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from fastapi import APIRouter, FastAPI, Request, WebSocket
+from fastapi.responses import JSONResponse
+
+from pipesd_vllm.api.metrics import ServerMetrics
+from pipesd_vllm.api.model_info import build_info, build_tokenizer, build_welcome
+from pipesd_vllm.api.reasoning import reasoning_marks, reasoning_parser
+from pipesd_vllm.api.service import SessionConnection
+from pipesd_vllm.api.tenant import OpenConnections, cache_salt, new_secret
+from pipesd_vllm.settings import ServerSettings
+from pipesd_vllm.wire import (
+    INFO_PATH,
+    PROTOCOL_VERSION,
+    SESSION_PATH,
+    SUBPROTOCOL,
+    TOKENIZER_PATH,
+    CloseReason,
+    Welcome,
+)
+
+if TYPE_CHECKING:
+    from starlette.datastructures import State
+    from vllm.engine.protocol import EngineClient
+
+router = APIRouter()
+
+_RETRY_AFTER_S: Final = 5
+_REFUSALS: Final = {
+    "server_full": "too many sessions; try again in some seconds",
+    "key_full": "too many sessions with this API key (PIPESD_SERVER_KEY_SHARE); close some, or try again",
+}
+
+
+class PluginState:
+    """Per-app state, built once the engine is up."""
+
+    def __init__(self, engine: EngineClient, args: Namespace) -> None:
+        self.engine = engine
+        self.args = args
+        self.settings = ServerSettings()
+        self.metrics = ServerMetrics()
+        self.welcome: Welcome = build_welcome(engine, args)
+        self.secret = new_secret()
+        self.connections = OpenConnections(
+            self.settings.max_sessions, self.settings.max_sessions_per_key(num_api_keys(args))
+        )
+        self._tokenizer: dict[str, Any] | None = None
+        self._info: dict[str, Any] | None = None
+
+    async def info(self) -> dict[str, Any]:
+        """Body of the info route; the reasoning parser is tried once."""
+        if self._info is None:
+            marks = await asyncio.to_thread(reasoning_marks, self.engine, self.args)
+            self._info = build_info(self.welcome, reasoning_parser(self.engine), marks)
+        return self._info
+
+    async def tokenizer(self) -> dict[str, Any]:
+        """Body of the tokenizer route, serialised once (some MB)."""
+        if self._tokenizer is None:
+            self._tokenizer = await asyncio.to_thread(build_tokenizer, self.engine, self.args)
+        return self._tokenizer
+
+
+class PipeSDEndpoint:
+    """vLLM's `EndpointPlugin` protocol."""
+
+    name = "pipesd"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Adds the routes; vLLM's API-key middleware guards everything under `/v1`."""
+        app.include_router(router)
+
+    async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
+        """Raises `RuntimeError` when the server was started without the plugin's scheduler."""
+        if engine_client is None:
+            return
+        if engine_client.vllm_config.speculative_config is None:
+            raise RuntimeError(
+                "the pipesd endpoint needs pipesd's scheduler and proposer; start with 'pipesd serve'"
+            )
+        state.pipesd = PluginState(engine_client, args)
+
+
+def num_api_keys(args: Namespace, environment: Mapping[str, str] = os.environ) -> int:
+    """How many keys vLLM's server takes: those of `--api-key`, or else the one of `VLLM_API_KEY`."""
+    return len({key for key in (args.api_key or [environment.get("VLLM_API_KEY")]) if key})
+
+
+def _state(connection: Request | WebSocket) -> PluginState:
+    state: PluginState = connection.app.state.pipesd
+    return state
+
+
+@router.get(INFO_PATH)
+async def info(request: Request) -> dict[str, Any]:
+    """What an edge needs to know before it connects."""
+    return await _state(request).info()
+
+
+@router.get(TOKENIZER_PATH)
+async def tokenizer(request: Request) -> JSONResponse:
+    """The target's tokenizer.json, chat template and special tokens."""
+    try:
+        return JSONResponse(await _state(request).tokenizer())
+    except ValueError as error:
+        return JSONResponse({"error": {"message": str(error), "type": "not_supported"}}, status_code=501)
+
+
+@router.websocket(SESSION_PATH)
+async def session(websocket: WebSocket) -> None:
+    """The session protocol; see docs/protocol.md."""
+    state = _state(websocket)
+    tenant = cache_salt(state.secret, websocket.headers.get("authorization"))
+    refusal = state.connections.refusal(tenant)
+    if refusal is not None:
+        state.metrics.refused.labels(refusal).inc()
+        await websocket.send_denial_response(
+            JSONResponse(
+                {"error": {"message": _REFUSALS[refusal], "type": "overloaded"}},
+                status_code=429,
+                headers={"Retry-After": str(_RETRY_AFTER_S)},
+            )
+        )
+        return
+    state.connections.enter(tenant)
+    state.metrics.connections.inc()
+    try:
+        await _serve(websocket, state, tenant)
+    finally:
+        state.connections.leave(tenant)
+        state.metrics.connections.dec()
+
+
+async def _serve(websocket: WebSocket, state: PluginState, tenant: str) -> None:
+    if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
+        state.metrics.closed.labels(str(CloseReason.BAD_VERSION)).inc()
+        await websocket.accept()
+        await websocket.close(
+            1008, f"{CloseReason.BAD_VERSION}: this server speaks version {PROTOCOL_VERSION}"
+        )
+        return
+    await websocket.accept(subprotocol=SUBPROTOCOL)
+    connection = SessionConnection(
+        websocket, state.engine, state.welcome, state.settings, state.metrics, tenant
+    )
+    await connection.serve()

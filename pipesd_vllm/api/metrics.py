@@ -1,0 +1,108 @@
+"""Prometheus metrics of the plugin, on vLLM's own `/metrics`."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from pipesd_vllm.scheduling.stopwatch import OwnTime
+from pipesd_vllm.wire import Commit, Draft
+
+_STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+_OWN_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+
+
+class ServerMetrics:
+    """Counters of sessions, turns, drafts and passes."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.connections = Gauge(
+            "pipesd_connections",
+            "Open edge connections.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.turns = Counter(
+            "pipesd_turns",
+            "Turns ended, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.passes = Counter(
+            "pipesd_target_passes",
+            "Target forward passes of sessions.",
+            registry=registry,
+        )
+        self.committed = Counter(
+            "pipesd_committed_tokens",
+            "Tokens committed to edges.",
+            registry=registry,
+        )
+        self.received = Counter(
+            "pipesd_draft_tokens_received",
+            "Draft tokens received.",
+            registry=registry,
+        )
+        self.drafted = Counter(
+            "pipesd_draft_tokens_verified",
+            "Draft tokens checked by the target.",
+            registry=registry,
+        )
+        self.accepted = Counter(
+            "pipesd_draft_tokens_accepted",
+            "Draft tokens the target agreed with.",
+            registry=registry,
+        )
+        self.step_seconds = Histogram(
+            "pipesd_step_seconds",
+            "Engine step of a session's pass.",
+            buckets=_STEP_BUCKETS,
+            registry=registry,
+        )
+        self.queue_seconds = Histogram(
+            "pipesd_queue_seconds",
+            "Wait of released drafts for their step.",
+            buckets=_STEP_BUCKETS,
+            registry=registry,
+        )
+        own = Histogram(
+            "pipesd_own_seconds",
+            "The plugin's own code in a verify round, by part: receive, schedule, send.",
+            ["part"],
+            buckets=_OWN_BUCKETS,
+            registry=registry,
+        )
+        self.own_receive, self.own_schedule, self.own_send = map(own.labels, ("receive", "schedule", "send"))
+        self.closed = Counter(
+            "pipesd_closed_connections",
+            "Connections closed by the server, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+
+        self.refused = Counter(
+            "pipesd_refused_connections",
+            "Connections refused as too many, by reason: server_full, key_full.",
+            ["reason"],
+            registry=registry,
+        )
+
+    def count_draft(self, draft: Draft) -> None:
+        """A draft frame came."""
+        self.received.inc(len(draft.tokens))
+
+    def count_commit(self, commit: Commit, own: OwnTime, send_s: float) -> None:
+        """A commit was sent, or could not be: the target has passed over it all the same.
+
+        `send_s` is how long that took from vLLM's output on.
+        """
+        self.passes.inc(commit.passes)
+        self.committed.inc(len(commit.tokens))
+        self.drafted.inc(commit.drafted)
+        self.accepted.inc(commit.accepted)
+        self.step_seconds.observe(commit.step_ms / 1e3)
+        self.queue_seconds.observe(commit.queue_ms / 1e3)
+        if own.receive_s is not None:
+            self.own_receive.observe(own.receive_s)
+        self.own_schedule.observe(own.schedule_s)
+        self.own_send.observe(send_s)

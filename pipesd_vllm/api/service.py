@@ -1,0 +1,196 @@
+"""One edge connection: frames in, turns run, commits out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from typing import Any
+
+from starlette.websockets import WebSocket
+from vllm.engine.protocol import EngineClient
+from vllm.exceptions import VLLMClientError
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from pipesd_vllm.api.edge_socket import EdgeLeft, EdgeSocket, read_event
+from pipesd_vllm.api.metrics import ServerMetrics
+from pipesd_vllm.api.timer import PatientTimer
+from pipesd_vllm.api.turn import Turn
+from pipesd_vllm.api.validation import CloseConnection, RefuseTurn, check_draft, check_open
+from pipesd_vllm.scheduling.stopwatch import Clock, OwnTime
+from pipesd_vllm.settings import ServerSettings
+from pipesd_vllm.wire import CloseReason, Commit, Draft, Open, RefusalCode, Refused, Upstream, Welcome
+
+__all__ = ["SessionConnection"]
+
+logger = logging.getLogger("vllm.pipesd")
+
+
+class SessionConnection:
+    """Serves one accepted WebSocket until either side leaves."""
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        engine: EngineClient,
+        welcome: Welcome,
+        settings: ServerSettings,
+        metrics: ServerMetrics,
+        cache_salt: str,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self._socket = EdgeSocket(websocket, settings.send_timeout_s)
+        self._engine = engine
+        self._welcome = welcome
+        self._settings = settings
+        self._metrics = metrics
+        self._cache_salt = cache_salt
+        self._clock = clock
+        self._turn: Turn | None = None
+        self._turn_task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._closing: asyncio.Future[CloseConnection] = self._loop.create_future()
+        self._idle_timer = PatientTimer(self._loop, settings.idle_timeout_s, self._on_idle)
+
+    async def serve(self) -> None:
+        """Runs until the connection ends; never raises for what the edge did."""
+        reader = asyncio.create_task(self._read())
+        self._idle_timer.restart()
+        try:
+            await self._socket.send(self._welcome)
+            ends: list[asyncio.Future[Any]] = [reader, self._closing]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if self._closing.done():
+                raise self._closing.result()
+            await reader
+        except CloseConnection as error:
+            self._metrics.closed.labels(str(error.reason)).inc()
+            await self._socket.close(error)
+        except EdgeLeft as error:
+            logger.debug("edge left: %s", error)
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            await self._end_turn()
+            self._idle_timer.stop()
+
+    # -- idling ---------------------------------------------------------------------------
+
+    def _on_idle(self) -> None:
+        if self._turn is None:
+            self._close_soon(CloseConnection(1000, CloseReason.IDLE, "no turn for a while; reconnect"))
+
+    def _close_soon(self, error: CloseConnection) -> None:
+        if not self._closing.done():
+            self._closing.set_result(error)
+
+    # -- reading --------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while True:
+            event = await self._socket.receive()
+            received_s = self._clock()
+            self._idle_timer.restart()
+            message = read_event(event)
+            if message is None:
+                return
+            await self._handle(message, received_s)
+
+    async def _handle(self, message: Upstream, received_s: float) -> None:
+        if isinstance(message, Open):
+            await self._open(message)
+        elif isinstance(message, Draft):
+            check_draft(message, self._welcome)
+            self._loop.call_soon(self._metrics.count_draft, message)
+            if self._turn is not None and self._turn.number == message.turn:
+                await self._turn.add(message, received_s)
+        elif self._turn is not None and self._turn.number == message.turn:
+            await self._end_turn()
+
+    # -- turns ----------------------------------------------------------------------------
+
+    async def _open(self, opened: Open) -> None:
+        await self._end_turn()
+        try:
+            check_open(opened, self._welcome)
+            request_id = f"pipesd-{uuid.uuid4().hex}"
+            settings, salt = self._settings, self._cache_salt
+            self._turn = Turn(self._engine, request_id, opened, settings, salt, self._clock)
+        except RefuseTurn as refusal:
+            await self._refuse(opened.turn, refusal.code, str(refusal))
+            return
+        self._turn_task = asyncio.create_task(self._run_turn(self._turn))
+
+    async def _end_turn(self) -> None:
+        task, self._turn, self._turn_task = self._turn_task, None, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run_turn(self, turn: Turn) -> None:
+        reason = "cancelled"
+        try:
+            reason = await self._drive(turn)
+        except CloseConnection as error:
+            reason = str(error.reason)
+            self._close_soon(error)
+        except EdgeLeft as error:
+            reason = "disconnected"
+            logger.debug("edge left in mid-turn: %s", error)
+        finally:
+            if self._turn is turn:
+                self._turn = None
+                self._idle_timer.restart()
+            # An edge that has the last commit may go on before the engine has wound up.
+            self._metrics.turns.labels("finished" if turn.finished else reason).inc()
+
+    async def _drive(self, turn: Turn) -> str:
+        """Run the turn against being abandoned; returns how it ended."""
+        run = asyncio.create_task(turn.run(self._emit))
+        abandoned = asyncio.create_task(turn.abandoned.wait())
+        try:
+            await asyncio.wait([run, abandoned], return_when=asyncio.FIRST_COMPLETED)
+            if run.done():
+                return await self._outcome(turn, run)
+            await self._refuse(turn.number, RefusalCode.ABANDONED, "no drafts came; open the turn again")
+            return "abandoned"
+        finally:
+            run.cancel()
+            abandoned.cancel()
+            await asyncio.gather(run, abandoned, return_exceptions=True)
+
+    async def _outcome(self, turn: Turn, run: asyncio.Task[None]) -> str:
+        error = run.exception()
+        if error is None:
+            return "finished"
+        if isinstance(error, EngineDeadError):
+            raise CloseConnection(1011, CloseReason.ENGINE_DEAD, "the engine has stopped") from error
+        if isinstance(error, CloseConnection | EdgeLeft):
+            raise error
+        code = error.code if isinstance(error, RefuseTurn) else _refusal_code(error)
+        logger.warning("turn failed: %r", error)
+        await self._refuse(turn.number, code, str(error) or type(error).__name__)
+        return str(code)
+
+    # -- writing --------------------------------------------------------------------------
+
+    async def _emit(self, commit: Commit, own: OwnTime) -> None:
+        try:
+            await self._socket.send(commit)
+        finally:
+            # The edge waits for the commit, nobody for the counters: they come after what is ready to run.
+            send_s = self._clock() - own.output_s
+            self._loop.call_soon(self._metrics.count_commit, commit, own, send_s)
+
+    async def _refuse(self, turn: int, code: RefusalCode, message: str) -> None:
+        await self._socket.send(Refused(turn, code, message))
+
+
+def _refusal_code(error: BaseException) -> RefusalCode:
+    """vLLM has validated a request's parameters only when it takes the request in."""
+    if getattr(error, "http_status", 500) == 503:
+        return RefusalCode.OVERLOADED
+    if isinstance(error, VLLMClientError | ValueError):
+        return RefusalCode.BAD_SAMPLING
+    return RefusalCode.ENGINE_ERROR

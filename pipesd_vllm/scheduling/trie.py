@@ -1,0 +1,175 @@
+"""The draft trie of one turn, rooted at the committed frontier (docs/protocol.md, "Up: a draft trie").
+
+Pure values. Whatever an edge sends, `add` never raises: a node whose parent is unknown,
+was rejected, or disagrees with the committed tokens is dropped. A dropped draft costs time,
+never correctness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pipesd_vllm.wire import MAX_DRAFT_TOKENS
+
+MAX_NODES = 4096
+"""Most node ids a trie remembers; adding beyond it is refused (a bound on memory)."""
+
+
+class _Node:
+    __slots__ = ("children", "ids", "position", "serial", "token")
+
+    def __init__(self, token: int, position: int, serial: int) -> None:
+        self.token = token
+        self.position = position
+        self.serial = serial
+        self.children: dict[int, _Node] = {}
+        self.ids: list[int] = []
+
+    def subtree(self) -> Iterator[_Node]:
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+
+class DraftTrie:
+    """Drafts of one turn that may still come true.
+
+    `frontier` is the position the next committed token will have. A node is *released* once a
+    frame with the verify flag came with or after it.
+    """
+
+    def __init__(self, frontier: int) -> None:
+        self._start = frontier
+        self._committed: list[int] = []
+        self._root = _Node(token=-1, position=frontier - 1, serial=0)
+        self._nodes: dict[int, _Node] = {}
+        self._serial = 0
+        self._released_serial = 0
+
+    @property
+    def frontier(self) -> int:
+        return self._root.position + 1
+
+    @property
+    def num_live_ids(self) -> int:
+        """Node ids remembered, committed ones included."""
+        return len(self._nodes)
+
+    def add(
+        self,
+        first: int,
+        base: int,
+        anchor: int,
+        tokens: Sequence[int],
+        parents: Sequence[int] | None = None,
+    ) -> int:
+        """Add a `Draft` frame's nodes; returns how many can still come true."""
+        self._make_room(len(tokens))
+        self._serial += 1
+        origin = self._origin(base, anchor)
+        placed: list[_Node | None] = []
+        for index, token in enumerate(tokens):
+            parent = self._parent(index, parents, placed, origin)
+            placed.append(self._place(parent, token, first + index))
+        return sum(node is not None and node.position >= self.frontier for node in placed)
+
+    def release(self) -> None:
+        """The NAV trigger: everything the trie holds now may be verified."""
+        self._released_serial = self._serial
+
+    def has_released(self) -> bool:
+        """Whether a released draft continues the committed prefix."""
+        return any(child.serial <= self._released_serial for child in self._root.children.values())
+
+    def best_chain(self, limit: int) -> list[int]:
+        """The most likely continuation of the committed prefix: first children, at most `limit`."""
+        chain: list[int] = []
+        node = self._root
+        while node.children and len(chain) < limit:
+            node = next(iter(node.children.values()))
+            chain.append(node.token)
+        return chain
+
+    def commit(self, tokens: Sequence[int]) -> None:
+        """Move the frontier over `tokens`; drafts that disagree with them are dropped."""
+        for token in tokens:
+            kept = self._root.children.pop(token, None)
+            for rejected in self._root.children.values():
+                self._forget(rejected)
+            self._root.children = {}
+            self._root = kept or _Node(token, self.frontier, self._serial)
+            self._committed.append(token)
+
+    def _origin(self, base: int, anchor: int) -> _Node | None:
+        """The node a frame hangs from, or None if there is no such node any more."""
+        if anchor:
+            node = self._nodes.get(anchor)
+            return node if node is not None and node.position == base - 1 else None
+        if base == self.frontier:
+            return self._root
+        if self._start <= base < self.frontier:
+            return _Node(token=-1, position=base - 1, serial=0)
+        return None
+
+    @staticmethod
+    def _parent(
+        index: int, parents: Sequence[int] | None, placed: Sequence[_Node | None], origin: _Node | None
+    ) -> _Node | None:
+        if parents is None:
+            parent = index - 1
+        elif index < len(parents):
+            parent = parents[index]
+        else:
+            return None
+        if parent < 0:
+            return origin
+        return placed[parent] if parent < len(placed) else None
+
+    def _place(self, parent: _Node | None, token: int, node_id: int) -> _Node | None:
+        if parent is None or node_id in self._nodes or len(self._nodes) >= MAX_NODES:
+            return self._duplicate(parent, token, node_id)
+        position = parent.position + 1
+        if position < self.frontier:
+            return self._place_behind(position, token, node_id)
+        node = parent.children.get(token)
+        if node is None:
+            node = parent.children[token] = _Node(token, position, self._serial)
+        return self._remember(node, node_id)
+
+    def _duplicate(self, parent: _Node | None, token: int, node_id: int) -> _Node | None:
+        """A frame sent twice finds its nodes again; an id used for another token is dropped."""
+        node = self._nodes.get(node_id)
+        if node is None or parent is None:
+            return None
+        return node if node.token == token and node.position == parent.position + 1 else None
+
+    def _place_behind(self, position: int, token: int, node_id: int) -> _Node | None:
+        """A draft of an already committed position: right (an alias of it) or dropped."""
+        if self._committed[position - self._start] != token:
+            return None
+        if position == self.frontier - 1:
+            return self._remember(self._root, node_id)
+        return self._remember(_Node(token, position, 0), node_id)
+
+    def _remember(self, node: _Node, node_id: int) -> _Node:
+        node.ids.append(node_id)
+        self._nodes[node_id] = node
+        return node
+
+    def _forget(self, rejected: _Node) -> None:
+        for node in rejected.subtree():
+            for node_id in node.ids:
+                self._nodes.pop(node_id, None)
+
+    def _make_room(self, num_new: int) -> None:
+        """Forget nodes committed long ago when memory runs short.
+
+        The last ones stay: a frame under way hangs from a node that was the newest when it was sent, and
+        the passes since then, each with a token more than the drafts, have gone past that one.
+        """
+        if len(self._nodes) + num_new <= MAX_NODES:
+            return
+        oldest = self.frontier - MAX_DRAFT_TOKENS
+        self._nodes = {i: n for i, n in self._nodes.items() if n.position >= oldest}

@@ -1,0 +1,308 @@
+"""The session loop on a real drafting thread and a verifier in memory."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+import msgspec
+import pytest
+
+from edge_agent.api import FinishReason, GenerationRequest, SamplingSettings
+from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control.policies.registry import POLICY_NAMES
+from edge_agent.drafting.drafter import DraftToken
+from edge_agent.drafting.worker import DraftWorker
+from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
+from edge_agent.session.control_plane import ControlPlane
+from edge_agent.session.session import CollaborativeSession
+from edge_agent.testing.drafter import FakeDrafter
+from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.verifier.connection import ConnectionPool
+from edge_agent.verifier.pairing import check_pairing
+from pipesd_vllm.wire import (
+    Cancel,
+    Commit,
+    Downstream,
+    Draft,
+    Mode,
+    Open,
+    RefusalCode,
+    Refused,
+    Upstream,
+    Welcome,
+    fingerprint,
+)
+
+from .conftest import VOCABULARY, target_next, target_text
+
+PROMPT = (5, 17, 42)
+WELCOME = fake_welcome(fingerprint(VOCABULARY))
+PARAMETERS = PolicyParameters(
+    sequence_threshold=0.3, token_threshold=0.2, max_ahead=12, patience_ms=500, max_window=4
+)
+
+
+def request(max_tokens: int = 40) -> GenerationRequest:
+    return GenerationRequest("r", PROMPT, SamplingSettings(max_tokens))
+
+
+def transport(commits_before_loss: int = -1) -> FakeTransport:
+    return FakeTransport(target_next, WELCOME, commits_before_loss=commits_before_loss)
+
+
+class Bench:
+    """A worker and a pool around given transports."""
+
+    def __init__(self, drafter: FakeDrafter, *transports: FakeTransport) -> None:
+        self.worker = DraftWorker(drafter)
+        self.pool = ConnectionPool(FakeConnector(transports), self._check, 1.0)
+
+    async def _check(self, welcome: Welcome) -> None:
+        draft = await self.worker.run(lambda drafter: drafter.fingerprint(welcome.fingerprint.num_tokens))
+        check_pairing("fake", draft, welcome)
+
+    def session(
+        self, wanted: GenerationRequest, policy: str = "adaptive", mode: Mode = Mode.OFFLOAD
+    ) -> CollaborativeSession:
+        plane = ControlPlane(FixedSources(PARAMETERS), NullRecorder(), time.monotonic)
+        control = plane.start_session("r", len(wanted.prompt_token_ids), policy, mode)
+        return CollaborativeSession(wanted, self.pool, self.worker, control, mode, time.monotonic)
+
+    async def run(
+        self, wanted: GenerationRequest, policy: str = "adaptive", mode: Mode = Mode.OFFLOAD
+    ) -> tuple[list[int], CollaborativeSession, str | None]:
+        session, tokens, reason = self.session(wanted, policy, mode), [], None
+        try:
+            async for chunk in session.run():
+                tokens += chunk.token_ids
+                reason = chunk.finish_reason
+        finally:
+            await self.pool.close()
+            await self.worker.close()
+        return tokens, session, reason
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("policy", POLICY_NAMES)
+@pytest.mark.parametrize("wrong_every", [0, 2, 3, 7])
+async def test_the_text_is_the_targets_whatever_the_draft(
+    make_drafter: Callable[..., FakeDrafter], wrong_every: int, policy: str, mode: Mode
+) -> None:
+    """However often the draft errs, under every policy and mode: the target's own tokens, each once."""
+    bench = Bench(make_drafter(wrong_every), transport())
+    tokens, session, reason = await bench.run(request(), policy, mode)
+    assert tokens == target_text(PROMPT, 40)
+    assert reason == FinishReason.LENGTH
+    assert session.stats.completion_tokens == 40
+    assert session.stats.first_token_s is not None
+
+
+class LateTransport(FakeTransport):
+    """Keeps commits back until `release`, or until the edge waits for one."""
+
+    def __init__(self, release: asyncio.Event) -> None:
+        super().__init__(target_next, WELCOME)
+        self._release = release
+
+    async def send(self, message: Upstream) -> int:
+        if isinstance(message, Draft) and message.verify:
+            self._release.set()
+        return await super().send(message)
+
+    async def receive(self) -> tuple[Downstream, int]:
+        message, num_bytes = await super().receive()
+        if isinstance(message, Commit):
+            await self._release.wait()
+        return message, num_bytes
+
+
+@pytest.mark.parametrize("num_before", range(6))
+@pytest.mark.parametrize("policy", POLICY_NAMES)
+async def test_the_first_commit_may_come_at_any_draft(policy: str, num_before: int) -> None:
+    """A first token that agrees with drafts not sent yet: drafting goes on to the next trigger."""
+    loop, release, shown = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+    def next_token(tokens: Sequence[int]) -> DraftToken:
+        if len(tokens) - len(PROMPT) >= num_before:
+            loop.call_soon_threadsafe(release.set)
+            assert shown.wait(20)
+        return DraftToken(target_next(tokens), 0.9)
+
+    bench = Bench(FakeDrafter(next_token, VOCABULARY), LateTransport(release))
+    tokens: list[int] = []
+    try:
+        async with asyncio.timeout(20):
+            async for chunk in bench.session(request(), policy).run():
+                shown.set()
+                tokens += chunk.token_ids
+    finally:
+        shown.set()
+        await bench.pool.close()
+        await bench.worker.close()
+    assert tokens == target_text(PROMPT, 40)
+
+
+async def test_a_good_draft_saves_passes(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """With a draft that is always right, four tokens and a bonus come from one pass."""
+    _, session, _ = await Bench(make_drafter(), transport()).run(request(41))
+    assert session.stats.acceptance_rate == 1.0
+    assert session.stats.passes_per_token is not None
+    assert session.stats.passes_per_token < 0.45
+
+
+async def test_a_lost_connection_is_resumed_where_it_broke(
+    make_drafter: Callable[..., FakeDrafter],
+) -> None:
+    """The second connection gets the prompt and what was committed; the text has no seam."""
+    first, second = transport(commits_before_loss=3), transport()
+    tokens, _, _ = await Bench(make_drafter(5), first, second).run(request())
+    assert tokens == target_text(PROMPT, 40)
+    resumed = next(message for message in second.sent if isinstance(message, Open))
+    assert resumed.committed
+    assert resumed.committed == target_text(PROMPT, len(resumed.committed))
+
+
+def aborting(*tokens: int) -> FakeTransport:
+    """A verifier that shuts down as soon as it has committed `tokens`."""
+    line = transport()
+    line.push(Commit(1, len(PROMPT), list(tokens), finish_reason="abort"))
+    return line
+
+
+async def test_an_answer_that_the_server_aborts_is_resumed(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """What was committed with the abort stays; another server goes on from there."""
+    begun = target_text(PROMPT, 3)
+    first, second = aborting(*begun), transport()
+    tokens, _, reason = await Bench(make_drafter(5), first, second).run(request())
+    assert tokens == target_text(PROMPT, 40)
+    assert reason == FinishReason.LENGTH
+    assert not first.is_open
+    assert next(message for message in second.sent if isinstance(message, Open)).committed == begun
+
+
+async def test_a_server_that_only_aborts_is_lost(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """Connections that bring the answer no further are not made for ever."""
+    lines = [aborting() for _ in range(8)]
+    with pytest.raises(CloudUnreachable, match="abort"):
+        await Bench(make_drafter(), *lines).run(request())
+    assert sum(bool(line.sent) for line in lines) == 4
+
+
+@pytest.mark.parametrize("num_begun", [0, 3])
+async def test_an_answer_is_never_two_targets(
+    make_drafter: Callable[..., FakeDrafter], num_begun: int
+) -> None:
+    """What one model began, another of the same vocabulary does not go on with."""
+    other = msgspec.structs.replace(WELCOME, model="successor")
+    first, second = aborting(*target_text(PROMPT, num_begun)), FakeTransport(target_next, other)
+    running = Bench(make_drafter(), first, second).run(request())
+    if num_begun:
+        with pytest.raises(CloudUnreachable, match="fake-target began this answer; successor is there now"):
+            await running
+        assert not any(isinstance(message, Open) for message in second.sent)
+    else:
+        assert (await running)[0] == target_text(PROMPT, 40)
+
+
+async def test_without_a_server_the_loss_is_reported(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """When no connection can be made again, the caller gets what was committed and a typed error."""
+    bench = Bench(make_drafter(), transport(commits_before_loss=2))
+    with pytest.raises(CloudUnreachable):
+        await bench.run(request())
+
+
+async def test_leaving_early_cancels_on_the_server(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """Closing the iterator tells the server, frees the sequence and keeps the connection."""
+    line, drafter = transport(), make_drafter()
+    bench = Bench(drafter, line)
+    async with aclosing(bench.session(request(400)).run()) as stream:
+        async for _ in stream:
+            break
+    assert isinstance(line.sent[-1], Cancel)
+    again, _, _ = await bench.run(request(10))
+    assert again == target_text(PROMPT, 10)
+    assert len([m for m in line.sent if isinstance(m, Open)]) == 2
+
+
+async def test_a_full_draft_context_hands_over_to_the_server(
+    make_drafter: Callable[..., FakeDrafter],
+) -> None:
+    """When nothing can be drafted any more the server goes on alone, from what is committed."""
+    line = transport()
+    drafter = make_drafter(context_length=16)
+    tokens, _, _ = await Bench(drafter, line).run(request())
+    assert tokens == target_text(PROMPT, 40)
+    assert [m for m in line.sent if isinstance(m, Open)][-1].mode is Mode.LATENCY
+
+
+async def test_a_turn_given_up_for_want_of_drafts_goes_on(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """A machine that slept through the server's patience gets its answer: the server goes on alone."""
+    line = transport()
+    line.push(Refused(1, RefusalCode.ABANDONED, "no drafts came; open the turn again"))
+    tokens, _, _ = await Bench(make_drafter(), line).run(request())
+    assert tokens == target_text(PROMPT, 40)
+    assert [m.mode for m in line.sent if isinstance(m, Open)] == [Mode.OFFLOAD, Mode.LATENCY]
+
+
+async def test_a_prompt_too_long_for_the_draft_is_still_answered(
+    make_drafter: Callable[..., FakeDrafter],
+) -> None:
+    """A draft without room for the prompt only costs speed."""
+    tokens, _, _ = await Bench(make_drafter(context_length=2), transport()).run(request())
+    assert tokens == target_text(PROMPT, 40)
+
+
+async def test_drafts_stay_within_the_bound(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """No frame reaches further than `max_ahead` beyond what was committed, or past the last token."""
+    line = transport()
+    await Bench(make_drafter(3), line).run(request(20))
+    last = len(PROMPT) + 20
+    assert all(m.base + len(m.tokens) <= last for m in line.sent if isinstance(m, Draft))
+
+
+@pytest.mark.parametrize(
+    ("frame", "error"),
+    [
+        (Commit(1, 3, [1000]), CloudMisbehaved),
+        (Commit(1, 99, [1]), CloudMisbehaved),
+        (Refused(1, RefusalCode.PROMPT_TOO_LONG, "too long"), CloudRefused),
+        (WELCOME, CloudMisbehaved),
+    ],
+    ids=["unknown id", "gap", "refused", "second welcome"],
+)
+async def test_a_server_that_misbehaves_is_a_typed_error(
+    make_drafter: Callable[..., FakeDrafter], frame: object, error: type[Exception]
+) -> None:
+    """What cannot be placed raises; nothing of it reaches the caller."""
+    line = transport()
+    line.push(frame)  # type: ignore[arg-type]
+    with pytest.raises(error):
+        await Bench(make_drafter(), line).run(request())
+
+
+async def test_a_foreign_vocabulary_is_refused_with_both_names(
+    make_drafter: Callable[..., FakeDrafter],
+) -> None:
+    """Draft and target with different tokens never start a turn."""
+    foreign = fake_welcome(fingerprint([*VOCABULARY[:-1], "other"]))
+    line = FakeTransport(target_next, foreign)
+    with pytest.raises(PairingError, match=r"fake.*fake-target"):
+        await Bench(make_drafter(), line).run(request())
+
+
+async def test_sessions_share_one_worker(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """Three conversations at once, one drafting thread: each gets its own text."""
+    bench = Bench(make_drafter(3), transport(), transport(), transport())
+
+    async def collect(first: int) -> list[int]:
+        wanted = GenerationRequest("r", (first, 2, 3), SamplingSettings(30))
+        return [token async for chunk in bench.session(wanted).run() for token in chunk.token_ids]
+
+    texts = await asyncio.gather(*(collect(first) for first in (1, 2, 3)))
+    assert texts == [target_text((first, 2, 3), 30) for first in (1, 2, 3)]
+    await bench.pool.close()
+    await bench.worker.close()

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from edge_agent.api import Route
+from edge_agent.target import TargetInfo
+from openai_gateway.errors import ModelNotFound, UnsupportedParameter
+from openai_gateway.routing.routes import asked_route, check_model, choose_route, full_name, route_header
+
+TARGET = TargetInfo("org/target", max_model_len=10, vocab_size=100)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        None,
+        "",
+        "default",
+        "default:local",
+        "default:cloud",
+        "org/target",
+        "org/target:cloud",
+        "org/target:local",
+    ],
+)
+def test_names_of_the_target(name: str | None) -> None:
+    """The target answers to its id, to "default" and to no name, each on every route."""
+    check_model(name, TARGET)
+
+
+@pytest.mark.parametrize("name", ["target", "gpt-4o", "org/target:edge", ":cloud", "gpt-4o:local"])
+def test_other_names(name: str) -> None:
+    """Any other name is a 404 that says what is served."""
+    with pytest.raises(ModelNotFound, match="org/target") as caught:
+        check_model(name, TARGET)
+    assert caught.value.status == 404
+
+
+def test_any_name_while_nothing_is_known() -> None:
+    """Before a verifier was ever reached, nobody can say that a name is wrong."""
+    check_model("whatever", TargetInfo("draft", 10, 100, is_known=False))
+
+
+def test_names_of_the_default() -> None:
+    """ "default" stands for the target on every route."""
+    assert [full_name(name, TARGET) for name in ("default", "default:local", "org/target:cloud")] == [
+        "org/target",
+        "org/target:local",
+        "org/target:cloud",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "causes", "route", "reason"),
+    [
+        ("m", (), Route.COLLABORATIVE, "default"),
+        ("m", ("n", "tools"), Route.CLOUD, "n, tools"),
+        ("m:cloud", (), Route.CLOUD, "asked for"),
+        ("m:cloud", ("n",), Route.CLOUD, "asked for"),
+        ("m:local", (), Route.LOCAL, "asked for"),
+        (None, (), Route.COLLABORATIVE, "default"),
+    ],
+)
+def test_choice(name: str | None, causes: tuple[str, ...], route: Route, reason: str) -> None:
+    """The name decides; without one that does, what the parameters need."""
+    choice = choose_route(asked_route(name), causes, () if name == "m:local" else ("logprobs",))
+    assert (choice.route, choice.reason, choice.causes) == (route, reason, causes)
+
+
+def test_what_the_draft_alone_cannot_do() -> None:
+    """`NAME:local` with a parameter of the server's is a 400 that names it."""
+    with pytest.raises(UnsupportedParameter, match="local") as caught:
+        choose_route(Route.LOCAL, ("tools",), ("logprobs",))
+    assert caught.value.param == "tools"
+    with pytest.raises(UnsupportedParameter, match="local") as caught:
+        choose_route(Route.LOCAL, (), ("logprobs",))
+    assert caught.value.param == "logprobs"
+
+
+def test_route_header_is_one_printable_line() -> None:
+    """A reason cannot break out of its header."""
+    assert route_header(Route.LOCAL, "a\r\nset-cookie: é") == {
+        "x-pipesd-route": "local; reason=a??set-cookie: ?"
+    }

@@ -1,0 +1,21 @@
+"""Mode and policy per request."""
+
+import pytest
+
+from openai_gateway.errors import InvalidRequest
+from openai_gateway.routing.options import SessionOptions, session_options
+from pipesd_vllm.wire import Mode
+
+
+def test_headers_choose_mode_and_policy() -> None:
+    """Both headers are read; without them the agent's settings stand."""
+    chosen = session_options({"x-pipesd-mode": "latency", "x-pipesd-policy": "vanilla"})
+    assert chosen == SessionOptions(Mode.LATENCY, "vanilla")
+    assert session_options({}) == SessionOptions()
+
+
+@pytest.mark.parametrize("header", ["x-pipesd-mode", "x-pipesd-policy"])
+def test_unknown_choices_are_refused_by_name(header: str) -> None:
+    """A typo is a 400 that names the header and the choices."""
+    with pytest.raises(InvalidRequest, match=f"{header}.*choose one of"):
+        session_options({header: "fastest"})

@@ -1,0 +1,221 @@
+"""The route `cloud` through the app, with the server's own API scripted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from edge_agent.errors import CloudUnreachable
+from edge_agent.testing.generator import FakeGenerator
+from edge_agent.verifier.passthrough import FakeForwardedAnswer
+from openai_gateway.app import create_app
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+MESSAGES = [{"role": "user", "content": "hi"}]
+BODY: dict[str, Any] = {
+    "model": "default",
+    "messages": [{"role": "user", "content": "hi"}],
+    "n": 2,
+    "seed": 7,
+}
+USAGE = {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+WHOLE = {
+    "id": "chatcmpl-server",
+    "choices": [
+        {"index": i, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+        for i in (0, 1)
+    ],
+    "usage": USAGE,
+}
+MakeFake = Callable[..., FakeGenerator]
+Post = Callable[..., Awaitable[httpx.Response]]
+
+
+def event(body: object) -> bytes:
+    return b"data: " + msgspec.json.encode(body) + b"\n\n"
+
+
+def chunk(text: str, reason: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": reason}
+    return event({"id": "chatcmpl-server", "choices": [choice]})
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+@pytest.fixture
+def answering(generator_for: MakeFake) -> Callable[..., tuple[FakeGenerator, FakeForwardedAnswer]]:
+    """`answering(status, parts...)`: an agent whose server answers that, and the answer."""
+
+    def make(status: int, *parts: bytes, **options: Any) -> tuple[FakeGenerator, FakeForwardedAnswer]:
+        generator, answer = generator_for(), FakeForwardedAnswer(status, parts, **options)
+        generator.cloud = lambda path, body: answer
+        return generator, answer
+
+    return make
+
+
+def events_of(response: httpx.Response) -> list[Any]:
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    return [line if line == "[DONE]" else msgspec.json.decode(line) for line in lines]
+
+
+async def test_whole(answering: Any, post: Post) -> None:
+    """The server's answer comes back with its id and usage, marked with route and reason."""
+    generator, forwarded = answering(200, msgspec.json.encode(WHOLE))
+    response = await post(generator, CHAT, BODY)
+    body = response.json()
+    assert {name: body[name] for name in WHOLE} == WHOLE
+    assert body["pipesd"]["route"] == "cloud"
+    assert (body["pipesd"]["reason"], body["pipesd"]["seed"]) == ("n", 7)
+    assert response.headers["x-pipesd-route"] == "cloud; reason=n"
+    assert response.headers["x-request-id"] == "chatcmpl-server"
+    assert generator.forwarded == [(CHAT, {**BODY, "model": "org/target"})]
+    assert not generator.records
+    assert forwarded.closed.is_set()
+
+
+async def test_stream(answering: Any, post: Post) -> None:
+    """The server's chunks come back one by one, with the figures on the last."""
+    generator, forwarded = answering(200, chunk("a"), chunk("b", "stop"), DONE)
+    response = await post(generator, CHAT, BODY | {"stream": True})
+    first, last, done = events_of(response)
+    assert first["id"] == last["id"] == response.headers["x-request-id"] == "chatcmpl-server"
+    assert "pipesd" not in first
+    assert last["pipesd"]["route"] == "cloud"
+    assert done == "[DONE]"
+    assert generator.forwarded[0][1]["stream"] is True
+    assert forwarded.closed.is_set()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("given", [None, 7])
+async def test_sampled_text_has_a_seed(answering: Any, post: Post, stream: bool, given: int | None) -> None:
+    """One sampled answer is drawn with the noise of a seed, which header, bodies and figures name."""
+    parts = (chunk("a"), chunk("b", "stop"), DONE) if stream else (msgspec.json.encode(WHOLE),)
+    generator, _ = answering(200, *parts)
+    body = {"model": "default:cloud", "messages": MESSAGES, "temperature": 0.7, "seed": given}
+    response = await post(generator, CHAT, body | {"stream": stream})
+    seed = generator.forwarded[0][1]["vllm_xargs"]["pipesd_seed"]
+    assert seed == given if given is not None else 0 <= seed < 2**53
+    assert response.headers["x-pipesd-seed"] == str(seed)
+    bodies = events_of(response)[:-1] if stream else [response.json()]
+    assert [each["system_fingerprint"] for each in bodies] == [f"seed-{seed}"] * len(bodies)
+    assert bodies[-1]["pipesd"]["seed"] == seed
+
+
+async def test_greedy_text_needs_no_seed(answering: Any, post: Post) -> None:
+    """At temperature 0 the request is passed on as it is."""
+    generator, _ = answering(200, msgspec.json.encode(WHOLE))
+    body = {"model": "org/target:cloud", "messages": MESSAGES, "temperature": 0}
+    response = await post(generator, CHAT, body)
+    assert generator.forwarded == [(CHAT, body | {"model": "org/target"})]
+    assert "x-pipesd-seed" not in response.headers
+
+
+@pytest.mark.parametrize("options", [None, {"include_usage": False, "continuous_usage_stats": True}])
+async def test_tokens_are_counted_unasked(answering: Any, post: Post, options: Any) -> None:
+    """The server is always asked for its counts; a client that was not is not shown more than the figures."""
+    generator, _ = answering(200, chunk("a", "stop"), event({"choices": [], "usage": USAGE}), DONE)
+    response = await post(generator, CHAT, BODY | {"stream": True, "stream_options": options})
+    end, done = events_of(response)
+    assert generator.forwarded[0][1]["stream_options"] == {**(options or {}), "include_usage": True}
+    assert (end["timings"]["prompt_n"], end["timings"]["predicted_n"]) == (4, 6)
+    assert "usage" not in end
+    assert done == "[DONE]"
+
+
+async def test_lost_before_the_counts(answering: Any, post: Post) -> None:
+    """A choice that has ended is told before the error that followed it."""
+    generator, _ = answering(200, chunk("a", "stop"), error=CloudUnreachable("lost"))
+    end, error = events_of(await post(generator, CHAT, BODY | {"stream": True}))
+    assert end["choices"][0]["finish_reason"] == "stop"
+    assert error["error"]["message"] == "lost"
+
+
+async def test_completions(answering: Any, post: Post) -> None:
+    """Raw completions go to their own path; several prompts are the server's matter."""
+    generator, _ = answering(200, msgspec.json.encode({"id": "cmpl-server", "choices": []}))
+    response = await post(generator, COMPLETIONS, {"prompt": ["a", "b"]})
+    assert response.headers["x-pipesd-route"] == "cloud; reason=prompt"
+    assert generator.forwarded == [(COMPLETIONS, {"prompt": ["a", "b"], "model": "org/target"})]
+
+
+async def test_asked_for_by_name(answering: Any, post: Post) -> None:
+    """`NAME:cloud` goes to the server whatever the parameters."""
+    generator, _ = answering(200, msgspec.json.encode(WHOLE))
+    body = {"model": "org/target:cloud", "messages": MESSAGES}
+    response = await post(generator, CHAT, body)
+    assert response.headers["x-pipesd-route"] == "cloud; reason=asked for"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_refused(answering: Any, post: Post, stream: bool) -> None:
+    """What the server refuses is a 400 with its words, streamed or not."""
+    error = {"error": {"message": "n is too large", "type": "BadRequestError", "param": "n", "code": 400}}
+    generator, forwarded = answering(400, msgspec.json.encode(error))
+    response = await post(generator, CHAT, BODY | {"stream": stream})
+    assert response.status_code == 400
+    assert response.json()["error"] == error["error"] | {"code": None}
+    assert forwarded.closed.is_set()
+
+
+async def test_bad_input_stays_here(answering: Any, post: Post) -> None:
+    """What is wrong on any route is refused before the server is asked."""
+    generator, _ = answering(200)
+    response = await post(generator, CHAT, BODY | {"temperature": 9})
+    assert response.json()["error"]["param"] == "temperature"
+    assert not generator.forwarded
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_out_of_reach(generator_for: MakeFake, post: Post, stream: bool) -> None:
+    """What only the server can do is a 503 that says so while it is away."""
+    response = await post(generator_for(), CHAT, BODY | {"stream": stream})
+    assert response.status_code == 503
+    assert response.json()["error"]["message"].startswith("'n' needs the server's own API")
+
+
+async def test_lost_in_mid_stream(answering: Any, post: Post) -> None:
+    """A stream that breaks off, or just ends, ends in an error event."""
+    generator, _ = answering(200, chunk("a"), error=CloudUnreachable("lost"))
+    assert events_of(await post(generator, CHAT, BODY | {"stream": True}))[-1]["error"]["message"] == "lost"
+    generator, _ = answering(200, chunk("a"))
+    last = events_of(await post(generator, CHAT, BODY | {"stream": True}))[-1]
+    assert last["error"]["code"] == "cloud_unreachable"
+
+
+async def test_error_event(answering: Any, post: Post) -> None:
+    """An error of the server in mid-stream is an error event, as the first event a status."""
+    error = event({"error": {"message": "engine died", "code": 500}})
+    generator, _ = answering(200, chunk("a"), error)
+    assert (
+        events_of(await post(generator, CHAT, BODY | {"stream": True}))[-1]["error"]["message"]
+        == "engine died"
+    )
+    generator, _ = answering(200, error)
+    assert (await post(generator, CHAT, BODY | {"stream": True})).status_code == 502
+
+
+@pytest.mark.parametrize("data", [b"<html>", b"[1]"])
+async def test_not_json(answering: Any, post: Post, data: bytes) -> None:
+    """Something else in the server's place is told from an answer."""
+    generator, _ = answering(200, data)
+    assert (await post(generator, CHAT, BODY)).json()["error"]["code"] == "cloud_misbehaved"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_client_that_goes_away(answering: Any, asgi_call: Any, stream: bool) -> None:
+    """A client that leaves ends the request on the server, streamed or not."""
+    generator, forwarded = answering(200, chunk("h"), hang=True)
+    call = asgi_call(create_app(generator), CHAT, BODY | {"stream": stream})
+    running = asyncio.create_task(call.run())
+    await asyncio.wait_for(call.got_text.wait() if stream else generator.asked.wait(), 20.0)
+    call.gone.set()
+    await asyncio.wait_for(forwarded.closed.wait(), 20.0)
+    await asyncio.wait_for(running, 20.0)

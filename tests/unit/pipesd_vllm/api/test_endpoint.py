@@ -1,0 +1,144 @@
+"""What the session route makes of a connection's key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from argparse import Namespace
+from collections.abc import AsyncGenerator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from starlette.websockets import WebSocket
+from vllm.engine.protocol import StreamingInput
+
+from pipesd_vllm.api.endpoint import num_api_keys, session
+from pipesd_vllm.api.metrics import ServerMetrics
+from pipesd_vllm.api.tenant import OpenConnections
+from pipesd_vllm.settings import ServerSettings
+from pipesd_vllm.wire import SUBPROTOCOL, Fingerprint, Limits, Mode, Open, Sampling, Welcome, encode
+
+WELCOME = Welcome(1, "target", 100, 1000, Fingerprint(1000, ""), Limits(1 << 20, 256, 16))
+
+
+class SaltEngine:
+    """Ends every turn with one token; `salts` are those that the turns brought."""
+
+    def __init__(self) -> None:
+        self.salts: list[str] = []
+
+    async def generate(
+        self, inputs: AsyncGenerator[StreamingInput, None], params: object, request_id: str
+    ) -> AsyncGenerator[Any, None]:
+        opening: Any = await anext(inputs)
+        self.salts.append(opening.prompt["cache_salt"])
+        completion = SimpleNamespace(token_ids=[7], finish_reason="length", logprobs=None)
+        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None)
+
+
+def state_with(engine: SaltEngine, secret: bytes, most: int = 9, most_per_key: int = 9) -> SimpleNamespace:
+    """The route's state, without the engine that `PluginState` asks about its model."""
+    return SimpleNamespace(
+        engine=engine,
+        secret=secret,
+        welcome=WELCOME,
+        settings=ServerSettings(),
+        metrics=ServerMetrics(CollectorRegistry()),
+        connections=OpenConnections(most, most_per_key),
+    )
+
+
+class Edge:
+    """One connection with `key`, spoken to as an ASGI server does."""
+
+    def __init__(self, state: SimpleNamespace, key: bytes) -> None:
+        self._up: asyncio.Queue[Any] = asyncio.Queue()
+        self._down: asyncio.Queue[Any] = asyncio.Queue()
+        self.send({"type": "websocket.connect"})
+        scope = {
+            "type": "websocket",
+            "headers": [(b"authorization", b"Bearer " + key)],
+            "subprotocols": [SUBPROTOCOL],
+            "app": SimpleNamespace(state=SimpleNamespace(pipesd=state)),
+            "extensions": {"websocket.http.response": {}},
+        }
+        self._serving = asyncio.create_task(session(WebSocket(scope, self._up.get, self._down.put)))
+
+    def send(self, event: dict[str, Any]) -> None:
+        self._up.put_nowait(event)
+
+    async def receive(self) -> Any:
+        return await asyncio.wait_for(self._down.get(), 30.0)
+
+    async def leave(self) -> None:
+        self.send({"type": "websocket.disconnect", "code": 1000})
+        await asyncio.wait_for(self._serving, 30.0)
+
+
+async def one_turn(state: SimpleNamespace, key: bytes) -> None:
+    """Connect with `key`, run a turn to its end, leave."""
+    edge = Edge(state, key)
+    edge.send({"type": "websocket.receive", "bytes": encode(Open(1, [1, 2, 3], Sampling(1), Mode.LATENCY))})
+    for _ in range(3):  # accepted, greeted, committed
+        await edge.receive()
+    await edge.leave()
+
+
+async def refused(state: SimpleNamespace, key: bytes) -> str:
+    """Connect with `key`, be refused as one too many; returns what the server said."""
+    edge = Edge(state, key)
+    start, body = await edge.receive(), await edge.receive()
+    assert start["status"] == 429
+    assert dict(start["headers"])[b"retry-after"] == b"5"
+    error = json.loads(body["body"])["error"]
+    assert error["type"] == "overloaded"
+    await edge.leave()
+    return str(error["message"])
+
+
+async def test_connections_of_one_key_share_the_prefix_cache_and_no_others() -> None:
+    """A tenant's next turn finds its blocks on any connection; another tenant's finds none."""
+    engine = SaltEngine()
+    state = state_with(engine, b"secret")
+    for key in (b"one", b"two", b"one"):
+        await one_turn(state, key)
+    first, other, again = engine.salts
+    assert first == again != other
+
+
+async def test_one_key_cannot_take_all_connections() -> None:
+    """Beyond its share it gets a typed 429 with a time to wait; other keys, and itself later, get in."""
+    state = state_with(SaltEngine(), b"secret", most=4, most_per_key=2)
+    greedy = [Edge(state, b"greedy") for _ in range(2)]
+    for edge in greedy:
+        assert (await edge.receive())["type"] == "websocket.accept"
+    assert "with this API key" in await refused(state, b"greedy")
+    other = Edge(state, b"other")
+    assert (await other.receive())["type"] == "websocket.accept"
+    await greedy.pop().leave()
+    again = Edge(state, b"greedy")
+    assert (await again.receive())["type"] == "websocket.accept"
+    for edge in (*greedy, other, again):
+        await edge.leave()
+    assert state.connections.refusal("anybody") is None
+
+
+async def test_a_full_server_refuses_everybody() -> None:
+    """Whatever the key; the message does not blame it."""
+    state = state_with(SaltEngine(), b"secret", most=1, most_per_key=1)
+    edge = Edge(state, b"first")
+    assert (await edge.receive())["type"] == "websocket.accept"
+    assert "API key" not in await refused(state, b"second")
+    await edge.leave()
+
+
+@pytest.mark.parametrize(
+    ("flag", "variable", "most"),
+    [(None, None, 0), (None, "one", 1), (["a", "b"], "c", 2), (["a", "a", ""], None, 1)],
+)
+def test_keys_are_counted_as_vllm_takes_them(flag: list[str] | None, variable: str | None, most: int) -> None:
+    """The flag comes before the variable; empty and repeated keys do not count."""
+    environment = {} if variable is None else {"VLLM_API_KEY": variable}
+    assert num_api_keys(Namespace(api_key=flag), environment) == most

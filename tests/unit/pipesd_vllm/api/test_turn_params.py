@@ -1,0 +1,69 @@
+"""Between the wire and vLLM's parameters and log-probabilities."""
+
+from __future__ import annotations
+
+import pytest
+from vllm.logprobs import Logprob
+from vllm.sampling_params import RequestOutputKind
+
+from pipesd_vllm.api.turn_params import chunk_params, opening_params, structured_outputs, token_logprobs
+from pipesd_vllm.api.validation import RefuseTurn
+from pipesd_vllm.wire import RefusalCode, Sampling, Structure, StructureKind, TokenLogprobs
+from pipesd_vllm.worker.sampling_rule import read_rule, rule_of
+
+
+def test_to_vllm_a_turn_is_greedy_and_its_rule_travels_beside() -> None:
+    """What vLLM refuses beside speculation, or takes time for, is in the rule alone."""
+    wire = Sampling(9, temperature=0.5, top_p=0.9, seed=4, min_p=0.1, logit_bias={3: 1.0}, stop_token_ids=[7])
+    params = opening_params(wire, 2, {"pipesd": ["open"]})
+    assert (params.temperature, params.top_p, params.min_p, params.logit_bias) == (0.0, 1.0, 0.0, None)
+    assert (params.max_tokens, params.stop_token_ids, params.logprobs) == (7, [7], None)
+    assert params.extra_args is not None
+    assert params.extra_args["pipesd"] == ["open"]
+    assert read_rule(params) == rule_of(wire, 2)
+
+
+@pytest.mark.parametrize(
+    ("structure", "field", "value"),
+    [
+        (Structure(StructureKind.JSON_SCHEMA, "{}"), "json", "{}"),
+        (Structure(StructureKind.JSON_OBJECT), "json_object", True),
+        (Structure(StructureKind.REGEX, "a+"), "regex", "a+"),
+        (Structure(StructureKind.GRAMMAR, "root ::= x"), "grammar", "root ::= x"),
+        (Structure(StructureKind.CHOICE, '["a", "b"]'), "choice", ["a", "b"]),
+    ],
+)
+def test_every_structure_has_its_field(structure: Structure, field: str, value: object) -> None:
+    """Each kind becomes the field that vLLM's backends read."""
+    assert getattr(structured_outputs(structure), field) == value
+
+
+def test_a_choice_that_is_no_list_is_refused() -> None:
+    """A malformed structure ends in a refusal that names it."""
+    with pytest.raises(RefuseTurn, match="structure") as caught:
+        opening_params(Sampling(1, structure=Structure(StructureKind.CHOICE, "a")), 0, {})
+    assert caught.value.code is RefusalCode.BAD_SAMPLING
+
+
+def test_a_token_that_is_no_alternative_is_reported_beside_them() -> None:
+    """Alternatives come best first and as many as were asked for; the token's own rank is kept."""
+    logprobs = [{5: Logprob(-3.0, 9), 1: Logprob(-0.5, 1), 2: Logprob(-1.5, 2)}, {1: Logprob(-0.1, 1)}]
+    assert token_logprobs([5, 1], logprobs, 2) == [
+        TokenLogprobs(-3.0, 9, [(1, -0.5), (2, -1.5)]),
+        TokenLogprobs(-0.1, 1, [(1, -0.1)]),
+    ]
+    assert token_logprobs([5], [logprobs[0]], 0) == [TokenLogprobs(-3.0, 9, [])]
+
+
+def test_nothing_is_reported_unasked() -> None:
+    """Without `Sampling.logprobs` a commit has none."""
+    assert token_logprobs([5], None, None) is None
+
+
+def test_chunks_share_nothing_but_their_form() -> None:
+    """A later chunk's parameters carry its own command and leave those of other chunks alone."""
+    first, second = chunk_params({"pipesd": b"1"}), chunk_params({"pipesd": b"2"})
+    assert (first.extra_args, second.extra_args) == ({"pipesd": b"1"}, {"pipesd": b"2"})
+    for params in (first, second):
+        assert (params.max_tokens, params.detokenize) == (1, False)
+        assert params.output_kind is RequestOutputKind.DELTA

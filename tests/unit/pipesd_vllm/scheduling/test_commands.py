@@ -1,0 +1,53 @@
+"""Commands survive the trip through `extra_args`."""
+
+import msgspec
+import pytest
+
+from pipesd_vllm.scheduling.commands import (
+    EXTRA_ARGS_KEY,
+    AddDrafts,
+    CloseSession,
+    Command,
+    GoAlone,
+    OpenSession,
+    Suspend,
+    pack,
+    unpack,
+)
+from pipesd_vllm.scheduling.report import PassReport
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        OpenSession(eager=True),
+        AddDrafts(3, 17, 2, True, [-1, 0]),
+        AddDrafts(3, 17, 2, False, None),
+        GoAlone(40),
+        Suspend(),
+        CloseSession(),
+    ],
+)
+def test_commands_survive_serialisation(command: Command) -> None:
+    """Packing, msgpack and unpacking give the same command."""
+    crossed = msgspec.msgpack.decode(msgspec.msgpack.encode(pack(command)))
+    assert unpack(crossed) == command
+
+
+def test_ordinary_requests_have_no_command() -> None:
+    """Requests of vLLM's own API are left alone."""
+    assert unpack(None) is None
+    assert unpack({"other": 1}) is None
+
+
+def test_a_client_of_the_plain_api_cannot_send_commands() -> None:
+    """Whatever JSON can express under our key is an ordinary request."""
+    for forged in (["suspend"], ["draft", 1, 2, 3, True, None], "suspend", 7, None):
+        assert unpack({EXTRA_ARGS_KEY: forged}) is None
+
+
+def test_reports_survive_serialisation() -> None:
+    """A report reaches the service as it left the scheduler."""
+    report = PassReport(3, 20, 17, 0.5, 23.0)
+    assert PassReport.unpack(msgspec.msgpack.decode(msgspec.msgpack.encode(report.pack()))) == report
+    assert PassReport.unpack(None) is None

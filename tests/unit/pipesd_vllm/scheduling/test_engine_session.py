@@ -1,0 +1,64 @@
+"""When a session wants a pass and what it reports of it."""
+
+from pipesd_vllm.scheduling.engine_session import EngineSession
+
+
+def session(*, eager: bool = False) -> EngineSession:
+    return EngineSession(prompt_len=10, eager=eager, now_s=0.0)
+
+
+def test_a_session_without_drafts_is_idle() -> None:
+    """Nothing to verify: no pass, unless the session is eager."""
+    assert not session().wants_pass()
+    assert session(eager=True).wants_pass()
+
+
+def test_patience_is_granted_once_until_drafts_arrive() -> None:
+    """Left alone, a session decodes on; drafts that fit make it wait for drafts again."""
+    idle = session()
+    idle.go_alone(10)
+    assert idle.wants_pass()
+    idle.start_pass(0, 1.0)
+    idle.finish_pass([5], 2.0)
+    assert idle.wants_pass()
+    idle.trie.add(1, 99, 0, [1])
+    idle.release(now_s=3.0)
+    assert idle.wants_pass()  # those did not fit
+    idle.trie.add(2, 11, 0, [7])
+    idle.release(now_s=3.0)
+    idle.finish_pass([8], 4.0)
+    assert not idle.wants_pass()
+
+
+def test_late_impatience_is_ignored() -> None:
+    """What was asked for before the last commit does nothing."""
+    idle = session()
+    idle.finish_pass([5], 1.0)
+    idle.go_alone(10)
+    assert not idle.wants_pass()
+
+
+def test_report_counts_accepted_drafts_and_times() -> None:
+    """Two of three drafts kept; queue and step times in milliseconds."""
+    busy = session()
+    busy.trie.add(1, 10, 0, [1, 2, 3])
+    busy.release(now_s=1.0)
+    assert busy.stage(8) == [1, 2, 3]
+    busy.start_pass(3, now_s=1.25)
+    busy.finish_pass([1, 2, 9], now_s=1.5)
+    report = busy.report
+    assert (report.passes, report.drafted, report.accepted) == (1, 3, 2)
+    assert (report.queue_ms, report.step_ms) == (250.0, 250.0)
+    assert busy.frontier == 13
+
+
+def test_drafts_cut_by_the_scheduler_are_not_counted() -> None:
+    """Only the drafts that were scheduled count as verified."""
+    busy = session()
+    busy.trie.add(1, 10, 0, [1, 2, 3])
+    busy.release(now_s=0.0)
+    busy.stage(8)
+    busy.start_pass(1, now_s=0.0)
+    busy.finish_pass([1, 2], now_s=0.1)
+    assert (busy.report.drafted, busy.report.accepted) == (1, 1)
+    assert busy.wants_pass()  # token 3 still fits

@@ -1,0 +1,214 @@
+"""The wire contract: sizes, round trips, refusals."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipesd_vllm.wire import (
+    Cancel,
+    CloseReason,
+    Commit,
+    Draft,
+    Fingerprint,
+    Identity,
+    Limits,
+    Mode,
+    Open,
+    ProtocolError,
+    RefusalCode,
+    Refused,
+    Sampling,
+    Structure,
+    StructureKind,
+    TokenLogprobs,
+    Welcome,
+    decode_downstream,
+    decode_upstream,
+    encode,
+    fingerprint,
+    protocol,
+)
+
+UINT = st.integers(0, 2**32 - 1)
+EVERYTHING = Sampling(
+    8,
+    temperature=0.5,
+    top_p=0.9,
+    seed=-(2**63),
+    ignore_eos=True,
+    stop_token_ids=[2],
+    top_k=40,
+    min_p=0.05,
+    presence_penalty=-2.0,
+    frequency_penalty=2.0,
+    repetition_penalty=1.1,
+    min_tokens=3,
+    logit_bias={7: -100.0, 9: 1.5},
+    bad_words=["no"],
+    allowed_token_ids=[1, 2, 3],
+    logprobs=20,
+    structure=Structure(StructureKind.JSON_SCHEMA, '{"type": "object"}'),
+)
+
+
+@given(st.builds(Draft, UINT, UINT, UINT, UINT, st.lists(UINT, min_size=1, max_size=256), st.booleans()))
+def test_drafts_survive_the_wire(draft: Draft) -> None:
+    """Whatever can be said in a draft frame is read back unchanged."""
+    assert decode_upstream(encode(draft)) == draft
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Open(1, [1, 2], Sampling(8, 0.5, 0.9, 3, True, [2]), Mode.OFFLOAD, 20, [7]),
+        Open(1, [1, 2], EVERYTHING),
+        Cancel(3),
+    ],
+)
+def test_upstream_messages_survive_the_wire(message: protocol.Upstream) -> None:
+    """Open and Cancel are read back unchanged."""
+    assert decode_upstream(encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Commit(1, 20, [4, 5], 1, 3, 1, 0.25, 19.5, "stop"),
+        Commit(1, 20, [4], logprobs=[TokenLogprobs(-0.25, 1, [(4, -0.25), (9, -3.5)])]),
+        Refused(2, RefusalCode.PROMPT_TOO_LONG, "too long"),
+    ],
+)
+def test_downstream_messages_survive_the_wire(message: protocol.Downstream) -> None:
+    """Commit and Refused are read back unchanged."""
+    assert decode_downstream(encode(message)) == message
+
+
+@pytest.mark.parametrize("vocab_size", [49_152, 151_936])
+def test_four_draft_tokens_cost_at_most_sixteen_bytes_each(vocab_size: int) -> None:
+    """A batch of four stays under 16 bytes a token, WebSocket header included."""
+    draft = Draft(900, 5_000, 30_000, 4_999, [vocab_size - 1] * 4)
+    assert (len(encode(draft)) + 6) / 4 <= 16
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused_or_decoded_but_never_crash(data: bytes) -> None:
+    """Arbitrary bytes give a message or a ProtocolError."""
+    try:
+        decode_upstream(data)
+    except ProtocolError:
+        return
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        encode(Draft(1, 1, 1, 0, [1]))[:-2],
+        encode(Draft(1, 1, 1, 0, [])),
+        encode(Draft(1, 1, 1, 0, [-1])),
+        encode(Draft(1, 1, 1, 0, [2**32])),
+        encode(Open(1, [1], Sampling(0))),
+        encode(Open(1, [1], Sampling(1, temperature=-1.0))),
+        encode(Open(1, [1], Sampling(1, temperature=float("nan")))),
+        encode(Commit(1, 1, [1])),
+    ],
+    ids=["empty", "truncated", "no tokens", "negative", "too big", "no max", "cold", "nan", "downstream"],
+)
+def test_malformed_frames_are_protocol_errors(data: bytes) -> None:
+    """Each malformed frame is refused with a ProtocolError."""
+    with pytest.raises(ProtocolError):
+        decode_upstream(data)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seed": 2**63},
+        {"top_k": -1},
+        {"min_p": 1.5},
+        {"presence_penalty": 2.5},
+        {"frequency_penalty": float("nan")},
+        {"repetition_penalty": 0.0},
+        {"min_tokens": -1},
+        {"logit_bias": {3: 101.0}},
+        {"logit_bias": {-3: 1.0}},
+        {"logit_bias": dict.fromkeys(range(protocol.MAX_LISTED + 1), 1.0)},
+        {"bad_words": [""]},
+        {"bad_words": ["x" * 257]},
+        {"allowed_token_ids": [-1]},
+        {"logprobs": 21},
+        {"structure": Structure(StructureKind.REGEX, "x" * (protocol.MAX_STRUCTURE_BYTES + 1))},
+    ],
+)
+def test_sampling_outside_its_bounds_is_a_protocol_error(fields: dict[str, Any]) -> None:
+    """No field of `Sampling` takes a value that the sampler could not serve."""
+    with pytest.raises(ProtocolError):
+        decode_upstream(encode(Open(1, [1], Sampling(8, **fields))))
+
+
+def test_fields_left_out_cost_nothing_and_mean_nothing() -> None:
+    """A `Sampling` of the first six fields, as older edges send it, is read with the defaults."""
+    old = [1, 1, [1], [8, 0.5, 0.9, 3, True, [2]]]
+    decoded = decode_upstream(msgspec.msgpack.encode(old))
+    assert decoded == Open(1, [1], Sampling(8, 0.5, 0.9, 3, True, [2]))
+
+
+def test_oversized_frames_are_refused_unread() -> None:
+    """A frame over the limit is refused by its length."""
+    with pytest.raises(ProtocolError, match="at most"):
+        decode_upstream(b"\x00" * (protocol.MAX_FRAME_BYTES + 1))
+
+
+def test_fingerprints_tell_vocabularies_apart() -> None:
+    """Order, length and boundaries of the tokens all count."""
+    same = fingerprint(["a", "bc"])
+    assert same == fingerprint(iter(["a", "bc"]))
+    assert len({same, fingerprint(["ab", "c"]), fingerprint(["bc", "a"]), fingerprint(["a"])}) == 4
+
+
+def test_every_refusal_and_close_is_on_the_protocol_page() -> None:
+    """The table of docs/protocol.md names each with its answer, and no other."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    answers = [
+        row.split("|")[2] for row in re.findall(r"^\|.*", page.split("## When something is wrong")[1], re.M)
+    ]
+    closes = {word for answer in answers for word in re.findall(r"close \d{4} `(\w+)`", answer)}
+    refusals = {
+        word for answer in answers if "`Refused`" in answer for word in re.findall(r"`(\w+)`", answer)
+    }
+    assert closes == set(CloseReason)
+    assert refusals - {"Refused"} == set(RefusalCode)
+
+
+def test_a_welcome_is_read_by_older_and_newer_peers() -> None:
+    """An older server tells no identity; an older edge passes over it, or over what it has grown by."""
+
+    class Older(msgspec.Struct, tag=16, array_like=True, frozen=True):
+        version: int
+        model: str
+        max_model_len: int
+        vocab_size: int
+        fingerprint: Fingerprint
+        limits: Limits
+
+    rest = 1, "m", 8, 9, Fingerprint(9, "x"), Limits(1, 2, 3)
+    identity = Identity("hub:1", vllm_version="0.32.0")
+    assert decode_downstream(msgspec.msgpack.encode(Older(*rest))) == Welcome(*rest, identity=None)
+    told = encode(Welcome(*rest, identity=identity))
+    assert decode_downstream(told) == Welcome(*rest, identity=identity)
+    assert msgspec.msgpack.decode(told, type=Older) == Older(*rest)
+    grown = [16, *msgspec.to_builtins(rest), {"weights": "hub:1", "vllm_version": "0.32.0", "newer": "field"}]
+    assert decode_downstream(msgspec.msgpack.encode(grown)) == Welcome(*rest, identity=identity)
+
+
+def test_identities_say_in_what_they_differ() -> None:
+    """The fields by name, none for equal ones."""
+    one = Identity("hub:1", dtype="bfloat16", runner="v1")
+    other = Identity("hub:1", dtype="float16", runner="v2")
+    assert one.differences(other) == other.differences(one) == ["dtype", "runner"]
+    assert one.differences(Identity("hub:1", dtype="bfloat16", runner="v1")) == []
