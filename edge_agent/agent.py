@@ -5,33 +5,192 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, Protocol
 
-from edge_agent.agent_parts import cloud_api, cloud_connector, control_plane, parameter_sources
-from edge_agent.api import GenerationChunk, GenerationRequest
+import platformdirs
+
+from edge_agent.api import (
+    SEED_BITS,
+    Fallback,
+    ForwardedAnswer,
+    GenerationChunk,
+    GenerationRequest,
+    GenerationStats,
+    Route,
+    TargetInfo,
+    TokenizerBundle,
+)
 from edge_agent.control.monitor import EnvironmentSnapshot
-from edge_agent.control.parameter_sources import ParameterSources
+from edge_agent.control.parameter_sources import FixedSources, ParameterSources, TunedSources
+from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY
-from edge_agent.dispatch import Dispatcher
-from edge_agent.drafting.draft_files import load_drafter, own_tokenizer
+from edge_agent.control.tuning.registry import TunerRegistry
 from edge_agent.drafting.drafter import Drafter
+from edge_agent.drafting.models import load_drafter, own_tokenizer
 from edge_agent.drafting.worker import DraftWorker
-from edge_agent.session.control_plane import ControlPlane
-from edge_agent.session.fallback import Fallback, unless_away
+from edge_agent.errors import CloudRefused
+from edge_agent.sampling.pickers import Pickers
+from edge_agent.session.control import ControlPlane
+from edge_agent.session.fallback import local_after_loss, unless_away
+from edge_agent.session.local import generate_locally
+from edge_agent.session.session import CollaborativeSession
 from edge_agent.settings import EdgeSettings
-from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.tracing.recorder import FileRecorder, NullRecorder
 from edge_agent.verifier.connection import ConnectionPool
 from edge_agent.verifier.http import CloudApi
 from edge_agent.verifier.link_probe import probe_link
-from edge_agent.verifier.pairing import check_pairing
-from edge_agent.verifier.passthrough import ForwardedAnswer
 from edge_agent.verifier.retry import ImpatientConnector
-from edge_agent.verifier.target import TargetIdentity, no_own_tokenizer
+from edge_agent.verifier.target import TargetIdentity, check_pairing, no_own_tokenizer
 from edge_agent.verifier.transport import Connector
+from edge_agent.verifier.websocket import WebSocketConnector
 from pipesd_vllm.wire import Fingerprint, Mode, Welcome
 
-__all__ = ["EdgeAgent"]
+__all__ = [
+    "ASKED_FOR",
+    "Dispatcher",
+    "EdgeAgent",
+    "cloud_api",
+    "cloud_connector",
+    "control_plane",
+    "parameter_sources",
+    "policy_parameters",
+]
+
+
+def cloud_api(settings: EdgeSettings) -> CloudApi:
+    """The verifier's HTTP routes; what they answer is kept in the user's cache folder."""
+    cache_dir = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
+    return CloudApi(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s, cache_dir)
+
+
+def cloud_connector(settings: EdgeSettings) -> Connector:
+    """Makes connections to the verifier."""
+    return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
+
+
+def control_plane(settings: EdgeSettings, sources: ParameterSources) -> ControlPlane:
+    """Controls by the parameters of `sources`, with a trace if the settings ask for one."""
+    recorder = FileRecorder(settings.trace) if settings.trace else NullRecorder()
+    return ControlPlane(sources, recorder, time.monotonic)
+
+
+def parameter_sources(settings: EdgeSettings, draft: str, target: str | None) -> ParameterSources:
+    """Fixed parameters, or with `tune` the autotuner's, whose results are filed by the target's name."""
+    base = policy_parameters(settings)
+    if not settings.tune or target is None:
+        return FixedSources(base)
+    return TunedSources(TunerRegistry(), base, draft, target, settings.pass_weight_ms)
+
+
+def policy_parameters(settings: EdgeSettings) -> PolicyParameters:
+    """The part of the settings that policies work with."""
+    return PolicyParameters(
+        sequence_threshold=settings.sequence_threshold,
+        token_threshold=settings.token_threshold,
+        max_ahead=settings.max_ahead,
+        patience_ms=settings.patience_ms,
+        max_window=settings.max_window,
+    )
+
+
+ASKED_FOR: Final = "asked for"
+_DRAW_BITS: Final = 16
+
+
+class Tokenizers(Protocol):
+    """`Generator.tokenizer`."""
+
+    def __call__(self, *, offline: bool = False) -> Awaitable[TokenizerBundle]: ...
+
+
+class Dispatcher:
+    """`mode` and `policy` are those of requests that name none. `clock` in seconds."""
+
+    def __init__(
+        self,
+        worker: DraftWorker,
+        pool: ConnectionPool,
+        control: ControlPlane,
+        tokenizer: Tokenizers,
+        *,
+        mode: Mode,
+        policy: str,
+        fallback: Fallback,
+        clock: Callable[[], float],
+        draw_bits: Callable[[int], int],
+    ) -> None:
+        self._worker = worker
+        self._pool = pool
+        self._control = control
+        self._tokenizer = tokenizer
+        self._mode = mode
+        self._policy = policy
+        self._fallback = fallback
+        self._clock = clock
+        self._draw_bits = draw_bits
+        self._local_slots = asyncio.Semaphore(worker.drafter.info.max_sequences)
+        self._pickers = Pickers(tokenizer)
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        """See `Generator.generate`."""
+        request = self._seeded(request)
+        match request.route:
+            case Route.COLLABORATIVE:
+                return self._collaborate(request)
+            case Route.LOCAL:
+                stats = GenerationStats(Route.LOCAL, ASKED_FOR, self._clock(), seed=request.sampling.seed)
+                return self._locally(request, stats)
+            case Route.CLOUD:
+                raise CloudRefused("unsupported_route", "requests for the cloud route are to be forwarded")
+
+    def _seeded(self, request: GenerationRequest) -> GenerationRequest:
+        """Both sides need a seed, and so does taking the session over."""
+        sampling = request.sampling
+        if sampling.temperature == 0 or sampling.seed is not None:
+            return request
+        return replace(request, sampling=replace(sampling, seed=self._draw_bits(SEED_BITS)))
+
+    def _draw(self) -> float:
+        return self._draw_bits(_DRAW_BITS) / 2**_DRAW_BITS
+
+    def _collaborate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
+        mode = request.mode or self._mode
+        control = self._control.start_session(
+            request.request_id,
+            len(request.prompt_token_ids),
+            request.policy or self._policy,
+            mode,
+            sampled=request.sampling.temperature > 0,
+        )
+        session = CollaborativeSession(
+            request,
+            self._pool,
+            self._worker,
+            control,
+            mode,
+            self._clock,
+            self._pickers,
+            fallback=self._fallback,
+            draw=self._draw,
+        )
+        if self._fallback is not Fallback.LOCAL:
+            return session.run()
+        return local_after_loss(request, session.run(), session.stats, self._locally)
+
+    async def _locally(
+        self, request: GenerationRequest, stats: GenerationStats
+    ) -> AsyncGenerator[GenerationChunk, None]:
+        bundle = await self._tokenizer(offline=True)
+        picker, ignored = await self._pickers.choose(request, bundle)
+        eos = bundle.eos_token_ids
+        chunks = generate_locally(request, self._worker, picker, eos, stats, self._clock, ignored)
+        async with self._local_slots, aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
 
 
 class EdgeAgent:

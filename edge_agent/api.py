@@ -5,15 +5,15 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from edge_agent.target import TargetInfo, TokenizerBundle
-from edge_agent.verifier.passthrough import ForwardedAnswer
 from pipesd_vllm.wire import Mode, Structure, TokenLogprobs
 
 __all__ = [
     "SEED_BITS",
+    "Fallback",
     "FinishReason",
+    "ForwardedAnswer",
     "GenerationChunk",
     "GenerationRequest",
     "GenerationStats",
@@ -21,7 +21,45 @@ __all__ = [
     "Route",
     "SamplingSettings",
     "Source",
+    "TargetInfo",
+    "TokenizerBundle",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """The target model as the server describes it."""
+
+    model: str
+    max_model_len: int
+    vocab_size: int
+    draft_max_len: int | None = None
+    """Context of the draft model in tokens, for the route `local`; None: as the target's."""
+    is_known: bool = True
+    """False while no verifier was ever reached: all else then describes the draft model."""
+    reasoning_parser: str | None = None
+    """What splits reasoning from content on the server's own chat API; None: nothing does."""
+    reasoning_marks: tuple[str, str] | None = None
+    """Start and end of reasoning in the text, if the parser does no more than to cut there."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerBundle:
+    """What is needed to render and tokenise for the target: the files' contents.
+
+    `tokenizer_json` is the text of a Hugging Face `tokenizer.json`; `special_tokens`
+    maps "bos_token", "eos_token", ... to their strings, for the chat template.
+    """
+
+    tokenizer_json: str
+    chat_template: str | None
+    special_tokens: dict[str, str]
+    eos_token_ids: tuple[int, ...]
+    content_format: str | None = None
+    """What the template gets for a content: "string", or "openai" (a list of parts); None: not known."""
+    template_variables: dict[str, Any] = field(default_factory=dict)
+    """What the server gives its template unless a request says otherwise."""
+
 
 SEED_BITS: Final = 53
 """Of a seed that is drawn: as many as every JSON reader keeps, so that it can be given again."""
@@ -216,4 +254,34 @@ class Generator(Protocol):
 
     async def close(self) -> None:
         """End all generations and free everything. Idempotent."""
+        ...
+
+
+class Fallback(enum.StrEnum):
+    """What to do while the verifier is out of reach."""
+
+    LOCAL = "local"
+    """The draft model answers, or goes on, alone; marked as not verified."""
+    ERROR = "error"
+    """The answer fails: 503, or an error event in mid-stream."""
+    WAIT = "wait"
+    """The answer waits until the verifier is back, and goes on where it was."""
+
+
+class ForwardedAnswer(Protocol):
+    """What the server answered, whatever its status. Must be closed."""
+
+    @property
+    def status(self) -> int: ...
+
+    async def read(self) -> bytes:
+        """The whole body. Raises `CloudUnreachable` if the connection is lost."""
+        ...
+
+    def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, cut anywhere. Raises `CloudUnreachable`."""
+        ...
+
+    async def aclose(self) -> None:
+        """End the request on the server, if it still runs. Idempotent."""
         ...

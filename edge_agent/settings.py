@@ -19,9 +19,9 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from edge_agent.api import Fallback
 from edge_agent.control.policies.registry import DEFAULT_POLICY, POLICY_NAMES
 from edge_agent.errors import ConfigError
-from edge_agent.session.fallback import Fallback
 from pipesd_vllm.wire import MAX_DRAFT_TOKENS, Mode
 
 __all__ = [

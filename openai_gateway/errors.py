@@ -15,6 +15,7 @@ ApiError                      status, message, type, param, code, headers
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from edge_agent.errors import (
@@ -42,6 +43,7 @@ __all__ = [
     "from_edge_error",
     "from_status",
     "internal_error",
+    "translate",
 ]
 
 RETRY_AFTER_UNREACHABLE_S = 2
@@ -49,6 +51,9 @@ RETRY_AFTER_OVERLOADED_S = 1
 
 INVALID_REQUEST_TYPE = "invalid_request_error"
 SERVER_ERROR_TYPE = "server_error"
+
+
+logger = logging.getLogger("pipesd.gateway")
 
 
 class ApiError(Exception):
@@ -199,3 +204,13 @@ def _from_refusal(code: str, message: str) -> ApiError:
             return ApiError(502, message, kind=SERVER_ERROR_TYPE, code=code)
         case _:
             return InvalidRequest(message, code=code)
+
+
+def translate(error: Exception) -> ApiError:
+    """Any exception as the error a client gets; unexpected ones go to the log in full."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, EdgeError):
+        return from_edge_error(error)
+    logger.error("unexpected error while serving a request", exc_info=error)
+    return internal_error()

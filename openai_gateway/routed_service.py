@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edge_agent.api import Generator, Route
+from edge_agent.api import Generator, Route, TargetInfo
 from edge_agent.errors import CloudUnreachable
-from edge_agent.target import TargetInfo
 from openai_gateway.chat_service import StreamedAnswer, WholeAnswer
 from openai_gateway.local.answers import GeneratedAnswers
 from openai_gateway.local.endpoints import Endpoint
 from openai_gateway.local.schema import GenerationFields, parse_request
-from openai_gateway.routing.needs import needs_of
 from openai_gateway.routing.options import SessionOptions
+from openai_gateway.routing.parameters import needs_of
 from openai_gateway.routing.routes import BY_DEFAULT, RouteChoice, asked_route, check_model, choose_route
 from openai_gateway.target.answers import CloudAnswers
 

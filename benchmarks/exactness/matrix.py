@@ -30,7 +30,7 @@ from benchmarks.harness.prompts import HUMANEVAL, Prompt, TokenisedPrompt, fitti
 from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
 from benchmarks.reports.records import write_json
-from edge_agent.agent_parts import cloud_api, cloud_connector
+from edge_agent.agent import cloud_api, cloud_connector
 from edge_agent.api import SamplingSettings
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.session.wire_sampling import wire_sampling

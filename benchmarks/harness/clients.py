@@ -14,7 +14,7 @@ import msgspec
 
 from edge_agent.api import GenerationStats, SamplingSettings
 from openai_gateway.cli.errors import CliError
-from openai_gateway.http.sse import read_events
+from openai_gateway.http.streaming import read_events
 
 __all__ = ["Client", "Clock", "Json", "TimedAnswer", "connected", "exactly", "question", "sampling_body"]
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from edge_agent.drafting.drafter import Drafter, DraftToken
+from edge_agent.drafting.drafter import Drafter
+from edge_agent.sampling.picker import DraftToken
 
 __all__ = ["PacedDrafter"]
 

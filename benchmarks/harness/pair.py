@@ -13,11 +13,10 @@ from benchmarks.harness.clients import Client, TimedAnswer, connected, exactly
 from benchmarks.harness.pacing import PacedDrafter
 from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.netlink.proxy import delayed_link
-from edge_agent.api import GenerationRequest, Generator, Route, SamplingSettings
+from edge_agent.api import GenerationRequest, Generator, Route, SamplingSettings, TargetInfo
 from edge_agent.control.parameter_sources import ParameterSources
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.settings import EdgeSettings
-from edge_agent.target import TargetInfo
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
 from openai_gateway.local.text.tokenizer import TargetText
@@ -82,7 +81,7 @@ class Pair:
 
 def paced_drafter(settings: EdgeSettings, gamma_s: float) -> Drafter:
     """The draft model of `settings`, no faster than `gamma_s` a token. Raises `ModelError`."""
-    from edge_agent.drafting.draft_files import load_drafter
+    from edge_agent.drafting.models import load_drafter
 
     drafter = load_drafter(settings)
     return PacedDrafter(drafter, gamma_s) if gamma_s else drafter

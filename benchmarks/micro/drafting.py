@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.api import SamplingSettings
-from edge_agent.drafting.drafter import TokenPicker
 from edge_agent.sampling.greedy import GreedyPicker
+from edge_agent.sampling.picker import TokenPicker
 from edge_agent.sampling.sampled import SampledPicker
 
 __all__ = ["DraftingCost", "describe", "measure"]

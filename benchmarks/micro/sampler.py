@@ -22,7 +22,7 @@ import torch
 from benchmarks.harness.options import Flags
 from benchmarks.harness.server import running_server
 from benchmarks.harness.session import next_commit, opened, welcome
-from edge_agent.agent_parts import cloud_connector
+from edge_agent.agent import cloud_connector
 from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Commit, Draft, Mode, Open, Sampling

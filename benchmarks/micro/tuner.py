@@ -12,11 +12,8 @@ from typing import Final
 from benchmarks.harness.rivals import DEFAULT_PARAMETERS
 from edge_agent.control.tuning.background import NUM_FIRST
 from edge_agent.control.tuning.gp_process import GpProcess
-from edge_agent.control.tuning.search import Evaluation, SobolProposer
-from edge_agent.control.tuning.space import PAPER_THRESHOLDS, SearchSpace
-from edge_agent.control.tuning.state import TunerSettings
-from edge_agent.control.tuning.trial import TrialSettings
-from edge_agent.control.tuning.tuner import Tuner
+from edge_agent.control.tuning.search import PAPER_THRESHOLDS, Evaluation, SearchSpace, SobolProposer
+from edge_agent.control.tuning.tuner import TrialSettings, Tuner, TunerSettings
 
 __all__ = ["measure"]
 

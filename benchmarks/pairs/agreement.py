@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from edge_agent.drafting.drafter import Drafter, DraftToken
+from edge_agent.drafting.drafter import Drafter
+from edge_agent.sampling.picker import DraftToken
 
 __all__ = ["TracePoint", "agreement_rate", "greedy_text", "trace_of"]
 

@@ -16,11 +16,11 @@ from benchmarks.harness.options import SpecBench
 from benchmarks.harness.prompts import available, find_specbench, load_dataset, tokenised
 from benchmarks.pairs.agreement import agreement_rate, greedy_text, trace_of
 from benchmarks.pairs.catalog import PRUNED, Catalog, draft_description, target_description
+from edge_agent.api import TokenizerBundle
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.drafting.llama.drafter import LlamaDrafter
 from edge_agent.drafting.llama.loading import LlamaSettings
 from edge_agent.drafting.models import resolve_model
-from edge_agent.target import TokenizerBundle
 from openai_gateway.cli.console import live_status
 from openai_gateway.local.text.tokenizer import TargetText
 

@@ -10,8 +10,8 @@ from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer, right_token
 from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
 from edge_agent.control.policies.base import ChainView, Decision
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.drafting.events import Drafted
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.session.chain import DraftChain
 from edge_agent.session.control import CommitReceived, SessionControl
 from pipesd_vllm.wire import Commit, Mode

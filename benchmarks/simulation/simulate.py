@@ -21,8 +21,7 @@ from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
 from edge_agent.control.parameter_sources import FixedSources
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import Task
-from edge_agent.session.control import SessionControl
-from edge_agent.session.control_plane import ControlPlane
+from edge_agent.session.control import ControlPlane, SessionControl
 from edge_agent.tracing.recorder import NullRecorder
 from pipesd_vllm.wire import Mode
 

@@ -16,8 +16,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.harness.clients import Clock, TimedAnswer, connected, exactly, question
 from benchmarks.harness.recorder import Recording, RecordingGenerator
-from edge_agent.api import GenerationRequest, Generator, Route, SamplingSettings
-from edge_agent.target import TargetInfo
+from edge_agent.api import GenerationRequest, Generator, Route, SamplingSettings, TargetInfo
 from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway

@@ -23,7 +23,7 @@ from benchmarks.harness.options import Flags, JsonFile
 from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
 from benchmarks.reports.records import write_json
-from edge_agent.agent_parts import cloud_connector
+from edge_agent.agent import cloud_connector
 from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError

@@ -14,15 +14,14 @@ from benchmarks.harness.clients import TimedAnswer
 from benchmarks.harness.pair import Pair, Way, connected_pair, paced_drafter
 from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire, rival_parameters
 from benchmarks.wire.padded import PaddedConnector
-from edge_agent.agent import EdgeAgent
-from edge_agent.agent_parts import cloud_api, cloud_connector, policy_parameters
+from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector, policy_parameters
+from edge_agent.api import Fallback
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
-from edge_agent.control.tuning.autotuner import FixedParameters, ParameterSource
+from edge_agent.control.tuning.registry import FixedParameters, ParameterSource
 from edge_agent.drafting.worker import DraftWorker
-from edge_agent.session.control_plane import ControlPlane
-from edge_agent.session.fallback import Fallback
+from edge_agent.session.control import ControlPlane
 from edge_agent.settings import EdgeSettings
 from edge_agent.tracing.recorder import FileRecorder, NullRecorder
 from edge_agent.verifier.http import CloudApi

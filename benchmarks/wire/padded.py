@@ -46,7 +46,7 @@ class _PaddedTransport(WebSocketTransport):
         return num_padding + await super().send(message)
 
     async def ping(self, num_bytes: int) -> float:
-        """A probe as large as a frame of n draft tokens (edge_agent/verifier/link_probe.py) takes as long as one."""
+        """A probe as large as a frame of n draft tokens (`verifier/link_probe.py`) takes as long as one."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         await self._pad(max(0, num_bytes - _PROBE_HEADER_BYTES) // _PROBE_TOKEN_BYTES)

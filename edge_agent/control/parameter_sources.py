@@ -7,8 +7,7 @@ from typing import Protocol
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY
-from edge_agent.control.tuning.autotuner import FixedParameters, ParameterSource
-from edge_agent.control.tuning.registry import TunerRegistry
+from edge_agent.control.tuning.registry import FixedParameters, ParameterSource, TunerRegistry
 from edge_agent.control.tuning.store import TuningKey, link_class
 from pipesd_vllm.wire import Mode
 

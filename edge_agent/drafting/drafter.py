@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from edge_agent.sampling.picker import DraftToken, TokenPicker
 from pipesd_vllm.wire import Fingerprint
 
 
@@ -20,34 +18,6 @@ class DraftModelInfo:
     num_tokens: int
     context_length: int
     max_sequences: int
-
-
-@dataclass(frozen=True, slots=True)
-class DraftToken:
-    """One drafted token and the draft's own probability of it, in (0, 1].
-
-    At a temperature above 0 it is a measure of how likely the target's pick is the same
-    (`edge_agent/sampling/sampled.py`).
-    """
-
-    token_id: int
-    probability: float
-
-
-class TokenPicker(Protocol):
-    """Picks the next tokens of one sequence. Used by the drafter's thread alone."""
-
-    def pick(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> DraftToken:
-        """The token after `tokens`, the whole sequence; `logits` `[num_tokens]` are not changed.
-
-        From one call to the next `tokens` only grows, except after `rewind`. Raises `ModelError`
-        if the logits are not numbers.
-        """
-        ...
-
-    def rewind(self, length: int) -> None:
-        """Only the first `length` tokens of the sequence still hold."""
-        ...
 
 
 class Drafter(Protocol):

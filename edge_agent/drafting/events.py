@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.drafting.drafter import DraftToken
+from edge_agent.sampling.picker import DraftToken
 
 __all__ = ["DraftEvent", "Drafted", "Exhausted", "OnEvent", "Rewound"]
 

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from edge_agent.api import TokenizerBundle
+from edge_agent.drafting.drafter import Drafter
 from edge_agent.errors import ModelError
+from edge_agent.settings import EdgeSettings
 
-__all__ = ["EMBEDDED", "check_model", "embedded_model", "resolve_model"]
+__all__ = ["EMBEDDED", "check_model", "embedded_model", "load_drafter", "own_tokenizer", "resolve_model"]
+
 
 EMBEDDED: Final = "embedded"
 """The setting that names the model installed with the `edge` extra."""
@@ -121,3 +125,23 @@ def _advice(error: Exception, repository: str, filename: str) -> str:
         return "not a valid repository name: write hf:org/repo/file.gguf"
     reason = " ".join(str(error).split()) or type(error).__name__
     return f"the download failed ({reason}): try again, or download the file from {page} and give its path"
+
+
+def load_drafter(settings: EdgeSettings) -> Drafter:
+    """Load the draft model (seconds; call it off the event loop). Raises `ModelError`."""
+    from edge_agent.drafting.llama.drafter import LlamaDrafter
+    from edge_agent.drafting.llama.loading import LlamaSettings
+
+    llama = LlamaSettings(
+        n_threads=settings.draft_threads,
+        n_ctx=settings.draft_context * settings.max_sequences,
+        max_sequences=settings.max_sequences,
+    )
+    return LlamaDrafter.load(resolve_model(settings.draft), llama)
+
+
+def own_tokenizer(settings: EdgeSettings) -> TokenizerBundle:
+    """The draft model's own tokenizer (seconds; call it off the event loop). Raises `ModelError`."""
+    from edge_agent.drafting.llama.tokenizer import gguf_tokenizer
+
+    return gguf_tokenizer(resolve_model(settings.draft))

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from edge_agent.drafting.drafter import Drafter, TokenPicker
+from edge_agent.drafting.drafter import Drafter
 from edge_agent.drafting.events import OnEvent
 from edge_agent.drafting.loop import Drafting
+from edge_agent.sampling.picker import TokenPicker
 
 __all__ = ["DraftHandle", "DraftWorker"]
 

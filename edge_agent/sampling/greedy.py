@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.errors import ModelError
+from edge_agent.sampling.picker import DraftToken
 
 __all__ = ["GreedyPicker", "most_likely"]
 

@@ -1,4 +1,4 @@
-"""Gumbel noise keyed by (seed, position, token), in NumPy; `pipesd_vllm/worker/noise.py` is its twin on the server.
+"""Gumbel noise keyed by (seed, position, token), in NumPy (in torch: `pipesd_vllm/worker/noise.py`).
 
 Counter-based, so that both sides draw the same values without talking. The method is SplitMix64 (Steele,
 Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014): output n of the generator with

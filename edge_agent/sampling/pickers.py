@@ -10,17 +10,16 @@ from typing import Final, NamedTuple
 
 from tokenizers import Tokenizer
 
-from edge_agent.api import GenerationRequest, SamplingSettings
-from edge_agent.drafting.drafter import TokenPicker
+from edge_agent.api import GenerationRequest, SamplingSettings, TokenizerBundle
 from edge_agent.errors import EdgeError
 from edge_agent.sampling.adjustment import adjusts_logits
 from edge_agent.sampling.after_reasoning import AfterReasoning, reasoning_has_ended
 from edge_agent.sampling.bad_words import BadWordMask, bad_word_tokens
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.mask import Masks, TokenMask
+from edge_agent.sampling.picker import TokenPicker
 from edge_agent.sampling.sampled import SampledPicker
 from edge_agent.sampling.structure import GrammarMask, StructureMasks
-from edge_agent.target import TokenizerBundle
 from pipesd_vllm.wire import Structure
 
 __all__ = ["Choice", "Pickers"]

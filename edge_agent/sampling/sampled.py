@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.api import SamplingSettings
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.sampling.adjustment import LogitAdjuster
 from edge_agent.sampling.coupling import noisy_scores
 from edge_agent.sampling.greedy import most_likely
 from edge_agent.sampling.mask import TokenMask
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.sampling.restriction import least_kept
 
 __all__ = ["SampledPicker"]

@@ -16,7 +16,7 @@ from llguidance import LLMatcher, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 from numpy.typing import NDArray
 
-from edge_agent.target import TokenizerBundle
+from edge_agent.api import TokenizerBundle
 from pipesd_vllm.wire import Structure, StructureKind
 
 __all__ = ["GrammarMask", "StructureMasks"]

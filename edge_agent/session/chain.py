@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.control.confidence import Judged
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.errors import CloudMisbehaved
+from edge_agent.sampling.picker import DraftToken
 from pipesd_vllm.wire import Commit, Draft, TokenLogprobs
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from edge_agent.api import GenerationChunk, GenerationRequest, GenerationStats
+from edge_agent.api import Fallback, GenerationChunk, GenerationRequest, GenerationStats
 from edge_agent.errors import TRANSIENT, CloudOverloaded, DraftCapacityError
 from edge_agent.verifier.retry import RetryPolicy
 
-__all__ = ["AWAY", "BUSY", "LOST", "Fallback", "local_after_loss", "retry_policy", "unless_away"]
+__all__ = ["AWAY", "BUSY", "LOST", "local_after_loss", "retry_policy", "unless_away"]
 
 T = TypeVar("T")
 logger = logging.getLogger("pipesd.edge")
@@ -25,17 +24,6 @@ LOST = "verifier lost in mid-answer"
 _AWAY_AT_START: Final = "the verifier is out of reach; until it is back the setting 'fallback' applies"
 
 Locally = Callable[[GenerationRequest, GenerationStats], AsyncGenerator[GenerationChunk, None]]
-
-
-class Fallback(enum.StrEnum):
-    """What to do while the verifier is out of reach."""
-
-    LOCAL = "local"
-    """The draft model answers, or goes on, alone; marked as not verified."""
-    ERROR = "error"
-    """The answer fails: 503, or an error event in mid-stream."""
-    WAIT = "wait"
-    """The answer waits until the verifier is back, and goes on where it was."""
 
 
 def retry_policy(fallback: Fallback, *, reached: bool, begun: bool) -> RetryPolicy:

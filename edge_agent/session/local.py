@@ -14,10 +14,10 @@ from edge_agent.api import (
     SamplingSettings,
     Source,
 )
-from edge_agent.drafting.drafter import TokenPicker
 from edge_agent.drafting.events import Drafted, DraftEvent, Exhausted
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import ModelError
+from edge_agent.sampling.picker import TokenPicker
 
 __all__ = ["generate_locally"]
 

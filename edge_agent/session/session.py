@@ -10,8 +10,8 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
 
-from edge_agent.api import GenerationChunk, GenerationRequest, GenerationStats
-from edge_agent.control.policies.base import Decision
+from edge_agent.api import Fallback, FinishReason, GenerationChunk, GenerationRequest, GenerationStats, Source
+from edge_agent.control.policies.base import ChainView, Decision
 from edge_agent.drafting.events import Drafted, DraftEvent, Exhausted, Rewound
 from edge_agent.drafting.worker import DraftHandle, DraftWorker
 from edge_agent.errors import (
@@ -23,16 +23,89 @@ from edge_agent.errors import (
     EdgeError,
 )
 from edge_agent.sampling.pickers import Pickers
-from edge_agent.session.chain import DraftChain
-from edge_agent.session.commit_chunk import chunk_of, count_commit
+from edge_agent.session.chain import DraftChain, Reconciled, logprobs_of
 from edge_agent.session.control import CommitReceived, SessionControl
-from edge_agent.session.fallback import Fallback
-from edge_agent.session.look_ahead import LookAhead
 from edge_agent.session.turn import LinkEvent, TurnLink
 from edge_agent.verifier.connection import ConnectionPool
-from pipesd_vllm.wire import Mode, RefusalCode
+from pipesd_vllm.wire import Commit, Mode, RefusalCode
 
-__all__ = ["CollaborativeSession"]
+__all__ = ["CollaborativeSession", "LookAhead", "chunk_of", "count_commit"]
+
+
+def count_commit(stats: GenerationStats, event: CommitReceived, reconciled: Reconciled) -> None:
+    """Add what came with a commit to `stats`."""
+    commit = event.commit
+    stats.downlink_bytes += event.num_bytes
+    stats.target_passes += commit.passes
+    stats.draft_tokens_verified += commit.drafted
+    stats.draft_tokens_accepted += commit.accepted
+    stats.draft_tokens_discarded += reconciled.discarded
+    stats.completion_tokens += len(reconciled.new_tokens)
+    if reconciled.new_tokens:
+        stats.last_token_s = event.received_s
+        if stats.first_token_s is None:
+            stats.first_token_s = event.received_s
+
+
+def chunk_of(commit: Commit, reconciled: Reconciled, stats: GenerationStats) -> GenerationChunk:
+    """Its new tokens, where they come from, and how the generation ended, if it has."""
+    reason = None if commit.finish_reason is None else FinishReason(commit.finish_reason)
+    sources = tuple(Source.DRAFTED if agreed else Source.CORRECTED for agreed in reconciled.agreed)
+    logprobs = logprobs_of(commit, len(reconciled.new_tokens))
+    return GenerationChunk(reconciled.new_tokens, reason, stats, sources, logprobs)
+
+
+class LookAhead:
+    """Limits are lengths of the whole sequence in tokens, prompt first."""
+
+    def __init__(self, chain: DraftChain, most: int, ahead: Callable[[ChainView], int]) -> None:
+        """`most`: no draft beyond this length. `ahead`: how many drafts the policy wants."""
+        self._chain = chain
+        self._most = most
+        self._ahead = ahead
+        self._verify_until = 0
+        """Verification was asked for up to this position (exclusive)."""
+        self._told_limit = 0
+        """Length up to which the worker was told to draft."""
+
+    @property
+    def awaits_commit(self) -> bool:
+        """Verification was asked for and has not been answered."""
+        return self._verify_until > self._chain.frontier
+
+    @property
+    def is_stalled(self) -> bool:
+        """The worker has stopped and nothing is being verified: no event will come by itself."""
+        return not self.awaits_commit and self._drafted_to >= self._told_limit
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether more drafts than there are make sense now."""
+        return self._limit() > self._drafted_to
+
+    def view(self) -> ChainView:
+        """What the policy decides by."""
+        return ChainView(self._chain.num_drafted, self._chain.num_unsent, self.awaits_commit)
+
+    def asked_to_verify(self) -> None:
+        """Everything sent so far is to be verified."""
+        self._verify_until = self._chain.frontier + self._chain.num_sent
+
+    def give_up_waiting(self) -> None:
+        """What was asked for will not be answered: it is void, or the turn was opened anew."""
+        self._verify_until = 0
+
+    def new_limit(self) -> int:
+        """Length up to which drafting makes sense now, for the worker to be told."""
+        self._told_limit = self._limit()
+        return self._told_limit
+
+    @property
+    def _drafted_to(self) -> int:
+        return self._chain.frontier + self._chain.num_drafted
+
+    def _limit(self) -> int:
+        return min(self._chain.frontier + self._ahead(self.view()), self._most)
 
 
 class CollaborativeSession:

@@ -5,31 +5,58 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
-from edge_agent.api import GenerationRequest, GenerationStats
+import msgspec
+
+from edge_agent.api import Fallback, FinishReason, GenerationRequest, GenerationStats
 from edge_agent.errors import (
     TRANSIENT,
     CloudError,
     CloudMisbehaved,
     CloudOverloaded,
+    CloudUnreachable,
     PairingError,
     TargetChanged,
     Transient,
 )
 from edge_agent.session.chain import DraftChain
-from edge_agent.session.commits import commits
 from edge_agent.session.control import CommitReceived, SessionControl
-from edge_agent.session.fallback import Fallback, retry_policy
+from edge_agent.session.fallback import retry_policy
 from edge_agent.session.wire_sampling import wire_sampling
-from edge_agent.verifier.cancellation import cancel_and_wait
 from edge_agent.verifier.connection import CloudConnection, ConnectionPool
-from edge_agent.verifier.keepalive import LineWatch
-from edge_agent.verifier.pairing import check_same_target
+from edge_agent.verifier.keepalive import LineWatch, cancel_and_wait
+from edge_agent.verifier.target import check_same_target
 from pipesd_vllm.wire import Draft, Mode, Open, Welcome
 
-__all__ = ["LinkEvent", "TurnLink"]
+__all__ = ["LinkEvent", "TurnLink", "commits"]
+
+
+_ENDS: Final = frozenset(FinishReason)
+"""Finish reasons of a whole answer; any other ("abort": the server shuts down) leaves it unfinished."""
+
+
+async def commits(
+    watch: LineWatch, connection: CloudConnection, turn: int, num_sent: int, clock: Callable[[], float]
+) -> AsyncIterator[CommitReceived]:
+    """Those of `turn`, the last one with its finish reason; `num_sent`: bytes that are under way up.
+
+    Raises `CloudError`, `CloudUnreachable` among them if the server ends the turn before the answer is whole.
+    """
+    while True:
+        commit, num_bytes = await watch.receive(connection, turn, num_sent)
+        num_sent = 0
+        reason = commit.finish_reason
+        if reason is not None and reason not in _ENDS:
+            commit = msgspec.structs.replace(commit, finish_reason=None)
+        yield CommitReceived(commit, num_bytes, clock())
+        if commit.finish_reason is not None:
+            return
+        if reason is not None:
+            raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
+
 
 logger = logging.getLogger("pipesd.edge")
 

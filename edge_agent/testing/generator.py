@@ -10,13 +10,28 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from edge_agent.api import FinishReason, GenerationChunk, GenerationRequest, GenerationStats, Route, Source
+from edge_agent.api import (
+    FinishReason,
+    ForwardedAnswer,
+    GenerationChunk,
+    GenerationRequest,
+    GenerationStats,
+    Route,
+    Source,
+    TargetInfo,
+    TokenizerBundle,
+)
 from edge_agent.errors import CloudUnreachable
-from edge_agent.target import TargetInfo, TokenizerBundle
-from edge_agent.verifier.passthrough import ForwardedAnswer
 from pipesd_vllm.wire import TokenLogprobs
 
-__all__ = ["CHAT_ML", "FakeGenerator", "GenerationRecord", "Script", "fake_tokenizer_bundle"]
+__all__ = [
+    "CHAT_ML",
+    "FakeForwardedAnswer",
+    "FakeGenerator",
+    "GenerationRecord",
+    "Script",
+    "fake_tokenizer_bundle",
+]
 
 CHAT_ML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -216,3 +231,35 @@ def _count(stats: GenerationStats, num_tokens: int) -> None:
     stats.draft_tokens_verified += num_drafts
     stats.draft_tokens_accepted += num_drafts
     stats.uplink_bytes += 8 + 4 * num_drafts
+
+
+class FakeForwardedAnswer:
+    """`ForwardedAnswer` with a given body, then `error` if any. With `hang` the body never ends."""
+
+    def __init__(
+        self,
+        status: int,
+        parts: Sequence[bytes],
+        *,
+        error: Exception | None = None,
+        hang: bool = False,
+    ) -> None:
+        self.status = status
+        self.closed = asyncio.Event()
+        self._parts = parts
+        self._error = error
+        self._hang = hang
+
+    async def read(self) -> bytes:
+        return b"".join([part async for part in self.parts()])
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        for part in self._parts:
+            yield part
+        if self._hang:
+            await asyncio.Event().wait()
+        if self._error is not None:
+            raise self._error
+
+    async def aclose(self) -> None:
+        self.closed.set()

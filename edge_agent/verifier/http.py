@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import msgspec
 
-from edge_agent.errors import TRANSIENT, CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
-from edge_agent.target import TargetInfo, TokenizerBundle
-from edge_agent.verifier.cache import TargetCache
-from edge_agent.verifier.http_refusals import error_from_status
-from edge_agent.verifier.passthrough import HttpAnswer
-from edge_agent.verifier.retry import Patience
-from edge_agent.verifier.target_answers import InfoAnswer, decode_info, decode_tokenizer
+from edge_agent.api import TargetInfo, TokenizerBundle
+from edge_agent.errors import (
+    TRANSIENT,
+    CloudError,
+    CloudMisbehaved,
+    CloudOverloaded,
+    CloudRefused,
+    CloudUnreachable,
+)
+from edge_agent.verifier.cache import InfoAnswer, TargetCache, decode_info, decode_tokenizer
+from edge_agent.verifier.retry import Patience, retry_after_s
 from pipesd_vllm.wire import INFO_PATH, TOKENIZER_PATH, Fingerprint, Welcome
 
-__all__ = ["CloudApi"]
+__all__ = ["CloudApi", "HttpAnswer", "error_from_status"]
 
 
 class CloudApi:
@@ -138,3 +144,44 @@ class CloudApi:
                 "no_tokenizer", f"{self._base} cannot hand out its tokenizer; use its own OpenAI API"
             )
         raise error_from_status(self._base, path, response.status_code, response.headers.get("retry-after"))
+
+
+class HttpAnswer:
+    """`ForwardedAnswer` over HTTP."""
+
+    def __init__(self, response: httpx.Response, base: str) -> None:
+        """`response` is open, its body not read; `base` names the server in errors."""
+        self._response = response
+        self._base = base
+
+    @property
+    def status(self) -> int:
+        return self._response.status_code
+
+    async def read(self) -> bytes:
+        return b"".join([part async for part in self.parts()])
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._response.aiter_bytes():
+                yield part
+        except httpx.HTTPError as error:
+            what = error or type(error).__name__
+            raise CloudUnreachable(f"the connection to {self._base} was lost ({what})") from error
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def error_from_status(base: str, path: str, status: int, retry_after: str | None) -> CloudError:
+    """What an answer other than the wanted one means. `base`: the verifier's URL; `retry_after`: a header."""
+    if status in (401, 403):
+        return CloudRefused("invalid_api_key", f"{base} refused the API key; check --api-key")
+    if status == 404:
+        return CloudRefused(
+            "no_pipesd", f"{base} is a server without the pipesd plugin; start it with 'pipesd serve'"
+        )
+    after_s = retry_after_s(retry_after, time.time())
+    if status == 429:
+        return CloudOverloaded(f"{base} has too many sessions; try again in some seconds", after_s)
+    return CloudUnreachable(f"{base}{path} answered HTTP {status}", after_s)

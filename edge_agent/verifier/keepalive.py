@@ -6,11 +6,11 @@ import asyncio
 from typing import Any, Final
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.verifier.cancellation import cancel_and_wait
 from edge_agent.verifier.connection import CloudConnection
 from pipesd_vllm.wire import Commit, Open
 
-__all__ = ["LineWatch"]
+__all__ = ["LineWatch", "cancel_and_wait"]
+
 
 _SLOWEST_UPLINK: Final = 8000.0
 """Bytes a second: what waits behind a long prompt on its way up is not dead."""
@@ -60,3 +60,9 @@ class LineWatch:
                 raise CloudUnreachable(_DEAD)
         finally:
             await cancel_and_wait(pinging)  # what it raised: a lost line is told by the next frame, too
+
+
+async def cancel_and_wait(task: asyncio.Future[Any]) -> None:
+    """Cancel `task` if it has not ended, and return once it has. What it returned or raised is dropped."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -7,13 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from edge_agent.api import TargetInfo, TokenizerBundle
 from edge_agent.drafting.drafter import DraftModelInfo
-from edge_agent.errors import TRANSIENT, ModelError
-from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.errors import TRANSIENT, ModelError, PairingError, TargetChanged
 from edge_agent.verifier.http import CloudApi
 from pipesd_vllm.wire import Fingerprint, Welcome
 
-__all__ = ["TargetIdentity", "no_own_tokenizer"]
+__all__ = ["TargetIdentity", "check_pairing", "check_same_target", "no_own_tokenizer"]
+
 
 logger = logging.getLogger("pipesd.edge")
 
@@ -102,3 +103,39 @@ class TargetIdentity:
 def no_own_tokenizer() -> TokenizerBundle:
     """For an agent without a file. Raises `ModelError`."""
     raise ModelError("the verifier was never reached, and the draft model brings no tokenizer")
+
+
+def check_same_target(began: Welcome, now: Welcome) -> None:
+    """Raises `TargetChanged` unless the target of `now` would go on as that of `began`.
+
+    By identity and vocabulary; by name and vocabulary where a server does not tell its identity.
+    """
+    if began.identity is None or now.identity is None:
+        differing = [] if began.model == now.model else ["model"]
+    else:
+        differing = began.identity.differences(now.identity)
+    if began.fingerprint != now.fingerprint:
+        differing.append("vocabulary")
+    if differing:
+        raise TargetChanged(
+            f"{began.model} began this answer; {now.model} is there now (other {', '.join(differing)})"
+        )
+
+
+def check_pairing(draft_name: str, draft: Fingerprint, welcome: Welcome) -> None:
+    """Raises `PairingError` unless the draft's first tokens are exactly the target's.
+
+    `draft` is the fingerprint of as many entries as the target has tokens; what the
+    draft has beyond them is padding, which the target never commits.
+    """
+    target = welcome.fingerprint
+    if draft == target:
+        return
+    if draft.num_tokens < target.num_tokens:
+        detail = f"it has {draft.num_tokens} tokens, the target {target.num_tokens}"
+    else:
+        detail = "their tokens differ"
+    raise PairingError(
+        f"the draft {draft_name} does not fit the target {welcome.model}: {detail}; "
+        "choose a draft of the same model family with --draft"
+    )

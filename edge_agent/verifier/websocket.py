@@ -10,7 +10,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable
-from edge_agent.verifier.http_refusals import error_from_status
+from edge_agent.verifier.http import error_from_status
 from pipesd_vllm.wire import (
     MAX_FRAME_BYTES,
     SESSION_PATH,

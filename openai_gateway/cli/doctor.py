@@ -72,7 +72,7 @@ async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:
     from dataclasses import replace
 
     from edge_agent.agent import EdgeAgent
-    from edge_agent.session.fallback import Fallback
+    from edge_agent.api import Fallback
     from openai_gateway.cli.doctor_probe import Probe
 
     # An unreachable server is the finding, not something to work around.

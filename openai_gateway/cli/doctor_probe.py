@@ -14,7 +14,7 @@ from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route,
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
 from openai_gateway.cli.diagnosis import Figures
-from openai_gateway.http.sse import read_events
+from openai_gateway.http.streaming import read_events
 from pipesd_vllm.wire import Mode
 
 __all__ = ["NUM_TOKENS", "UPLOAD_SIZES", "Probe"]

@@ -84,7 +84,7 @@ def _served(flags: dict[str, object]) -> tuple[str | None, str | None, str | Non
     settings = load_settings(flags)
 
     async def ask(settings: EdgeSettings) -> str:
-        from edge_agent.agent_parts import cloud_api
+        from edge_agent.agent import cloud_api
 
         api = cloud_api(settings)
         try:

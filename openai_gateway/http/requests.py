@@ -15,8 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent.errors import EdgeError
-from openai_gateway.errors import ApiError, BodyTooLarge, InvalidApiKey, from_status
-from openai_gateway.local.answer import translate
+from openai_gateway.errors import ApiError, BodyTooLarge, InvalidApiKey, from_status, translate
 
 __all__ = [
     "MAX_BODY_BYTES",

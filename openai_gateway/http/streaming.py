@@ -12,7 +12,8 @@ from starlette.types import Receive, Scope, Send
 from openai_gateway.chat_service import Json, StreamedAnswer
 from openai_gateway.errors import ApiError
 
-__all__ = ["EventStream", "answer_stream", "events"]
+__all__ = ["EventStream", "answer_stream", "events", "read_events"]
+
 
 DONE = b"data: [DONE]\n\n"
 
@@ -66,3 +67,23 @@ class EventStream(EventSourceResponse):
 def answer_stream(answer: StreamedAnswer, ping_s: float) -> EventStream:
     """The response that streams `answer` and closes it."""
     return EventStream(events(answer.chunks), answer.headers, ping_s, answer.aclose)
+
+
+_DATA = b"data:"
+
+
+async def read_events(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The data of each whole event, in order; comments and other fields are passed over.
+
+    Lines end with LF or CR LF alone: JSON may hold the other line separators of Unicode as they are.
+    """
+    rest = b""
+    data: list[bytes] = []
+    async for part in parts:
+        *lines, rest = (rest + part).split(b"\n")
+        for line in (line.removesuffix(b"\r") for line in lines):
+            if line.startswith(_DATA):
+                data.append(line[len(_DATA) :].removeprefix(b" "))
+            elif not line and data:
+                yield b"\n".join(data)
+                data = []

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
 
 from edge_agent.api import FinishReason, GenerationChunk, GenerationStats, Source
-from edge_agent.errors import CloudMisbehaved, EdgeError
-from openai_gateway.errors import ApiError, from_edge_error, internal_error
-from openai_gateway.local.provenance import Span, runs
+from edge_agent.errors import CloudMisbehaved
+from openai_gateway.errors import translate
 from openai_gateway.local.pump import Pump
 from openai_gateway.local.text.scores import TokenScore, TokenScorer
 from openai_gateway.local.text.transcript import Piece, Transcript
 
-__all__ = ["Answer", "Part", "translate"]
+__all__ = ["Answer", "Part", "Span", "runs", "spans_json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`num_tokens` tokens of one source. Their text may be empty: a character that is not finished yet."""
+
+    source: Source
+    num_tokens: int
+    text: str
+
+
+def runs(chunk: GenerationChunk) -> Iterator[tuple[Source, tuple[int, ...]]]:
+    """The chunk's tokens, cut where the source changes. Without known sources the target's own."""
+    sources = chunk.sources or (Source.CORRECTED,) * len(chunk.token_ids)
+    pairs = zip(sources, chunk.token_ids, strict=True)
+    for source, run in groupby(pairs, key=lambda pair: pair[0]):
+        yield source, tuple(token_id for _, token_id in run)
+
+
+def spans_json(spans: Sequence[Span]) -> list[dict[str, Any]]:
+    """As the extension object `pipesd` carries them."""
+    return [{"source": span.source, "tokens": span.num_tokens, "text": span.text} for span in spans]
+
 
 logger = logging.getLogger(__name__)
 
@@ -136,13 +160,3 @@ class Answer:
     def _take_spans(self) -> tuple[Span, ...]:
         spans, self._spans = tuple(self._spans), []
         return spans
-
-
-def translate(error: Exception) -> ApiError:
-    """Any exception as the error a client gets; unexpected ones go to the log in full."""
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, EdgeError):
-        return from_edge_error(error)
-    logger.error("unexpected error while serving a request", exc_info=error)
-    return internal_error()

@@ -9,21 +9,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edge_agent.api import SEED_BITS, FinishReason, GenerationRequest, Generator, Route, SamplingSettings
-from edge_agent.target import TargetInfo
+from edge_agent.api import (
+    SEED_BITS,
+    FinishReason,
+    GenerationRequest,
+    Generator,
+    Route,
+    SamplingSettings,
+    TargetInfo,
+)
 from openai_gateway.chat_service import StreamedAnswer, WholeAnswer
 from openai_gateway.local.answer import Answer
-from openai_gateway.local.chunks import answer_chunks, stop_reason
+from openai_gateway.local.chunks import answer_chunks, extensions, stop_reason, usage
 from openai_gateway.local.endpoints import Endpoint
-from openai_gateway.local.figures import extensions, usage
 from openai_gateway.local.planning import check_prompt, sampling_settings
 from openai_gateway.local.schema import GenerationFields
 from openai_gateway.local.shapes import Envelope
 from openai_gateway.local.text.reasoning import ReasoningSplitter, split_message
 from openai_gateway.local.text.scores import TokenScore, TokenScorer
-from openai_gateway.local.text.stops import StopScanner
 from openai_gateway.local.text.tokenizer import TargetTextCache
-from openai_gateway.local.text.transcript import Transcript
+from openai_gateway.local.text.transcript import StopScanner, Transcript
 from openai_gateway.routing.options import SessionOptions
 from openai_gateway.routing.routes import RouteChoice, route_header
 from openai_gateway.routing.seeds import seed_header

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.api import SamplingSettings
-from edge_agent.target import TargetInfo
+from edge_agent.api import SamplingSettings, TargetInfo
 from openai_gateway.errors import ContextLengthExceeded, InvalidRequest
 from openai_gateway.local.schema import CompletionRequest, GenerationFields
 from openai_gateway.local.structures import structure_of

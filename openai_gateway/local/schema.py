@@ -11,26 +11,190 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
+    ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, from_json
+from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.field_types import Content, NumLogprobs, Prompt, StopStrings
-from openai_gateway.local.sampling_fields import SamplingFields, Strict, invalid
+from pipesd_vllm.wire import MAX_LISTED
 
 __all__ = [
     "ChatMessage",
     "ChatRequest",
     "CompletionRequest",
+    "Content",
     "GenerationFields",
+    "NumLogprobs",
+    "Prompt",
+    "SamplingFields",
+    "StopStrings",
+    "Strict",
     "decode_body",
+    "invalid",
     "parse_request",
 ]
+
+
+_MAX_BIAS = 100.0
+_MAX_BAD_WORD = 256
+
+
+class Strict(BaseModel):
+    """Strict types, unknown fields kept."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
+
+
+def invalid(message: str) -> PydanticCustomError:
+    """The error of a validator; braces in `message` survive, because it is data and no format."""
+    return PydanticCustomError("invalid_value", "{message}", {"message": message})
+
+
+def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
+    if not value:
+        return ()
+    if not isinstance(value, dict) or len(value) > MAX_LISTED:
+        raise invalid(f"should be an object of at most {MAX_LISTED} token ids and biases")
+    return tuple((_token_id(token), _bias(bias)) for token, bias in value.items())
+
+
+def _token_id(value: object) -> int:
+    text = str(value)
+    if not (text.isascii() and text.isdigit()):
+        raise invalid(f"'{text}' is not a token id")
+    return int(text)
+
+
+def _bias(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _MAX_BIAS:
+        raise invalid(f"a bias should be a number from -{_MAX_BIAS:g} to {_MAX_BIAS:g}")
+    return float(value)
+
+
+_BIAS_SCHEMA = WithJsonSchema(
+    {
+        "anyOf": [
+            {
+                "type": "object",
+                "propertyNames": {"pattern": "^[0-9]+$"},
+                "additionalProperties": {"type": "number", "minimum": -_MAX_BIAS, "maximum": _MAX_BIAS},
+                "maxProperties": MAX_LISTED,
+            },
+            {"type": "null"},
+        ]
+    }
+)
+_BadWord = Annotated[str, Field(min_length=1, max_length=_MAX_BAD_WORD)]
+_Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
+
+
+class SamplingFields(Strict):
+    """Null always asks for nothing. The last six say what form the answer has (`structures.py`)."""
+
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0.0, le=1.0)
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    repetition_penalty: float | None = Field(None, gt=0.0, le=100.0)
+    min_tokens: int | None = Field(None, ge=0)
+    logit_bias: Annotated[tuple[tuple[int, float], ...], PlainValidator(_logit_bias), _BIAS_SCHEMA] = ()
+    bad_words: list[_BadWord] | None = Field(None, max_length=MAX_LISTED)
+    allowed_token_ids: list[Annotated[int, Field(ge=0)]] | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+
+
+MAX_STOP_STRINGS = 64
+"""OpenAI's own API stops at 4; vLLM, llama.cpp and the clients made for them know no bound."""
+_TEXT_PART_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+
+
+# What the validators below take, for the OpenAPI document.
+_STRING: dict[str, Any] = {"type": "string"}
+_PART = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"const": "text"}, "text": _STRING},
+}
+_IDS = {"type": "array", "items": {"type": "integer"}}
+_NON_EMPTY = {"type": "string", "minLength": 1}
+_CONTENT_SCHEMA = WithJsonSchema({"anyOf": [_STRING, {"type": "array", "items": _PART}, {"type": "null"}]})
+_STOPS = {"type": "array", "items": _NON_EMPTY, "maxItems": MAX_STOP_STRINGS}
+_STOP_SCHEMA = WithJsonSchema({"anyOf": [_NON_EMPTY, _STOPS, {"type": "null"}]})
+_PROMPT_SCHEMA = WithJsonSchema({"anyOf": [_STRING, _IDS, {"type": "array", "items": _STRING}]})
+
+
+def _text_of_part(index: int, part: object) -> str:
+    if not isinstance(part, dict):
+        raise invalid(f"part {index} should be an object like {{'type': 'text', 'text': ...}}")
+    key = _TEXT_PART_KEYS.get(str(part.get("type")))
+    if key is None:
+        raise invalid(f"part {index} has type {part.get('type')!r}; only text parts are supported")
+    if not isinstance(text := part.get(key), str):
+        raise invalid(f"part {index} should have a string as '{key}'")
+    return text
+
+
+def _content(value: object) -> str | tuple[str, ...] | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return tuple(_text_of_part(index, part) for index, part in enumerate(value))
+    raise invalid("should be a string or a list of text parts")
+
+
+def _stop(value: object) -> tuple[str, ...]:
+    stops = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+        raise invalid("should be a string or a list of strings")
+    if len(stops) > MAX_STOP_STRINGS:
+        raise invalid(f"at most {MAX_STOP_STRINGS} stop strings are allowed, got {len(stops)}")
+    if "" in stops:
+        raise invalid("a stop string must not be empty")
+    return tuple(stops)
+
+
+def _none_for_false(value: object) -> object:
+    """In a chat `logprobs` is a boolean; clients of both say "none" with false."""
+    return None if value is False else value
+
+
+def _is_token_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _prompt(value: object) -> str | tuple[int, ...]:
+    # A list of prompts asks for one choice each; a list of one is a plain prompt.
+    if isinstance(value, list) and value and not _is_token_id(value[0]):
+        if len(value) > 1:
+            raise invalid("only one prompt a request is supported: send one request for each")
+        value = value[0]
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(map(_is_token_id, value)):
+        return tuple(value)
+    raise invalid("should be a string, a list of token ids, or a list of one of these")
+
+
+Content = Annotated[str | tuple[str, ...] | None, PlainValidator(_content), _CONTENT_SCHEMA]
+"""A string, or a list of text parts, which is kept as the tuple of their texts."""
+StopStrings = Annotated[tuple[str, ...], PlainValidator(_stop), _STOP_SCHEMA]
+Prompt = Annotated[str | tuple[int, ...], PlainValidator(_prompt), _PROMPT_SCHEMA]
+"""One prompt, of text or of token ids; in a list of its own, too."""
+NumLogprobs = Annotated[int | None, Field(ge=-1), BeforeValidator(_none_for_false)]
+
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _THINKING_SWITCHES = ("enable_thinking", "thinking")

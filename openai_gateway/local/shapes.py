@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from edge_agent.api import FinishReason
-from openai_gateway.local.logprob_shapes import chat_logprobs, completion_logprobs
-from openai_gateway.local.text.scores import TokenScore
+from openai_gateway.local.text.scores import LOWEST, TokenScore
 from openai_gateway.routing.seeds import fingerprint
 
 __all__ = [
@@ -16,8 +15,11 @@ __all__ = [
     "CompletionShape",
     "Envelope",
     "Shape",
+    "chat_logprobs",
+    "completion_logprobs",
     "model_card",
 ]
+
 
 Json = dict[str, Any]
 
@@ -137,3 +139,34 @@ def model_card(name: str, max_model_len: int, created_s: int) -> Json:
         "owned_by": "pipesd",
         "max_model_len": max_model_len,
     }
+
+
+def chat_logprobs(scores: Sequence[TokenScore]) -> Json:
+    """`logprobs` of a choice of /v1/chat/completions; its numbers may not be null."""
+    return {"content": [_chat_token(score) for score in scores]}
+
+
+def _chat_token(score: TokenScore) -> Json:
+    logprob = LOWEST if score.logprob is None else score.logprob
+    return {
+        **_named(score.text, logprob),
+        "top_logprobs": [_named(text, each) for text, each in score.top],
+    }
+
+
+def _named(text: str, logprob: float) -> Json:
+    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+
+def completion_logprobs(scores: Sequence[TokenScore]) -> Json:
+    """`logprobs` of a choice of /v1/completions; the chosen token is always among `top_logprobs`."""
+    return {
+        "tokens": [score.text for score in scores],
+        "token_logprobs": [score.logprob for score in scores],
+        "top_logprobs": [_alternatives(score) for score in scores],
+        "text_offset": [score.offset for score in scores],
+    }
+
+
+def _alternatives(score: TokenScore) -> Json | None:
+    return None if score.logprob is None else {score.text: score.logprob, **dict(score.top)}

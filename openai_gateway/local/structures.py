@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from openai_gateway.errors import InvalidRequest, UnsupportedParameter
-from openai_gateway.local.sampling_fields import SamplingFields
+from openai_gateway.local.schema import SamplingFields
 from pipesd_vllm.wire import MAX_STRUCTURE_BYTES, Structure, StructureKind
 
 __all__ = ["structure_of"]

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from openai_gateway.chat_service import ChatService, Json, StreamedAnswer, WholeAnswer
-from openai_gateway.errors import ApiError
-from openai_gateway.local.answer import translate
+from openai_gateway.errors import ApiError, translate
 from openai_gateway.observe.requests import CLIENT_GONE, UNROUTED, Finished, RequestObserver
 from openai_gateway.routing.options import SessionOptions
 

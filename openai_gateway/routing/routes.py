@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from edge_agent.api import Route
-from edge_agent.target import TargetInfo
+from edge_agent.api import Route, TargetInfo
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 
 __all__ = [

@@ -9,13 +9,11 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.api import GenerationStats, Generator, Route
+from edge_agent.api import ForwardedAnswer, GenerationStats, Generator, Route, TargetInfo
 from edge_agent.errors import CloudMisbehaved, CloudUnreachable
-from edge_agent.target import TargetInfo
-from edge_agent.verifier.passthrough import ForwardedAnswer
 from openai_gateway.chat_service import Json, StreamedAnswer, WholeAnswer
-from openai_gateway.http.sse import read_events
-from openai_gateway.local.answer import translate
+from openai_gateway.errors import translate
+from openai_gateway.http.streaming import read_events
 from openai_gateway.local.endpoints import Endpoint
 from openai_gateway.local.pump import Pump
 from openai_gateway.routing.routes import RouteChoice, route_header

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from edge_agent.api import GenerationStats
-from openai_gateway.local.figures import extensions
+from openai_gateway.local.chunks import extensions
 from openai_gateway.local.text.reasoning import both_names
 
 __all__ = ["CloudChunks", "complete_whole"]

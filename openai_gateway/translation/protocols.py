@@ -8,8 +8,7 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from edge_agent.api import Generator, Route
-from edge_agent.target import TargetInfo
+from edge_agent.api import Generator, Route, TargetInfo
 from openai_gateway.chat_service import ChatService
 from openai_gateway.errors import ApiError
 from openai_gateway.http.requests import json_response

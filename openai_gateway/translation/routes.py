@@ -10,8 +10,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from openai_gateway.errors import ApiError
-from openai_gateway.local.answer import translate
+from openai_gateway.errors import ApiError, translate
 
 __all__ = ["RenderError", "route_class"]
 

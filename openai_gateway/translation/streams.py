@@ -11,8 +11,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from openai_gateway.chat_service import Json, StreamedAnswer
-from openai_gateway.errors import ApiError
-from openai_gateway.local.answer import translate
+from openai_gateway.errors import ApiError, translate
 from openai_gateway.translation.deltas import chunk_of_whole
 
 __all__ = ["Encoder", "JsonLines", "as_stream", "encoded", "encoded_whole", "json_line", "sse_event"]

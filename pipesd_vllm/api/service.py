@@ -15,8 +15,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipesd_vllm.api.edge_socket import EdgeLeft, EdgeSocket, read_event
 from pipesd_vllm.api.metrics import ServerMetrics
-from pipesd_vllm.api.timer import PatientTimer
-from pipesd_vllm.api.turn import Turn
+from pipesd_vllm.api.turn import PatientTimer, Turn
 from pipesd_vllm.api.validation import CloseConnection, RefuseTurn, check_draft, check_open
 from pipesd_vllm.scheduling.stopwatch import Clock, OwnTime
 from pipesd_vllm.settings import ServerSettings

@@ -9,20 +9,91 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
 
 from vllm.engine.protocol import EngineClient, StreamingInput
+from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 
-from pipesd_vllm.api.chunks import later_chunk, opening_chunk
-from pipesd_vllm.api.timer import PatientTimer
-from pipesd_vllm.api.turn_params import chunk_params, token_logprobs
+from pipesd_vllm.api.turn_params import chunk_params, opening_params, token_logprobs
 from pipesd_vllm.api.validation import CloseConnection, RefuseTurn
-from pipesd_vllm.scheduling.commands import AddDrafts, CloseSession, Command, GoAlone, Suspend, pack
-from pipesd_vllm.scheduling.report import PassReport
+from pipesd_vllm.scheduling.commands import (
+    AddDrafts,
+    CloseSession,
+    Command,
+    GoAlone,
+    OpenSession,
+    Suspend,
+    pack,
+)
+from pipesd_vllm.scheduling.engine_session import PassReport
 from pipesd_vllm.scheduling.stopwatch import Clock, OwnTime
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import CloseReason, Commit, Draft, Mode, Open, RefusalCode
+
+__all__ = ["PatientTimer", "TimerLoop", "later_chunk", "opening_chunk"]
+
+
+_PLACEHOLDER: Final = (0,)
+"""vLLM wants at least one token a chunk; commands without drafts send this one."""
+
+
+def opening_chunk(opened: Open, cache_salt: str) -> StreamingInput:
+    """The first: the prompt, salted for its tenant in vLLM's prefix cache. Raises `RefuseTurn`."""
+    num_committed = len(opened.committed)
+    command = OpenSession(eager=opened.mode is Mode.LATENCY, num_committed=num_committed)
+    params = opening_params(opened.sampling, num_committed, pack(command))
+    return StreamingInput(tokens_input([*opened.prompt, *opened.committed], cache_salt=cache_salt), params)
+
+
+def later_chunk(command: Command, tokens: Sequence[int] = _PLACEHOLDER) -> StreamingInput:
+    """Any other: a command, with its draft tokens if it has any."""
+    return StreamingInput(tokens_input(list(tokens)), chunk_params(pack(command)))
+
+
+class TimerLoop(Protocol):
+    """What is needed of an event loop."""
+
+    def time(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], None], /) -> Any:
+        """Returns a handle with `cancel()`."""
+
+
+class PatientTimer:
+    """Calls `action` once when `delay_s` have gone by since the last `restart`.
+
+    A restart only notes the time: the event loop's own timer is set once and, when it runs out early, set
+    again for what is left. Cancelling and setting it anew with every frame would cost more than the frame.
+    """
+
+    def __init__(self, loop: TimerLoop, delay_s: float, action: Callable[[], None]) -> None:
+        self._loop = loop
+        self._delay_s = delay_s
+        self._action = action
+        self._due_s = 0.0
+        self._handle: Any | None = None
+
+    def restart(self) -> None:
+        """Wait the whole delay from now on, whether the timer was running, stopped or done."""
+        self._due_s = self._loop.time() + self._delay_s
+        if self._handle is None:
+            self._handle = self._loop.call_at(self._due_s, self._check)
+
+    def stop(self) -> None:
+        """Nothing happens any more until the next `restart`."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _check(self) -> None:
+        self._handle = None
+        if self._loop.time() < self._due_s:
+            self._handle = self._loop.call_at(self._due_s, self._check)
+        else:
+            self._action()
+
 
 _MAX_PENDING_CHUNKS = 256
 _FAILED = (

@@ -6,10 +6,39 @@ Pure: vLLM's request is only read through the numbers passed in; time comes from
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Final
 
-from pipesd_vllm.scheduling.report import PassReport
 from pipesd_vllm.scheduling.trie import DraftTrie
 from pipesd_vllm.wire import common_prefix_length
+
+REPORT_KEY: Final = "pipesd"
+
+
+@dataclass(slots=True)
+class PassReport:
+    """Totals since the session began, so that a merged or lost output loses no count.
+
+    `queue_ms` and `step_ms` are those of the last pass: how long released drafts waited
+    for it to start, and how long it took from scheduling to its result. `own_ms` is what the
+    scheduler's hooks took since the report before.
+    """
+
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    queue_ms: float = 0.0
+    step_ms: float = 0.0
+    own_ms: float = 0.0
+
+    def pack(self) -> dict[str, Any]:
+        """As the free-form dictionary of an engine output."""
+        return {REPORT_KEY: list(astuple(self))}
+
+    @staticmethod
+    def unpack(params: dict[str, Any] | None) -> PassReport | None:
+        packed = (params or {}).get(REPORT_KEY)
+        return None if packed is None else PassReport(*packed)
 
 
 class EngineSession:

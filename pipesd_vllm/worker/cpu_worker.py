@@ -1,4 +1,4 @@
-"""vLLM's CPU worker with the coupled samplers: `--worker-cls pipesd_vllm.worker.cpu_worker.PipeSDCpuWorker`."""
+"""vLLM's CPU worker with the coupled samplers; `launch/serve.py` names it as `--worker-cls`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gumbel noise keyed by (seed, position, token), in torch; `edge_agent/sampling/noise.py` describes the method.
+"""Gumbel noise keyed by (seed, position, token), in torch (method: `edge_agent/sampling/noise.py`).
 
 Whole batches without a Python loop, on any device with 64-bit integers. torch has no unsigned 64-bit
 arithmetic, so words are int64, which wrap around alike, and right shifts are masked.

@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer
 
-from edge_agent.target import TargetInfo
-from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
-from edge_agent.verifier.passthrough import FakeForwardedAnswer, ForwardedAnswer
+from edge_agent.api import ForwardedAnswer, TargetInfo
+from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
 from openai_gateway.http.access import LOOPBACK_ONLY, AccessPolicy
 from openai_gateway.testing.chat_service import chat_chunk

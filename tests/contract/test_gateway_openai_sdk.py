@@ -14,9 +14,8 @@ import uvicorn
 from openai import AsyncOpenAI
 from tokenizers import Tokenizer
 
-from edge_agent.api import Route
+from edge_agent.api import Route, TargetInfo
 from edge_agent.errors import CloudRefused, CloudUnreachable
-from edge_agent.target import TargetInfo
 from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
 

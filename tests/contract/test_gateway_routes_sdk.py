@@ -12,8 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from edge_agent.api import Route
-from edge_agent.testing.generator import FakeGenerator
-from edge_agent.verifier.passthrough import FakeForwardedAnswer
+from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
 
 from .test_gateway_openai_sdk import ANSWER, MESSAGES, MODEL, MakeFake, fake, serving
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from edge_agent.target import TokenizerBundle
+from edge_agent.api import TokenizerBundle
 from edge_agent.verifier.http import CloudApi
 from openai_gateway.local.schema import ChatRequest, parse_request
 from openai_gateway.local.text.tokenizer import TargetText

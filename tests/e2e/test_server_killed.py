@@ -14,7 +14,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from edge_agent.session.fallback import LOST, Fallback
+from edge_agent.api import Fallback
+from edge_agent.session.fallback import LOST
 from openai_gateway.cli.processes import ServerProcess
 from tests.conftest import Verifier
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
 from edge_agent.errors import DraftCapacityError
 from edge_agent.sampling.greedy import most_likely
+from edge_agent.sampling.picker import DraftToken
 
 gguf = pytest.importorskip("gguf")
 

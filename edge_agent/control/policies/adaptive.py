@@ -11,7 +11,7 @@ from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
 from edge_agent.control.policies.pipesd import PipeSdPolicy
-from edge_agent.control.policies.trigger import TriggerSettings
+from edge_agent.control.policies.window import TriggerSettings
 
 MIN_BATCH: Final = 4
 """Tokens below which a batch waits for the trigger: a frame's header costs as much as 4 to 8 tokens."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters
-from edge_agent.control.policies.trigger import TriggerSettings
+from edge_agent.control.policies.window import TriggerSettings
 from edge_agent.control.policies.windowed import WindowedPolicy
 
 

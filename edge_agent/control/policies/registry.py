@@ -11,9 +11,13 @@ from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.policies.adaptive import AdaptivePolicy
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.policies.edgellm import EdgeLlmPolicy
-from edge_agent.control.policies.hsl import HslPolicy
-from edge_agent.control.policies.literature import CODE_WINDOW, MATHS_WINDOW, VanillaPolicy
+from edge_agent.control.policies.literature import (
+    CODE_WINDOW,
+    MATHS_WINDOW,
+    EdgeLlmPolicy,
+    HslPolicy,
+    VanillaPolicy,
+)
 from edge_agent.control.policies.pipesd import PipeSdPolicy
 from edge_agent.control.policies.windowed import WindowedPolicy
 from edge_agent.errors import ConfigError

@@ -8,8 +8,7 @@ stands still, in whatever state commits, rollbacks and the tuner have left it.
 from __future__ import annotations
 
 from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
-from edge_agent.control.policies.trigger import TriggerSettings
-from edge_agent.control.policies.window import NavWindow
+from edge_agent.control.policies.window import NavWindow, TriggerSettings
 
 NEVER = 0.0
 """A threshold that no probability reaches."""

@@ -26,8 +26,7 @@ from botorch.optim.optimize import optimize_acqf
 from botorch.sampling.normal import SobolQMCNormalSampler
 from gpytorch.mlls import ExactMarginalLogLikelihood
 
-from edge_agent.control.tuning.search import Evaluation, Suggestion
-from edge_agent.control.tuning.space import Point
+from edge_agent.control.tuning.search import Evaluation, Point, Suggestion
 
 __all__ = ["GpProposer", "GpSettings", "use_one_thread"]
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.tuning.autotuner import Autotuner, FixedParameters, ParameterSource
 from edge_agent.control.tuning.background import BackgroundProposer, Solver
 from edge_agent.control.tuning.gp_process import GpProcess
-from edge_agent.control.tuning.search import Proposer, SobolProposer
-from edge_agent.control.tuning.space import PAPER_THRESHOLDS, SearchSpace, dimensions_for
-from edge_agent.control.tuning.state import TunerSettings
+from edge_agent.control.tuning.search import (
+    PAPER_THRESHOLDS,
+    Proposer,
+    SearchSpace,
+    SobolProposer,
+    dimensions_for,
+)
 from edge_agent.control.tuning.store import TuningKey, TuningStore
-from edge_agent.control.tuning.tuner import Tuner
+from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings, TunerState
 
-__all__ = ["FindSpec", "TunerRegistry", "make_proposer"]
+__all__ = ["Autotuner", "FindSpec", "FixedParameters", "ParameterSource", "TunerRegistry", "make_proposer"]
+
 
 logger = logging.getLogger("pipesd.tuning")
 
@@ -102,3 +108,95 @@ class TunerRegistry:
                 "BoTorch is not installed: thresholds stay fixed; `pip install 'pipesd[tune]'` tunes them"
             )
         self._has_said = True
+
+
+class ParameterSource(Protocol):
+    """Shared by all sessions of an event loop. Nothing here blocks or raises."""
+
+    @property
+    def parameters(self) -> PolicyParameters:
+        """What sessions should work with now."""
+        ...
+
+    def observe(
+        self, num_tokens: int, elapsed_s: float, num_passes: int, under: PolicyParameters | None = None
+    ) -> bool:
+        """Take one commit, see `Tuner.observe`; True: `parameters` changed."""
+        ...
+
+
+class FixedParameters:
+    """No tuning."""
+
+    def __init__(self, parameters: PolicyParameters) -> None:
+        self.parameters = parameters
+
+    def observe(
+        self, num_tokens: int, elapsed_s: float, num_passes: int, under: PolicyParameters | None = None
+    ) -> bool:
+        """Changes nothing."""
+        return False
+
+
+class Autotuner:
+    """A tuner whose state is saved after each trial, in `executor`, and that frees what a search needed.
+
+    `save` may block; `release` is called when a search is over, in `executor` too, and more than once.
+    """
+
+    def __init__(
+        self,
+        tuner: Tuner,
+        save: Callable[[TunerState], None],
+        release: Callable[[], None],
+        executor: Executor,
+    ) -> None:
+        self._tuner = tuner
+        self._save = save
+        self._release = release
+        self._executor = executor
+        self._newest = tuner.state
+        self._saved_revision = tuner.revision
+        self._saving = threading.Lock()
+        self._is_closed = False
+
+    @property
+    def parameters(self) -> PolicyParameters:
+        """See `ParameterSource`."""
+        return self._tuner.parameters
+
+    @property
+    def phase(self) -> Phase:
+        """What the traffic is used for now."""
+        return self._tuner.phase
+
+    def observe(
+        self, num_tokens: int, elapsed_s: float, num_passes: int, under: PolicyParameters | None = None
+    ) -> bool:
+        """See `Tuner.observe`. Once closed, nothing changes any more."""
+        if self._is_closed:
+            return False
+        changed = self._tuner.observe(num_tokens, elapsed_s, num_passes, under)
+        if self._tuner.revision != self._saved_revision:
+            self._saved_revision = self._tuner.revision
+            self._newest = self._tuner.state
+            self._keep()
+        return changed
+
+    def _keep(self) -> None:
+        with contextlib.suppress(RuntimeError):  # shut down: `close` saves
+            self._executor.submit(self._save_newest)
+            if self._tuner.phase is Phase.EXPLOITING:
+                self._executor.submit(self._release)
+
+    def _save_newest(self) -> None:
+        with self._saving:  # a save that is under way in `executor` must not end after that of `close`
+            self._save(self._newest)
+
+    def close(self) -> None:
+        """Free everything and save, now. Safe to repeat."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._release()
+            self._newest = self._tuner.state
+            self._save_newest()

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 import platformdirs
 
-from edge_agent.control.tuning.state import TunerState
+from edge_agent.control.tuning.tuner import TunerState
 from pipesd_vllm.wire import Mode
 
 __all__ = ["LinkClass", "TuningKey", "TuningStore", "default_folder", "link_class"]

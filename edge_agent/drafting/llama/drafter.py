@@ -10,12 +10,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.drafting.drafter import DraftModelInfo, DraftToken, TokenPicker
+from edge_agent.drafting.drafter import DraftModelInfo
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.loading import LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk, SequenceTable
 from edge_agent.errors import DraftCapacityError, ModelError, PairingError
 from edge_agent.sampling.greedy import GreedyPicker
+from edge_agent.sampling.picker import DraftToken, TokenPicker
 from pipesd_vllm.wire import Fingerprint, fingerprint
 
 __all__ = ["LlamaDrafter", "LlamaSettings", "ModelContext"]

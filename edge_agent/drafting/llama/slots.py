@@ -9,14 +9,143 @@ logits for the next one. A closed slot keeps its evaluated prefix until someone 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from edge_agent.drafting.llama.kv_cells import KvCells, Slot
-from edge_agent.drafting.llama.placement import OpenPlan, closed_slots, least_value, place
 from edge_agent.errors import DraftCapacityError
+from pipesd_vllm.wire import common_prefix_length
 
-__all__ = ["Chunk", "SequenceTable"]
+__all__ = ["Chunk", "KvCells", "OpenPlan", "SequenceTable", "Slot", "closed_slots", "least_value", "place"]
+
+
+@dataclass(slots=True)
+class Slot:
+    """One sequence: its tokens, of which a prefix is evaluated. `KvCells` alone changes the last three."""
+
+    tokens: list[int] = field(default_factory=list)
+    last_used: int = 0
+    """Larger means later."""
+    cells: list[int] = field(default_factory=list)
+    """Identity of the KV cell of each evaluated token; slots that share a cell name the same one."""
+    is_open: bool = False
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that are not evaluated."""
+        return len(self.tokens) - len(self.cells)
+
+
+class KvCells:
+    """Counts who holds each of `num_cells` cells. A cell is free once no slot holds it, open or closed."""
+
+    def __init__(self, num_cells: int) -> None:
+        self._num_cells = num_cells
+        self._held: Counter[int] = Counter()
+        """How many slots hold each cell."""
+        self._held_open: Counter[int] = Counter()
+        """How many open slots hold each cell."""
+        self._new_cell = itertools.count()
+
+    @property
+    def num_free(self) -> int:
+        """Cells that hold nothing, not even a closed sequence."""
+        return self._num_cells - len(self._held)
+
+    @property
+    def num_not_open(self) -> int:
+        """Cells that no open slot holds."""
+        return self._num_cells - len(self._held_open)
+
+    def num_open(self, cells: Iterable[int]) -> int:
+        """How many of `cells` an open slot holds."""
+        return sum(cell in self._held_open for cell in cells)
+
+    def num_open_once(self, cells: Iterable[int]) -> int:
+        """How many of `cells` exactly one open slot holds."""
+        return sum(self._held_open[cell] == 1 for cell in cells)
+
+    def open(self, slot: Slot) -> None:
+        """The slot opens with the cells it holds."""
+        slot.is_open = True
+        self._held_open.update(slot.cells)
+
+    def close(self, slot: Slot) -> None:
+        """The slot closes and goes on holding its cells."""
+        _release(self._held_open, slot.cells)
+        slot.is_open = False
+
+    def fill(self, slot: Slot, num_tokens: int) -> None:
+        """The next `num_tokens` of the slot's tokens are evaluated, each into a fresh cell."""
+        self.share(slot, [next(self._new_cell) for _ in range(num_tokens)])
+
+    def share(self, slot: Slot, cells: Sequence[int]) -> None:
+        """The slot holds `cells`, too, after those it holds already."""
+        slot.cells.extend(cells)
+        self._held.update(cells)
+        if slot.is_open:
+            self._held_open.update(cells)
+
+    def drop(self, slot: Slot, keep: int) -> None:
+        """The slot goes on holding its first `keep` cells only."""
+        dropped = slot.cells[keep:]
+        del slot.cells[keep:]
+        _release(self._held, dropped)
+        if slot.is_open:
+            _release(self._held_open, dropped)
+
+
+def _release(counts: Counter[int], cells: Sequence[int]) -> None:
+    for cell in cells:
+        counts[cell] -= 1
+        if not counts[cell]:
+            del counts[cell]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPlan:
+    """How to start a sequence: in `slot`, with its first `keep` tokens evaluated already.
+
+    They are the slot's own, or those of slot `copy_from` if that is set; in that case
+    whatever `slot` holds is dropped first.
+    """
+
+    slot: int
+    keep: int
+    copy_from: int | None = None
+
+    @property
+    def source(self) -> int:
+        """The slot whose evaluated tokens are kept."""
+        return self.slot if self.copy_from is None else self.copy_from
+
+
+def closed_slots(slots: Sequence[Slot]) -> list[int]:
+    """Indices of the slots that are not open."""
+    return [index for index, slot in enumerate(slots) if not slot.is_open]
+
+
+def place(slots: Sequence[Slot], tokens: Sequence[int]) -> OpenPlan:
+    """The longest evaluated prefix of `tokens`, used in place or copied. At least one slot is closed.
+
+    It is used where it lies if its slot is closed and loses no more than half of what it holds;
+    otherwise it is copied (cells are shared, which costs nothing) into the least recently used closed slot.
+    """
+    closed = closed_slots(slots)
+    prefixes = [common_prefix_length(slot.tokens[: len(slot.cells)], tokens) for slot in slots]
+    source = max(range(len(slots)), key=lambda i: (prefixes[i], not slots[i].is_open))
+    keep = min(prefixes[source], len(tokens) - 1)
+    if keep == 0:
+        return OpenPlan(least_value(slots, closed), 0)
+    others = [index for index in closed if index != source]
+    if source in closed and (2 * keep >= len(slots[source].cells) or not others):
+        return OpenPlan(source, keep)
+    return OpenPlan(least_value(slots, others), keep, source)
+
+
+def least_value(slots: Sequence[Slot], closed: Sequence[int]) -> int:
+    """The one of `closed` with which the least is lost: nothing, then what was used longest ago."""
+    return min(closed, key=lambda index: (bool(slots[index].cells), slots[index].last_used))
 
 
 @dataclass(frozen=True, slots=True)

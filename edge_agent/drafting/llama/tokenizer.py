@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from edge_agent.api import TokenizerBundle
 from edge_agent.errors import ModelError
-from edge_agent.target import TokenizerBundle
 
 __all__ = ["gguf_tokenizer"]
 

@@ -9,7 +9,7 @@ from functools import partial
 import msgspec
 from tokenizers import Tokenizer
 
-from edge_agent.target import TokenizerBundle
+from edge_agent.api import TokenizerBundle
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.local.schema import ChatRequest
 from openai_gateway.local.text.conversation import render_chat

@@ -9,8 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks.harness.pair import Pair, connected_pair
-from edge_agent.api import FinishReason
-from edge_agent.target import TargetInfo
+from edge_agent.api import FinishReason, TargetInfo
 from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.hosting import hosted_gateway
 

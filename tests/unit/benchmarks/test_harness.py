@@ -39,8 +39,8 @@ from benchmarks.harness.rivals import EVERYBODY, Rival, Wire, interleaved, parse
 from benchmarks.harness.server import running_server
 from edge_agent.api import GenerationChunk, GenerationRequest, SamplingSettings
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.errors import ModelError
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.testing.drafter import FakeDrafter
 from edge_agent.testing.generator import FakeGenerator, fake_tokenizer_bundle
 from openai_gateway.cli.errors import CliError

@@ -13,7 +13,7 @@ from benchmarks.pairs.agreement import agreement_rate, greedy_text, trace_of
 from benchmarks.pairs.catalog import Catalog, draft_description, target_description
 from benchmarks.pairs.padded_target import pad_depth
 from benchmarks.pairs.pruned_draft import drop_layers
-from edge_agent.drafting.drafter import DraftToken
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.testing.drafter import FakeDrafter
 from openai_gateway.cli.errors import CliError
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from edge_agent.drafting.drafter import DraftToken
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.testing.drafter import FakeDrafter
 
 VOCABULARY = [f"t{i}" for i in range(100)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_agent.agent_parts import parameter_sources, policy_parameters
+from edge_agent.agent import parameter_sources, policy_parameters
 from edge_agent.control.parameter_sources import FixedSources, TunedSources
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.settings import EdgeSettings

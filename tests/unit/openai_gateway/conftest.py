@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
-from edge_agent.target import TargetInfo, TokenizerBundle
+from edge_agent.api import TargetInfo, TokenizerBundle
 from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
 

@@ -7,10 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from edge_agent.api import ForwardedAnswer, TargetInfo, TokenizerBundle
 from edge_agent.errors import CloudUnreachable
-from edge_agent.target import TargetInfo, TokenizerBundle
-from edge_agent.testing.generator import FakeGenerator, Script
-from edge_agent.verifier.passthrough import FakeForwardedAnswer, ForwardedAnswer
+from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator, Script
 
 from .conftest import Post
 

@@ -7,8 +7,7 @@ import pytest
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.parameter_sources import FixedSources, TunedSources
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.tuning.autotuner import Autotuner, FixedParameters
-from edge_agent.control.tuning.registry import TunerRegistry
+from edge_agent.control.tuning.registry import Autotuner, FixedParameters, TunerRegistry
 from edge_agent.control.tuning.store import LinkClass, TuningKey, TuningStore
 from pipesd_vllm.wire import Mode
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.drafting.contained import ContainedPicker
-from edge_agent.drafting.drafter import DraftToken
+from edge_agent.drafting.loop import ContainedPicker
 from edge_agent.errors import ModelError
 from edge_agent.sampling.greedy import GreedyPicker
+from edge_agent.sampling.picker import DraftToken
 
 LOGITS = np.arange(4, dtype=np.float32)
 

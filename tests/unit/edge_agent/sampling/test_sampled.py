@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_agent.api import SamplingSettings
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.errors import ModelError
 from edge_agent.sampling.greedy import GreedyPicker
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.sampling.sampled import SampledPicker
 
 LOGITS = np.random.default_rng(4).normal(0.0, 2.0, 400).astype(np.float32)

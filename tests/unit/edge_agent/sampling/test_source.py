@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from edge_agent.api import GenerationRequest, SamplingSettings
-from edge_agent.drafting.drafter import TokenPicker
+from edge_agent.api import GenerationRequest, SamplingSettings, TokenizerBundle
 from edge_agent.errors import CloudUnreachable
 from edge_agent.sampling.greedy import GreedyPicker
+from edge_agent.sampling.picker import TokenPicker
 from edge_agent.sampling.pickers import Pickers
-from edge_agent.target import TokenizerBundle
 from edge_agent.testing.generator import fake_tokenizer_bundle
 from pipesd_vllm.wire import Structure, StructureKind
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from edge_agent.api import GenerationRequest, SamplingSettings
+from edge_agent.api import GenerationRequest, SamplingSettings, TokenizerBundle
 from edge_agent.sampling.pickers import Pickers
 from edge_agent.sampling.structure import StructureMasks
-from edge_agent.target import TokenizerBundle
 from edge_agent.testing.generator import fake_tokenizer_bundle
 from pipesd_vllm.wire import Structure, StructureKind
 

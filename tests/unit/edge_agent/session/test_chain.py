@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.control.confidence import Judged
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.errors import CloudMisbehaved
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.session.chain import DraftChain, logprobs_of
 from pipesd_vllm.wire import Commit, TokenLogprobs
 

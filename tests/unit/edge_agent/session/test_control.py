@@ -4,11 +4,10 @@ import pytest
 
 from edge_agent.control.parameter_sources import FixedSources
 from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.drafting.events import Drafted
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.session.chain import Reconciled
-from edge_agent.session.control import CommitReceived, SessionControl
-from edge_agent.session.control_plane import ControlPlane
+from edge_agent.session.control import CommitReceived, ControlPlane, SessionControl
 from edge_agent.tracing.recorder import NullRecorder
 from pipesd_vllm.wire import Commit, Mode
 

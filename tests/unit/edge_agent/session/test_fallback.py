@@ -13,16 +13,24 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_agent.agent import EdgeAgent
-from edge_agent.api import FinishReason, GenerationChunk, GenerationRequest, Route, SamplingSettings, Source
+from edge_agent.api import (
+    Fallback,
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    Route,
+    SamplingSettings,
+    Source,
+    TokenizerBundle,
+)
 from edge_agent.control.parameter_sources import FixedSources
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudOverloaded, CloudUnreachable
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.sampling.sampled import SampledPicker
-from edge_agent.session.control_plane import ControlPlane
-from edge_agent.session.fallback import AWAY, BUSY, LOST, Fallback, unless_away
-from edge_agent.target import TokenizerBundle
+from edge_agent.session.control import ControlPlane
+from edge_agent.session.fallback import AWAY, BUSY, LOST, unless_away
 from edge_agent.testing.drafter import FakeDrafter
 from edge_agent.testing.generator import fake_tokenizer_bundle
 from edge_agent.testing.transport import FakeTransport, fake_welcome

@@ -1,9 +1,9 @@
 """How far a session drafts ahead; the sessions of `test_session.py` go by it."""
 
 from edge_agent.control.policies.base import ChainView
-from edge_agent.drafting.drafter import DraftToken
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.session.chain import DraftChain
-from edge_agent.session.look_ahead import LookAhead
+from edge_agent.session.session import LookAhead
 
 PROMPT = [1, 2, 3]
 

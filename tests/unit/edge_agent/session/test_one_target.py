@@ -9,21 +9,20 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from edge_agent.api import GenerationRequest, SamplingSettings
+from edge_agent.api import Fallback, GenerationRequest, SamplingSettings
 from edge_agent.control.parameter_sources import FixedSources
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudUnreachable, PairingError, TargetChanged
-from edge_agent.session.control_plane import ControlPlane
-from edge_agent.session.fallback import Fallback
+from edge_agent.sampling.picker import DraftToken
+from edge_agent.session.control import ControlPlane
 from edge_agent.session.session import CollaborativeSession
 from edge_agent.testing.drafter import FakeDrafter
 from edge_agent.testing.transport import FakeTransport, fake_welcome
 from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.verifier.cache import decode_info
 from edge_agent.verifier.connection import ConnectionPool
-from edge_agent.verifier.pairing import check_pairing, check_same_target
-from edge_agent.verifier.target_answers import decode_info
+from edge_agent.verifier.target import check_pairing, check_same_target
 from pipesd_vllm.wire import Downstream, Identity, Mode, Upstream, Welcome, fingerprint
 
 from .conftest import VOCABULARY, target_next, target_text

@@ -13,7 +13,7 @@ from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.sampling.pickers import Pickers
 from edge_agent.sampling.sampled import SampledPicker
-from edge_agent.session.control_plane import ControlPlane
+from edge_agent.session.control import ControlPlane
 from edge_agent.session.local import generate_locally
 from edge_agent.session.session import CollaborativeSession
 from edge_agent.testing.drafter import FakeDrafter

@@ -10,8 +10,7 @@ from edge_agent.control.parameter_sources import FixedSources
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.errors import CloudUnreachable
 from edge_agent.session.chain import DraftChain
-from edge_agent.session.control import CommitReceived
-from edge_agent.session.control_plane import ControlPlane
+from edge_agent.session.control import CommitReceived, ControlPlane
 from edge_agent.session.turn import LinkEvent, TurnLink
 from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
 from edge_agent.tracing.recorder import NullRecorder

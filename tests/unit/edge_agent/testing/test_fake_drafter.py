@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from edge_agent.drafting.drafter import Drafter, DraftToken
+from edge_agent.drafting.drafter import Drafter
 from edge_agent.errors import DraftCapacityError
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.testing.drafter import FakeDrafter
 from pipesd_vllm.wire import fingerprint
 

@@ -1,6 +1,6 @@
 """The session loop's side of a trace."""
 
-from edge_agent.drafting.drafter import DraftToken
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.tracing.events import (
     Committed,
     Drafted,

@@ -7,8 +7,8 @@ import httpx
 import msgspec
 import pytest
 
+from edge_agent.api import TargetInfo
 from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable
-from edge_agent.target import TargetInfo
 from edge_agent.verifier.http import CloudApi
 
 Handler = Callable[[httpx.Request], httpx.Response]

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from edge_agent.api import Fallback
 from edge_agent.errors import CloudOverloaded, CloudUnreachable, Transient
-from edge_agent.session.fallback import Fallback, retry_policy
+from edge_agent.session.fallback import retry_policy
 from edge_agent.testing.transport import FakeTransport, fake_welcome
 from edge_agent.verifier.retry import ImpatientConnector, Patience, RetryPolicy, retry_after_s
 from pipesd_vllm.wire import fingerprint

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from edge_agent.verifier.cache import TargetCache
-from edge_agent.verifier.target_answers import FingerprintAnswer, InfoAnswer
+from edge_agent.verifier.cache import FingerprintAnswer, InfoAnswer, TargetCache
 
 
 def info(model: str = "org/model:1", sha256: str = "ab" * 32) -> InfoAnswer:

@@ -6,8 +6,7 @@ import openai
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from edge_agent.api import FinishReason
-from edge_agent.target import TargetInfo
+from edge_agent.api import FinishReason, TargetInfo
 from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.demo import present
 from openai_gateway.cli.hosting import hosted_gateway

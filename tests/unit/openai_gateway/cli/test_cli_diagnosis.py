@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
-from edge_agent.testing.generator import FakeGenerator
-from edge_agent.verifier.passthrough import FakeForwardedAnswer
+from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.cli.diagnosis import Figures, diagnose, expected_tpt_ms
 from openai_gateway.cli.doctor import report
 from openai_gateway.cli.doctor_probe import NUM_TOKENS, UPLOAD_SIZES, Probe

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from typer.testing import CliRunner, Result
 
-from edge_agent.drafting.drafter import DraftToken
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.tracing.recorder import FileRecorder
 from edge_agent.tracing.session_trace import SessionTrace
 from openai_gateway.cli.errors import CliError

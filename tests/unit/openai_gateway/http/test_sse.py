@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from openai_gateway.http.sse import read_events
+from openai_gateway.http.streaming import read_events
 
 STREAM = (
     'data: {"a":"\u2028é"}\n\n: ping\n\nevent: x\r\ndata:{"b":1}\r\n\r\n'

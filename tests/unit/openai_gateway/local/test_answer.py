@@ -12,8 +12,7 @@ from openai_gateway.errors import ApiError
 from openai_gateway.local.answer import Answer
 from openai_gateway.local.text.detokenizer import Detokenizer
 from openai_gateway.local.text.scores import TokenScorer
-from openai_gateway.local.text.stops import StopScanner
-from openai_gateway.local.text.transcript import Transcript
+from openai_gateway.local.text.transcript import StopScanner, Transcript
 from pipesd_vllm.wire import TokenLogprobs
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edge_agent.api import GenerationStats, Route
-from openai_gateway.local.figures import pipesd_figures, timings, usage
+from openai_gateway.local.chunks import pipesd_figures, timings, usage
 
 
 def test_figures_before_the_first_token() -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from openai_gateway.local.logprob_shapes import chat_logprobs, completion_logprobs
+from openai_gateway.local.shapes import chat_logprobs, completion_logprobs
 from openai_gateway.local.text.scores import LOWEST, TokenScore
 
 SCORES = [

@@ -5,8 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent.api import SamplingSettings
-from edge_agent.target import TargetInfo
+from edge_agent.api import SamplingSettings, TargetInfo
 from openai_gateway.errors import ContextLengthExceeded, InvalidRequest
 from openai_gateway.local.planning import check_prompt, sampling_settings
 from openai_gateway.local.schema import CompletionRequest, parse_request

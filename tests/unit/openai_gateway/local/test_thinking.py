@@ -7,10 +7,9 @@ import httpx
 import msgspec
 import pytest
 
-from edge_agent.testing.generator import FakeGenerator
-from edge_agent.verifier.passthrough import FakeForwardedAnswer
+from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.thinking import with_thinking
+from openai_gateway.local.endpoints import with_thinking
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 OFF = {"chat_template_kwargs": {"enable_thinking": False}}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from openai_gateway.errors import UnsupportedParameter
-from openai_gateway.routing.needs import Needs, needs_of
+from openai_gateway.routing.parameters import Needs, needs_of
 from pipesd_vllm.wire import MAX_LOGPROBS
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from openai_gateway.errors import UnsupportedParameter
 from openai_gateway.local.schema import ChatRequest, CompletionRequest
-from openai_gateway.routing.needs import Needs, needs_of
-from openai_gateway.routing.parameters import PARAMETERS, Support
+from openai_gateway.routing.parameters import PARAMETERS, Needs, Support, needs_of
 
 BY_SUPPORT = {kind: [name for name, p in PARAMETERS.items() if p.support is kind] for kind in Support}
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.api import Route
-from edge_agent.target import TargetInfo
+from edge_agent.api import Route, TargetInfo
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 from openai_gateway.routing.routes import asked_route, check_model, choose_route, full_name, route_header
 

@@ -8,9 +8,16 @@ from typing import cast
 import pytest
 from tokenizers import Tokenizer
 
-from edge_agent.api import FinishReason, GenerationChunk, GenerationRequest, Generator, SamplingSettings
+from edge_agent.api import (
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    Generator,
+    SamplingSettings,
+    TargetInfo,
+    TokenizerBundle,
+)
 from edge_agent.errors import CloudUnreachable
-from edge_agent.target import TargetInfo, TokenizerBundle
 from edge_agent.testing.generator import FakeGenerator, Script
 
 MakeFake = Callable[[Script], FakeGenerator]

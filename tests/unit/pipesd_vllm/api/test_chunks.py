@@ -1,6 +1,6 @@
 """What vLLM is handed of a turn."""
 
-from pipesd_vllm.api.chunks import later_chunk, opening_chunk
+from pipesd_vllm.api.turn import later_chunk, opening_chunk
 from pipesd_vllm.scheduling.commands import AddDrafts, OpenSession, Suspend, unpack
 from pipesd_vllm.wire import Mode, Open, Sampling
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pipesd_vllm.api.timer import PatientTimer
+from pipesd_vllm.api.turn import PatientTimer
 
 
 class Handle:

@@ -14,7 +14,7 @@ from pipesd_vllm.scheduling.commands import (
     pack,
     unpack,
 )
-from pipesd_vllm.scheduling.report import PassReport
+from pipesd_vllm.scheduling.engine_session import PassReport
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ pytest.importorskip("vllm")
 from vllm.v1.request import RequestStatus
 
 from pipesd_vllm.scheduling.commands import AddDrafts, GoAlone, OpenSession
-from pipesd_vllm.scheduling.report import PassReport
+from pipesd_vllm.scheduling.engine_session import PassReport
 from pipesd_vllm.scheduling.sessions import SessionTable
 
 PROMPT = [1, 2, 3]

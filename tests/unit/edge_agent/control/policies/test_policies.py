@@ -9,7 +9,7 @@ from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentSnapshot, LinkEstimate
 from edge_agent.control.policies.adaptive import break_even_confidence
 from edge_agent.control.policies.base import ChainView, Decision, Policy, PolicyParameters, RoundOutcome
-from edge_agent.control.policies.edgellm import EdgeLlmPolicy
+from edge_agent.control.policies.literature import EdgeLlmPolicy
 from edge_agent.control.policies.registry import (
     DEFAULT_POLICY,
     POLICY_NAMES,

@@ -1,6 +1,6 @@
 """The dual-threshold trigger (PipeSD, section 3.3)."""
 
-from edge_agent.control.policies.trigger import DualThresholdTrigger, TriggerSettings
+from edge_agent.control.policies.window import DualThresholdTrigger, TriggerSettings
 
 SETTINGS = TriggerSettings(sequence_threshold=0.5, token_threshold=0.2, max_window=6)
 

@@ -4,9 +4,8 @@ import random
 from collections.abc import Callable
 
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.tuning.space import PAPER_THRESHOLDS, SearchSpace
-from edge_agent.control.tuning.state import Phase
-from edge_agent.control.tuning.tuner import Tuner
+from edge_agent.control.tuning.search import PAPER_THRESHOLDS, SearchSpace
+from edge_agent.control.tuning.tuner import Phase, Tuner
 
 BASE = PolicyParameters(
     sequence_threshold=0.3, token_threshold=0.35, max_ahead=16, patience_ms=500, max_window=8

@@ -9,8 +9,7 @@ import pytest
 
 from edge_agent.control.tuning.background import BackgroundProposer
 from edge_agent.control.tuning.search import Evaluation, SobolProposer, Suggestion
-from edge_agent.control.tuning.state import Phase, TunerSettings
-from edge_agent.control.tuning.tuner import Tuner
+from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings
 
 from .surface import SPACE, START, Traffic, bowl
 

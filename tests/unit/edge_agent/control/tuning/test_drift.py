@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.control.tuning.drift import DriftSettings, DriftWatch
+from edge_agent.control.tuning.tuner import DriftSettings, DriftWatch
 
 
 def drifted_at(costs: list[float], baseline_ms: float | None = 100.0) -> list[int]:

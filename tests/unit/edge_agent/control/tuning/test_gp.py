@@ -16,8 +16,7 @@ from edge_agent.control.tuning.search import (
     SobolProposer,
     Suggestion,
 )
-from edge_agent.control.tuning.state import Phase, TunerSettings
-from edge_agent.control.tuning.tuner import Tuner
+from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings
 
 from .surface import BASE, LEAST_MS, OPTIMUM, SPACE, START, Traffic, bowl
 

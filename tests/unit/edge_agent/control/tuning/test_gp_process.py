@@ -129,7 +129,10 @@ def test_a_failed_suggestion_is_an_answer() -> None:
 
 def test_an_idle_process_ends() -> None:
     """It does not keep its memory for a search that nobody goes on with."""
-    code = "import sys; from edge_agent.control.tuning import gp_process as g; list(g._until_idle(sys.stdin.buffer, 1))"
+    code = (
+        "import sys; from edge_agent.control.tuning import gp_process as g; "
+        "list(g._until_idle(sys.stdin.buffer, 1))"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as process:
         assert process.wait(30) == -signal.SIGALRM
 
@@ -160,5 +163,8 @@ def test_the_real_process_suggests_with_botorch() -> None:
 
 def test_the_agent_itself_never_imports_torch() -> None:
     """Importing everything of the tuner but the model costs neither its seconds nor its memory."""
-    code = "import sys, edge_agent.control.tuning.registry; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    code = (
+        "import sys, edge_agent.control.tuning.registry; "
+        "sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

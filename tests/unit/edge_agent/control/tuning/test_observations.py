@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from edge_agent.control.tuning.observations import Observation, adapted, mean_costs, ranked
-from edge_agent.control.tuning.space import DIMENSIONS, SearchSpace
+from edge_agent.control.tuning.search import DIMENSIONS, SearchSpace
+from edge_agent.control.tuning.tuner import Observation, adapted, mean_costs, ranked
 
 from .surface import BASE, OPTIMUM
 

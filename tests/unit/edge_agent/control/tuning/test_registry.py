@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.control.tuning.autotuner import Autotuner, FixedParameters, ParameterSource
 from edge_agent.control.tuning.background import BackgroundProposer
-from edge_agent.control.tuning.registry import TunerRegistry, make_proposer
+from edge_agent.control.tuning.registry import (
+    Autotuner,
+    FixedParameters,
+    ParameterSource,
+    TunerRegistry,
+    make_proposer,
+)
 from edge_agent.control.tuning.search import Evaluation, SobolProposer, Suggestion
-from edge_agent.control.tuning.state import Phase, TunerSettings, TunerState
 from edge_agent.control.tuning.store import LinkClass, TuningKey, TuningStore
-from edge_agent.control.tuning.tuner import Tuner
+from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings, TunerState
 from pipesd_vllm.wire import Mode
 
 from .surface import BASE, SPACE, START, bowl

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.control.tuning.sobol import MAX_DIMENSIONS, sobol_point
+from edge_agent.control.tuning.search import MAX_DIMENSIONS, sobol_point
 
 
 def test_points_are_those_of_scipy() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.tuning.space import DIMENSIONS, PATIENCE, SearchSpace, dimensions_for
+from edge_agent.control.tuning.search import DIMENSIONS, PATIENCE, SearchSpace, dimensions_for
 from pipesd_vllm.wire import Mode
 
 from .surface import BASE, SPACE

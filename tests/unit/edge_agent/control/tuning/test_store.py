@@ -8,9 +8,8 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from edge_agent.control.tuning.observations import Observation
-from edge_agent.control.tuning.state import TunerState
 from edge_agent.control.tuning.store import LinkClass, TuningKey, TuningStore, default_folder, link_class
+from edge_agent.control.tuning.tuner import Observation, TunerState
 from pipesd_vllm.wire import Mode
 
 from .surface import BASE, OPTIMUM

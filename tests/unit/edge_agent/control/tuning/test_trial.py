@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.control.tuning.trial import Trial, TrialSettings
+from edge_agent.control.tuning.tuner import Trial, TrialSettings
 
 from .surface import BASE
 

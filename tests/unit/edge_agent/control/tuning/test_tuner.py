@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.tuning.observations import mean_costs
 from edge_agent.control.tuning.search import Evaluation, Proposer, SobolProposer, Suggestion
-from edge_agent.control.tuning.state import Phase, TunerSettings, TunerState
-from edge_agent.control.tuning.tuner import Tuner
+from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings, TunerState, mean_costs
 
 from .surface import BASE, LEAST_MS, OPTIMUM, SPACE, START, Traffic, bowl
 

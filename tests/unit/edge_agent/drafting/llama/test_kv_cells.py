@@ -1,6 +1,6 @@
 """Cells that several sequences hold; `test_sequences.py` lays the whole beside a naive cache."""
 
-from edge_agent.drafting.llama.kv_cells import KvCells, Slot
+from edge_agent.drafting.llama.slots import KvCells, Slot
 
 
 def filled(cells: KvCells, num_tokens: int) -> Slot:

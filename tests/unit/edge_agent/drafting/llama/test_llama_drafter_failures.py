@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.drafting.drafter import DraftToken
 from edge_agent.drafting.llama.context import DecodeStatus
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
 from edge_agent.errors import ConfigError, DraftCapacityError, ModelError
 from edge_agent.sampling.greedy import most_likely
+from edge_agent.sampling.picker import DraftToken
 
 ALL = -1
 

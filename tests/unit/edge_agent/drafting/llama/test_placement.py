@@ -2,8 +2,7 @@
 
 import pytest
 
-from edge_agent.drafting.llama.kv_cells import Slot
-from edge_agent.drafting.llama.placement import OpenPlan, least_value, place
+from edge_agent.drafting.llama.slots import OpenPlan, Slot, least_value, place
 
 
 def slot(*tokens: int, is_open: bool = False, last_used: int = 0) -> Slot:

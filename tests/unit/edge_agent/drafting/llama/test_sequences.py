@@ -9,8 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from edge_agent.drafting.llama.placement import OpenPlan
-from edge_agent.drafting.llama.slots import Chunk, SequenceTable
+from edge_agent.drafting.llama.slots import Chunk, OpenPlan, SequenceTable
 from edge_agent.errors import DraftCapacityError
 
 NUM_SLOTS = 3

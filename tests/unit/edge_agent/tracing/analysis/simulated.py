@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.drafting.drafter import DraftToken
+from edge_agent.sampling.picker import DraftToken
 from edge_agent.tracing.recorder import MemoryRecorder, TraceRecorder
 from edge_agent.tracing.session_trace import SessionTrace
 from pipesd_vllm.wire import Commit, Draft

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_gateway.local.text.stops import StopScanner
+from openai_gateway.local.text.transcript import StopScanner
 
 
 def naive(text: str, stops: list[str], num_exempt: int = 0) -> str:

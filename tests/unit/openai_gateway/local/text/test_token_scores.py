@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from edge_agent.target import TokenizerBundle
+from edge_agent.api import TokenizerBundle
 from openai_gateway.local.text.scores import LOWEST, TokenScore, TokenScorer
 from openai_gateway.local.text.tokenizer import TargetText
 from pipesd_vllm.wire import TokenLogprobs

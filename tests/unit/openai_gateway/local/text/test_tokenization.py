@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from tokenizers import AddedToken, Tokenizer, processors
 
-from edge_agent.target import TokenizerBundle
+from edge_agent.api import TokenizerBundle
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.local.schema import ChatRequest, parse_request
 from openai_gateway.local.text.tokenizer import LONG_PROMPT_CHARACTERS, TargetText, TargetTextCache

@@ -9,8 +9,7 @@ from tokenizers import Tokenizer
 from edge_agent.api import FinishReason
 from edge_agent.testing.generator import Script
 from openai_gateway.local.text.detokenizer import Detokenizer
-from openai_gateway.local.text.stops import StopScanner
-from openai_gateway.local.text.transcript import Piece, Transcript
+from openai_gateway.local.text.transcript import Piece, StopScanner, Transcript
 
 END = 2
 
