@@ -11,7 +11,7 @@ from edge_agent.errors import ModelError
 from edge_agent.sampling.picker import DraftToken
 from edge_agent.testing.drafter import FakeDrafter
 
-from .conftest import VOCABULARY, target_next, target_text
+from ..conftest import VOCABULARY, target_next, target_text
 
 PROMPT = [1, 2, 3]
 MakeDrafter = Callable[..., FakeDrafter]

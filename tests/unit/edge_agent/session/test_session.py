@@ -37,7 +37,7 @@ from pipesd_vllm.wire import (
     fingerprint,
 )
 
-from .conftest import VOCABULARY, target_next, target_text
+from ..conftest import VOCABULARY, target_next, target_text
 
 PROMPT = (5, 17, 42)
 WELCOME = fake_welcome(fingerprint(VOCABULARY))

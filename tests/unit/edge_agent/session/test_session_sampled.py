@@ -22,7 +22,7 @@ from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.verifier.connection import ConnectionPool
 from pipesd_vllm.wire import Mode, Open, Welcome, fingerprint
 
-from .conftest import VOCABULARY
+from ..conftest import VOCABULARY
 
 PROMPT = (5, 17, 42)
 PARAMETERS = PolicyParameters(

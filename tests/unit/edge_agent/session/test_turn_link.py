@@ -18,7 +18,7 @@ from edge_agent.verifier.connection import ConnectionPool
 from edge_agent.verifier.keepalive import LineWatch
 from pipesd_vllm.wire import Mode, Open, Upstream, Welcome, fingerprint
 
-from .conftest import VOCABULARY, target_next
+from ..conftest import VOCABULARY, target_next
 
 PROMPT = (5, 17, 42)
 WELCOME = fake_welcome(fingerprint(VOCABULARY))
