@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.confidence import CalibratedConfidence, Confidence, RawConfidence
-from edge_agent.control.monitor import EnvironmentMonitor, EnvironmentSnapshot
+from edge_agent.control.monitor import EnvironmentMonitor
 from edge_agent.control.parameter_sources import ParameterSources
 from edge_agent.control.policies.base import ChainView, Decision, Policy, RoundOutcome
 from edge_agent.control.policies.registry import make_policy
@@ -42,7 +42,7 @@ class ControlPlane:
         eager = mode is Mode.LATENCY
         source = self._sources.source(policy, mode, self.monitor.snapshot())
         # Where passes are to be saved, drafting on has no point at which it costs more than it saves.
-        costs = EnvironmentSnapshot if mode is Mode.OFFLOAD else self.monitor.snapshot
+        costs = None if mode is Mode.OFFLOAD else self.monitor.snapshot
         chosen = make_policy(policy, source.parameters, self._scheduler, eager_server=eager, costs=costs)
         trace = SessionTrace(self._recorder)
         trace.started(self._clock(), request_id, prompt_len, policy=policy, mode=str(mode))

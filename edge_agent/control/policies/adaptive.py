@@ -4,96 +4,119 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
-from edge_agent.control.policies.pipesd import PipeSdPolicy
-from edge_agent.control.policies.window import TriggerSettings
+from edge_agent.control.policies.window import NavWindow, TriggerSettings
 
 MIN_BATCH: Final = 4
 """Tokens below which a batch waits for the trigger: a frame's header costs as much as 4 to 8 tokens."""
-_WORTHWHILE_SHARE: Final = 0.01
+_MIN_SAVING: Final = 0.01
+"""Share of the window's time that a plan of several batches must save."""
 _SLOW_DRAFT_S: Final = 0.01
-"""Drafts that take longer are worth a frame each to a server that does not wait for them."""
+"""A draft that takes longer is worth a frame of its own to a server that does not wait for it."""
 _KEEPS_UP_SHARE: Final = 0.9
-_COMMITS_TO_SHOW_IT: Final = 8
-"""So many commits of each session are drafted for: how long a draft takes is known from drafts alone."""
-MOST_BREAK_EVEN: Final = 0.7
-"""Above it passes are asked for that bring hardly more than a token."""
+"""Drafting keeps up if a draft takes less than this share of a target pass."""
+_NUM_MEASURING_COMMITS: Final = 8
+"""Draft for this many commits in any case: gamma can only be measured by drafting."""
+MAX_BREAK_EVEN: Final = 0.7
+"""Upper limit for R1's lower bound: above it most passes would yield one token."""
 
 
 def break_even_confidence(costs: EnvironmentSnapshot) -> float:
-    """The confidence of a window below which one more draft costs more time than it saves; 0: not known.
+    """The confidence of a window below which one more draft costs more time than it saves; 0: unknown.
 
-    Verification waits `gamma` for it, and if the window is right so far, which has probability C, a token
-    is saved, which takes `TPT`: it pays while `C * TPT > gamma` (optimal stopping).
+    Verification waits `gamma` for the draft. If the window is right so far, which has probability C, the
+    draft saves a token, which takes `TPT`: it pays while `C * TPT > gamma` (optimal stopping).
     """
     if costs.gamma_s is None or not costs.tpt_s:
         return 0.0
-    return min(MOST_BREAK_EVEN, costs.gamma_s / costs.tpt_s)
+    return min(MAX_BREAK_EVEN, costs.gamma_s / costs.tpt_s)
 
 
-class AdaptivePolicy(PipeSdPolicy):
-    """Verification is asked for at every trigger, whether an answer is due or not.
+class AdaptivePolicy:
+    """A `Policy` that asks for verification at every trigger, even while an answer is awaited.
 
-    The server keeps the continuation in its trie and verifies it the moment it fits: no round trip lies
-    between two passes. Before the trigger, batches leave where the DP plan saves at least 1 % of the
-    window's time, and with `eager_server` (mode `latency`: the server verifies what has arrived)
-    as soon as `MIN_BATCH` drafts are there, or one, of a slow draft model. R1 is at least the confidence
-    at which drafting on breaks even by `costs`.
+    The server keeps the continuation in its trie and verifies it as soon as it fits: no round trip lies
+    between two passes. R1 is at least the confidence at which drafting on breaks even by `costs`, which
+    are read at each commit.
+
+    `eager_server` (mode `latency`): the server verifies what has arrived without being asked.
     """
 
     def __init__(
         self,
         parameters: PolicyParameters,
         scheduler: BatchScheduler,
-        costs: Callable[[], EnvironmentSnapshot] = EnvironmentSnapshot,
+        costs: Callable[[], EnvironmentSnapshot],
         *,
         eager_server: bool = False,
     ) -> None:
+        self._parameters = parameters
+        self._scheduler = scheduler
         self._costs = costs
+        self._eager_server = eager_server
         self._num_commits = 0
         self._read_costs()
-        self._eager_server = eager_server
-        super().__init__(parameters, scheduler)
+        self._window = NavWindow(self._trigger())
 
     def on_draft(self, probability: float, view: ChainView) -> Decision:
-        if self._window.observe(probability, view) or self._at_bound(view):
+        self._window.observe(probability, view)
+        if self._window.due or view.num_drafted >= self._parameters.max_ahead:
             return self._verify()
-        return self._before_trigger(view)
+        if self._eager_server:
+            return Decision.UPLOAD if view.num_unsent >= self._min_batch else Decision.KEEP
+        return Decision.UPLOAD if self._is_batch(view) else Decision.KEEP
 
     def on_commit(self, outcome: RoundOutcome) -> None:
         self._num_commits += 1
         self._read_costs()
-        self._window.retune(self._trigger_settings())
-        super().on_commit(outcome)
+        self._window.trigger = self._trigger()
+        if outcome.rolled_back:
+            self._window.void()
+
+    def after_commit(self, view: ChainView) -> Decision:
+        self._window.fit(view.num_drafted)
+        if self._window.due and not view.awaiting_commit and view.num_unsent:
+            return self._verify()
+        return Decision.KEEP
+
+    def on_void(self) -> None:
+        self._window.void()
 
     def ahead(self, view: ChainView) -> int:
-        """Nothing, for a server that does not wait and makes tokens faster than they are drafted here."""
-        left_behind = self._eager_server and not self._keeps_up and self._num_commits >= _COMMITS_TO_SHOW_IT
-        return 0 if left_behind else super().ahead(view)
+        """0 for a server that does not wait and makes tokens faster than they are drafted here."""
+        if self._eager_server and not self._keeps_up and self._num_commits >= _NUM_MEASURING_COMMITS:
+            return 0
+        return self._window.ahead(view, self._parameters.max_ahead)
+
+    def retune(self, parameters: PolicyParameters) -> None:
+        self._parameters = parameters
+        self._window.trigger = self._trigger()
+
+    def _verify(self) -> Decision:
+        self._scheduler.finish_window(self._window.num_tokens)
+        self._window.close()
+        return Decision.VERIFY
+
+    def _is_batch(self, view: ChainView) -> bool:
+        """Whether the DP plan ends a batch here, and is worth its frames."""
+        plan = self._scheduler.plan
+        return (
+            view.num_unsent >= MIN_BATCH
+            and plan.saving_s > _MIN_SAVING * plan.finish_s
+            and self._scheduler.is_boundary(max(1, self._window.num_tokens))
+        )
 
     def _read_costs(self) -> None:
         costs = self._costs()
         self._keeps_up = (costs.gamma_s or 0.0) < _KEEPS_UP_SHARE * (costs.step_s or math.inf)
-        self._break_even = break_even_confidence(costs)
         self._min_batch = MIN_BATCH if (costs.gamma_s or 0.0) < _SLOW_DRAFT_S else 1
+        self._break_even = break_even_confidence(costs)
 
-    def _trigger_settings(self) -> TriggerSettings:
-        settings = super()._trigger_settings()
-        return replace(settings, sequence_threshold=max(settings.sequence_threshold, self._break_even))
-
-    def _before_trigger(self, view: ChainView) -> Decision:
-        if self._eager_server:
-            return Decision.UPLOAD if view.num_unsent >= self._min_batch else Decision.KEEP
-        if view.num_unsent < MIN_BATCH:
-            return Decision.KEEP
-        plan = self._scheduler.plan
-        worthwhile = plan.saving_s > _WORTHWHILE_SHARE * plan.finish_s
-        return super()._before_trigger(view) if worthwhile else Decision.KEEP
-
-    def _catch_up(self) -> Decision:
-        return Decision.KEEP
+    def _trigger(self) -> TriggerSettings:
+        given = self._parameters
+        r1 = max(given.sequence_threshold, self._break_even)
+        return TriggerSettings(r1, given.token_threshold, given.window_bound)

@@ -55,6 +55,11 @@ class PolicyParameters:
     max_window: int
     """Most drafts between two requests to verify."""
 
+    @property
+    def window_bound(self) -> int:
+        """Drafts at which a window is verified at the latest; at least 1."""
+        return max(1, min(self.max_window, self.max_ahead))
+
 
 class Policy(Protocol):
     """Decides for one session; created per session, told of every draft and commit in order."""
@@ -68,7 +73,10 @@ class Policy(Protocol):
         ...
 
     def after_commit(self, view: ChainView) -> Decision:
-        """What to do, after `on_commit`, with drafts held back while the answer was awaited."""
+        """What to do, after `on_commit`, with drafts held back while the answer was awaited.
+
+        Without this call they would leave with the next draft, one draft step later.
+        """
         ...
 
     def on_void(self) -> None:

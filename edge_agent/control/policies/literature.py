@@ -1,42 +1,87 @@
-"""Vanilla speculative decoding: a fixed number of drafts a round (baseline of the paper)."""
+"""The baselines of the paper: vanilla speculative decoding, HSL and EdgeLLM. One upload a round each."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from edge_agent.control.policies.base import Decision, PolicyParameters, RoundOutcome
-from edge_agent.control.policies.window import TriggerSettings
-from edge_agent.control.policies.windowed import NEVER, IdlePolicy, WindowedPolicy
+from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
+from edge_agent.control.policies.window import NEVER, NavWindow, TriggerSettings
 
 CODE_WINDOW: Final = 6
-"""N for code, in tokens."""
+"""Vanilla's N for code, in tokens."""
 MATHS_WINDOW: Final = 4
+_MIN_THRESHOLD: Final = 1e-3
+_MIN_CONFIDENCE: Final = 1e-9
 
 
-class VanillaPolicy(IdlePolicy):
+class _OneUpload:
+    """Sends what it has when it asks for verification, one request at a time; a subclass sets the trigger."""
+
+    def __init__(self, parameters: PolicyParameters) -> None:
+        self._parameters = parameters
+        self._window = NavWindow(self._trigger())
+
+    def on_draft(self, probability: float, view: ChainView) -> Decision:
+        self._window.observe(probability, view)
+        if view.awaiting_commit:
+            return Decision.KEEP
+        due = self._window.due or view.num_drafted >= self._parameters.max_ahead
+        return self._verify() if due else Decision.KEEP
+
+    def on_commit(self, outcome: RoundOutcome) -> None:
+        if outcome.rolled_back:
+            self._window.void()
+
+    def after_commit(self, view: ChainView) -> Decision:
+        self._window.fit(view.num_drafted)
+        if self._window.due and not view.awaiting_commit and view.num_unsent:
+            return self._verify()
+        return Decision.KEEP
+
+    def on_void(self) -> None:
+        self._window.void()
+
+    def ahead(self, view: ChainView) -> int:
+        """No draft while waiting; one that was under way at the trigger is kept."""
+        if view.awaiting_commit:
+            return view.num_drafted
+        if self._window.due:
+            return view.num_drafted + 1
+        bound = min(self._parameters.max_ahead, view.num_drafted + self._window.num_left)
+        return max(bound, view.num_drafted + 1)
+
+    def retune(self, parameters: PolicyParameters) -> None:
+        self._parameters = parameters
+        self._window.trigger = self._trigger()
+
+    def _verify(self) -> Decision:
+        self._window.close()
+        return Decision.VERIFY
+
+    def _trigger(self) -> TriggerSettings:
+        raise NotImplementedError
+
+
+class VanillaPolicy(_OneUpload):
     """Drafts `fixed_window` tokens (at most the parameters' bounds), sends and verifies, waits."""
 
     def __init__(self, parameters: PolicyParameters, fixed_window: int = CODE_WINDOW) -> None:
         self._fixed_window = fixed_window
         super().__init__(parameters)
 
-    def _trigger_settings(self) -> TriggerSettings:
-        return TriggerSettings(NEVER, NEVER, min(self._fixed_window, self._max_window()))
+    def _trigger(self) -> TriggerSettings:
+        return TriggerSettings(NEVER, NEVER, min(self._fixed_window, self._parameters.window_bound))
 
 
-class HslPolicy(IdlePolicy):
-    """`P <= R2` alone; one upload; idle while waiting."""
+class HslPolicy(_OneUpload):
+    """Verifies at `P <= R2` only; idle while waiting."""
 
-    def _trigger_settings(self) -> TriggerSettings:
-        return TriggerSettings(NEVER, self._parameters.token_threshold, self._max_window())
-
-
-_LEAST_THRESHOLD: Final = 1e-3
-_LEAST_CONFIDENCE: Final = 1e-9
+    def _trigger(self) -> TriggerSettings:
+        return TriggerSettings(NEVER, self._parameters.token_threshold, self._parameters.window_bound)
 
 
-class EdgeLlmPolicy(WindowedPolicy):
-    """`C <= R1` alone; one upload; drafts on while waiting.
+class EdgeLlmPolicy(_OneUpload):
+    """Verifies at `C <= R1` only; drafts on while waiting.
 
     R1 starts at the parameters' and is halved after a full accept; else it is divided by
     `C^((n - accepted)/n)` for n verified drafts of joint confidence C. It stays in [0.001, 0.999].
@@ -57,20 +102,23 @@ class EdgeLlmPolicy(WindowedPolicy):
         else:
             rejected_share = 1.0 - outcome.num_accepted / outcome.num_verified
             self.threshold = _clamp(self.threshold / self._asked_confidence**rejected_share)
-        self._window.retune(self._trigger_settings())
+        self._window.trigger = self._trigger()
+
+    def ahead(self, view: ChainView) -> int:
+        return self._window.ahead(view, self._parameters.max_ahead)
 
     def retune(self, parameters: PolicyParameters) -> None:
-        """A new R1 is a new start for the adaptive one."""
+        """Restart the adaptation from the new R1."""
         self.threshold = _clamp(parameters.sequence_threshold)
         super().retune(parameters)
 
-    def _trigger_settings(self) -> TriggerSettings:
-        return TriggerSettings(self.threshold, NEVER, self._max_window())
-
     def _verify(self) -> Decision:
-        self._asked_confidence = max(_LEAST_CONFIDENCE, self._window.confidence)
+        self._asked_confidence = max(_MIN_CONFIDENCE, self._window.confidence)
         return super()._verify()
+
+    def _trigger(self) -> TriggerSettings:
+        return TriggerSettings(self.threshold, NEVER, self._parameters.window_bound)
 
 
 def _clamp(threshold: float) -> float:
-    return min(1.0 - _LEAST_THRESHOLD, max(_LEAST_THRESHOLD, threshold))
+    return min(1.0 - _MIN_THRESHOLD, max(_MIN_THRESHOLD, threshold))

@@ -10,7 +10,7 @@ from typing import Final, Literal
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.policies.adaptive import AdaptivePolicy
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control.policies.base import Policy, PolicyParameters
 from edge_agent.control.policies.literature import (
     CODE_WINDOW,
     MATHS_WINDOW,
@@ -19,7 +19,6 @@ from edge_agent.control.policies.literature import (
     VanillaPolicy,
 )
 from edge_agent.control.policies.pipesd import PipeSdPolicy
-from edge_agent.control.policies.windowed import WindowedPolicy
 from edge_agent.errors import ConfigError
 
 __all__ = ["DEFAULT_POLICY", "POLICY_NAMES", "Task", "literature_parameters", "make_policy"]
@@ -49,17 +48,19 @@ def make_policy(
     *,
     task: Task = "code",
     eager_server: bool = False,
-    costs: Callable[[], EnvironmentSnapshot] = EnvironmentSnapshot,
-) -> WindowedPolicy:
+    costs: Callable[[], EnvironmentSnapshot] | None = None,
+) -> Policy:
     """A policy for one session; `scheduler` is shared by the sessions of a link.
 
     `task` sets vanilla's window; `eager_server`: the server verifies drafts without being asked;
-    `costs` tells what drafting and a token cost now (by default: not known).
+    `costs` tells what drafting and a token cost now (None: unknown).
     Raises `ConfigError` for an unknown name.
     """
     match name:
         case "adaptive":
-            return AdaptivePolicy(parameters, scheduler, costs, eager_server=eager_server)
+            return AdaptivePolicy(
+                parameters, scheduler, costs or EnvironmentSnapshot, eager_server=eager_server
+            )
         case "pipesd":
             return PipeSdPolicy(parameters, scheduler)
         case "edgellm":

@@ -16,7 +16,6 @@ from edge_agent.control.policies.registry import (
     literature_parameters,
     make_policy,
 )
-from edge_agent.control.policies.windowed import WindowedPolicy
 from edge_agent.errors import ConfigError
 
 KEEP, UPLOAD, VERIFY = Decision.KEEP, Decision.UPLOAD, Decision.VERIFY
@@ -33,14 +32,14 @@ def scheduler(link: LinkEstimate = STREAM, window: int = 20) -> BatchScheduler:
     return BatchScheduler(lambda: link, window)
 
 
-def policy(name: str, link: LinkEstimate = STREAM, window: int = 20, **changes: float) -> WindowedPolicy:
+def policy(name: str, link: LinkEstimate = STREAM, window: int = 20, **changes: float) -> Policy:
     return make_policy(name, replace(PARAMETERS, **changes), scheduler(link, window))  # type: ignore[arg-type]
 
 
 class Rig:
     """A session without I/O: the chain's counters, kept as the session loop keeps them."""
 
-    def __init__(self, drafting: WindowedPolicy) -> None:
+    def __init__(self, drafting: Policy) -> None:
         self.policy = drafting
         self.num_drafted = 0
         self.num_sent = 0
