@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import msgspec
 
 from edge_agent.api import TargetInfo, TokenizerBundle
 from edge_agent.errors import CloudMisbehaved
+from edge_agent.files import replace_file
 from pipesd_vllm.wire import Fingerprint, Identity, Welcome
 
 __all__ = ["InfoAnswer", "TargetCache", "decode_info", "decode_tokenizer"]
@@ -112,9 +111,6 @@ class TargetCache:
     def keep(self, file: Path, data: bytes) -> None:
         """Replace `file` as a whole; a full or read-only disk only costs the copy."""
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self._folder, delete=False) as temporary:
-                temporary.write(data)
-            os.replace(temporary.name, file)
+            replace_file(file, data)
         except OSError:
             return

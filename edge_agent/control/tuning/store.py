@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 import hashlib
 import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +14,7 @@ import msgspec
 import platformdirs
 
 from edge_agent.control.tuning.tuner import TunerState
+from edge_agent.files import replace_file
 from pipesd_vllm.wire import Mode
 
 __all__ = ["LinkClass", "TuningKey", "TuningStore", "default_folder", "link_class"]
@@ -28,7 +26,7 @@ _MAX_OBSERVATIONS: Final = 64
 
 
 class LinkClass(enum.StrEnum):
-    """Links on which much the same parameters are good."""
+    """Links on which about the same parameters are good."""
 
     LOOPBACK = "loopback"
     LAN = "lan"
@@ -52,7 +50,7 @@ def link_class(round_trip_ms: float) -> LinkClass:
 
 @dataclass(frozen=True, slots=True)
 class TuningKey:
-    """What a result is good for. Costs of another mode or lambda do not compare."""
+    """The conditions of a result. Costs of another mode or lambda are not comparable."""
 
     draft: str
     target: str
@@ -108,22 +106,8 @@ class TuningStore:
         recent = dataclasses.replace(state, observations=state.observations[-_MAX_OBSERVATIONS:])
         content = msgspec.json.format(msgspec.json.encode(_Document(key, recent)))
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            _replace(self.path(key), content)
+            replace_file(self.path(key), content)
         except OSError as error:
             if not self._has_failed:
                 logger.warning("tuning results cannot be saved: %s", error)
             self._has_failed = True
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file next to `path`, then move it there. Raises `OSError`."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
