@@ -25,10 +25,10 @@ from edge_agent.api import (
     TokenizerBundle,
 )
 from edge_agent.control.monitor import EnvironmentSnapshot
-from edge_agent.control.parameter_sources import FixedSources, ParameterSources, TunedSources
+from edge_agent.control.parameters import AgentParameters, FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY
-from edge_agent.control.tuning.registry import TunerRegistry
+from edge_agent.control.tuning.registry import TunedParameters
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.drafting.models import load_drafter, own_tokenizer
 from edge_agent.drafting.worker import DraftWorker
@@ -72,18 +72,18 @@ def cloud_connector(settings: EdgeSettings) -> Connector:
     return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
 
 
-def control_plane(settings: EdgeSettings, sources: ParameterSources) -> ControlPlane:
+def control_plane(settings: EdgeSettings, sources: AgentParameters) -> ControlPlane:
     """Controls by the parameters of `sources`, with a trace if the settings ask for one."""
     recorder = FileRecorder(settings.trace) if settings.trace else NullRecorder()
     return ControlPlane(sources, recorder, time.monotonic)
 
 
-def parameter_sources(settings: EdgeSettings, draft: str, target: str | None) -> ParameterSources:
+def parameter_sources(settings: EdgeSettings, draft: str, target: str | None) -> AgentParameters:
     """Fixed parameters, or with `tune` the autotuner's, whose results are filed by the target's name."""
     base = policy_parameters(settings)
     if not settings.tune or target is None:
-        return FixedSources(base)
-    return TunedSources(TunerRegistry(), base, draft, target, settings.pass_weight_ms)
+        return FixedParameters(base)
+    return TunedParameters(base, draft, target, settings.pass_weight_ms)
 
 
 def policy_parameters(settings: EdgeSettings) -> PolicyParameters:
@@ -237,7 +237,7 @@ class EdgeAgent:
         cls,
         settings: EdgeSettings,
         load: Callable[[EdgeSettings], Drafter] | None = None,
-        sources: ParameterSources | None = None,
+        sources: AgentParameters | None = None,
     ) -> EdgeAgent:
         """Load the draft (with `load`, if given), reach the verifier, check that the two fit.
 

@@ -14,7 +14,7 @@ from benchmarks.harness.pacing import PacedDrafter
 from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.netlink.proxy import delayed_link
 from edge_agent.api import GenerationRequest, Generator, Route, SamplingSettings, TargetInfo
-from edge_agent.control.parameter_sources import ParameterSources
+from edge_agent.control.parameters import AgentParameters
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.errors import CliError
@@ -93,7 +93,7 @@ async def started_pair(
     *,
     rtt_s: float = 0.0,
     gamma_s: float = 0.0,
-    sources: ParameterSources | None = None,
+    sources: AgentParameters | None = None,
 ) -> AsyncIterator[Pair]:
     """Start an edge agent and its gateway for a server that runs. Raises `EdgeError`, `CliError`.
 

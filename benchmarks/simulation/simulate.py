@@ -18,7 +18,7 @@ from benchmarks.simulation.edge import EdgeLink, SimulatedEdge
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer
 from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
-from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import Task
 from edge_agent.session.control import ControlPlane, SessionControl
@@ -108,7 +108,7 @@ def _control(
     """The agent's own controls, with a link that has been probed; None for plain streaming."""
     if rival.policy == CLOUD:
         return None
-    plane = ControlPlane(FixedSources(parameters), NullRecorder(), events.clock)
+    plane = ControlPlane(FixedParameters(parameters), NullRecorder(), events.clock)
     token_bytes = PUBLISHED_TOKEN_BYTES if rival.wire is Wire.PUBLISHED else 3
     rtt_s = path.rtt_ms / 1e3 + costs.front_s
     plane.monitor.on_round_trip(rtt_s)

@@ -17,9 +17,9 @@ from benchmarks.wire.padded import PaddedConnector
 from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector, policy_parameters
 from edge_agent.api import Fallback
 from edge_agent.control.monitor import EnvironmentSnapshot
+from edge_agent.control.parameters import FixedParameters, SessionParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
-from edge_agent.control.tuning.registry import FixedParameters, ParameterSource
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.session.control import ControlPlane
 from edge_agent.settings import EdgeSettings
@@ -32,13 +32,13 @@ __all__ = ["Contestant", "Edge", "NavCounter", "contestants", "started_edge"]
 
 
 class _TaskParameters:
-    """`ParameterSources` of one rival: parameters of the literature depend on the task at hand."""
+    """`AgentParameters` of one rival: parameters of the literature depend on the task at hand."""
 
     def __init__(self, ours: PolicyParameters) -> None:
         self._ours = ours
         self.task: Task = "code"
 
-    def source(self, policy: str, mode: Mode, environment: EnvironmentSnapshot) -> ParameterSource:
+    def for_session(self, policy: str, mode: Mode, environment: EnvironmentSnapshot) -> SessionParameters:
         return FixedParameters(rival_parameters(policy, self._ours, self.task))
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from edge_agent.control.estimators import (
     LineEstimator,
@@ -19,7 +19,7 @@ from edge_agent.control.estimators import (
     TrimmedMean,
 )
 
-__all__ = ["EnvironmentMonitor", "EnvironmentSnapshot", "LinkEstimate", "MeasuresLink", "drifted"]
+__all__ = ["EnvironmentMonitor", "EnvironmentSnapshot", "LinkEstimate", "drifted"]
 
 ROUNDS_AVERAGED: Final = 100
 _ENOUGH_PINGS: Final = 3
@@ -56,15 +56,6 @@ class EnvironmentSnapshot(LinkEstimate):
     """Share of verified drafts that were kept, over the last 100 rounds."""
     tpt_s: float | None = None
     """From commit to commit, a committed token."""
-
-
-@runtime_checkable
-class MeasuresLink(Protocol):
-    """Something that knows what its link costs."""
-
-    def link_snapshot(self) -> EnvironmentSnapshot:
-        """The estimates as they are now."""
-        ...
 
 
 def drifted(before: LinkEstimate, now: LinkEstimate, factor: float = 0.2) -> bool:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.confidence import CalibratedConfidence, Confidence, RawConfidence
 from edge_agent.control.monitor import EnvironmentMonitor
-from edge_agent.control.parameter_sources import ParameterSources
+from edge_agent.control.parameters import AgentParameters, SessionParameters
 from edge_agent.control.policies.base import ChainView, Decision, Policy, RoundOutcome
 from edge_agent.control.policies.registry import make_policy
-from edge_agent.control.tuning.registry import ParameterSource
 from edge_agent.drafting.events import Drafted
 from edge_agent.session.chain import Reconciled
 from edge_agent.tracing.recorder import TraceRecorder
@@ -23,7 +22,7 @@ class ControlPlane:
     """Hands each session its controls."""
 
     def __init__(
-        self, sources: ParameterSources, recorder: TraceRecorder, clock: Callable[[], float]
+        self, sources: AgentParameters, recorder: TraceRecorder, clock: Callable[[], float]
     ) -> None:
         self.monitor = EnvironmentMonitor()
         self._scheduler = BatchScheduler(self.monitor.link)
@@ -40,7 +39,7 @@ class ControlPlane:
         Raises `ConfigError` for an unknown policy.
         """
         eager = mode is Mode.LATENCY
-        source = self._sources.source(policy, mode, self.monitor.snapshot())
+        source = self._sources.for_session(policy, mode, self.monitor.snapshot())
         # Where passes are to be saved, drafting on has no point at which it costs more than it saves.
         costs = None if mode is Mode.OFFLOAD else self.monitor.snapshot
         chosen = make_policy(policy, source.parameters, self._scheduler, eager_server=eager, costs=costs)
@@ -70,7 +69,7 @@ class SessionControl:
     def __init__(
         self,
         policy: Policy,
-        source: ParameterSource,
+        source: SessionParameters,
         monitor: EnvironmentMonitor,
         trace: SessionTrace,
         clock: Callable[[], float],

@@ -16,7 +16,6 @@ from fastapi import FastAPI
 from rich.markup import escape
 
 from edge_agent.api import Generator
-from edge_agent.control.monitor import MeasuresLink
 from edge_agent.errors import ConfigError
 from edge_agent.settings import EdgeSettings
 from openai_gateway.app import create_app
@@ -161,8 +160,10 @@ def monitored_app(
     access: AccessPolicy = LOOPBACK_ONLY,
 ) -> FastAPI:
     """The gateway's application with what watches it: metrics, and logs and traces if they are wanted."""
+    from edge_agent.agent import EdgeAgent  # what the draft needs is loaded when an agent starts
+
     metrics = GatewayMetrics()
-    if isinstance(agent, MeasuresLink):
+    if isinstance(agent, EdgeAgent):
         metrics.watch_link(lambda: agent.link_snapshot().rtt_s)
     observers: list[RequestObserver] = []
     if settings.log_format != "none":

@@ -1,4 +1,4 @@
-"""Puts tuner, process and file together: one autotuner per pair of models, link class and mode."""
+"""Puts tuner, process and file together: one autotuner for each link class and mode of an agent."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final, Protocol
+from typing import Final
 
+from edge_agent.control.monitor import EnvironmentSnapshot
+from edge_agent.control.parameters import FixedParameters, SessionParameters
 from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control.policies.registry import DEFAULT_POLICY
 from edge_agent.control.tuning.background import BackgroundProposer, Solver
 from edge_agent.control.tuning.gp_process import GpProcess
 from edge_agent.control.tuning.search import (
@@ -21,11 +24,11 @@ from edge_agent.control.tuning.search import (
     SobolProposer,
     dimensions_for,
 )
-from edge_agent.control.tuning.store import TuningKey, TuningStore
+from edge_agent.control.tuning.store import TuningKey, TuningStore, link_class
 from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings, TunerState
+from pipesd_vllm.wire import Mode
 
-__all__ = ["Autotuner", "FindSpec", "FixedParameters", "ParameterSource", "TunerRegistry", "make_proposer"]
-
+__all__ = ["Autotuner", "FindSpec", "TunedParameters", "make_proposer"]
 
 logger = logging.getLogger("pipesd.tuning")
 
@@ -35,113 +38,84 @@ _NEEDED: Final = ("botorch", "gpytorch")
 _SEED: Final = 0
 
 
-def make_proposer(
-    solver: Solver,
-    num_dimensions: int,
-    executor: Executor,
-    find_spec: FindSpec = importlib.util.find_spec,
-    seed: int = _SEED,
-) -> Proposer | None:
-    """Bayesian optimisation by `solver` in `executor`; None where BoTorch is not installed.
+class TunedParameters:
+    """`AgentParameters` with an autotuner for each mode and link class, for our own policy only.
 
-    `seed` sets the first points.
-    """
-    if any(find_spec(package) is None for package in _NEEDED):
-        return None
-    return BackgroundProposer(solver, SobolProposer(num_dimensions, seed), executor)
+    The baselines of the literature keep `base`: they are there to be compared with. So does everything
+    where BoTorch is not installed, and until the round trip is known: results would be filed under the
+    wrong class of link. All autotuners share one thread. Use from one event loop.
 
-
-class TunerRegistry:
-    """All autotuners of an agent; they share one thread. Use from one event loop.
-
-    `settings` hold for all of them, but for lambda, which is the key's.
+    `base` is also what a search without earlier results starts from. `draft` and `target` name the models;
+    `pass_weight_ms`: see `TrialSettings`, in whose place in `settings` it is put.
     """
 
     def __init__(
         self,
+        base: PolicyParameters,
+        draft: str,
+        target: str,
+        pass_weight_ms: float = 0.0,
+        *,
         settings: TunerSettings | None = None,
         store: TuningStore | None = None,
         find_spec: FindSpec = importlib.util.find_spec,
     ) -> None:
+        self._base = base
+        self._draft = draft
+        self._target = target
+        self._pass_weight_ms = pass_weight_ms
         self._settings = settings or TunerSettings()
         self._store = store or TuningStore()
         self._find_spec = find_spec
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="pipesd-tuner")
         self._autotuners: dict[TuningKey, Autotuner] = {}
-        self._has_said = False
+        self._has_warned = False
 
-    def get(self, key: TuningKey, base: PolicyParameters) -> ParameterSource:
-        """The autotuner of `key`; the first call for a key reads its file.
-
-        It starts from what an earlier run found, or else from `base`, which also gives what is not tuned.
-        Without BoTorch: `base`, fixed.
-        """
+    def for_session(self, policy: str, mode: Mode, environment: EnvironmentSnapshot) -> SessionParameters:
+        """The first call for a link class and mode reads its file."""
+        if policy != DEFAULT_POLICY or environment.rtt_s is None:
+            return FixedParameters(self._base)
+        link = link_class(environment.rtt_s * 1e3)
+        key = TuningKey(self._draft, self._target, link, mode, self._pass_weight_ms)
         if key not in self._autotuners:
-            autotuner = self._open(key, base)
+            autotuner = self._open(key)
             if autotuner is None:
-                return FixedParameters(base)
+                return FixedParameters(self._base)
             self._autotuners[key] = autotuner
         return self._autotuners[key]
 
     def close(self) -> None:
-        """Stop what runs and save. Sessions may go on; their parameters stay."""
+        """Stop what runs and save. Sessions may go on; their parameters stay. Idempotent."""
         self._executor.shutdown(wait=False, cancel_futures=True)
         for autotuner in self._autotuners.values():
             autotuner.close()
 
-    def _open(self, key: TuningKey, base: PolicyParameters) -> Autotuner | None:
-        space = SearchSpace(base, dimensions_for(key.mode))
+    def _open(self, key: TuningKey) -> Autotuner | None:
+        space = SearchSpace(self._base, dimensions_for(key.mode))
         process = GpProcess(len(space.dimensions), _SEED)
         proposer = make_proposer(process, len(space.dimensions), self._executor, self._find_spec)
         if proposer is None:
-            self._say_once()
+            self._warn_once()
             return None
-        start = (base, space.with_thresholds(*PAPER_THRESHOLDS))
+        start = (self._base, space.with_thresholds(*PAPER_THRESHOLDS))
         trial = dataclasses.replace(self._settings.trial, pass_weight_ms=key.pass_weight_ms)
         settings = dataclasses.replace(self._settings, trial=trial)
         tuner = Tuner(space, start, proposer, settings, self._store.load(key))
         return Autotuner(tuner, lambda state: self._store.save(key, state), process.stop, self._executor)
 
-    def _say_once(self) -> None:
-        if not self._has_said:
+    def _warn_once(self) -> None:
+        if not self._has_warned:
             logger.warning(
                 "BoTorch is not installed: thresholds stay fixed; `pip install 'pipesd[tune]'` tunes them"
             )
-        self._has_said = True
-
-
-class ParameterSource(Protocol):
-    """Shared by all sessions of an event loop. Nothing here blocks or raises."""
-
-    @property
-    def parameters(self) -> PolicyParameters:
-        """What sessions should work with now."""
-        ...
-
-    def observe(
-        self, num_tokens: int, elapsed_s: float, num_passes: int, under: PolicyParameters | None = None
-    ) -> bool:
-        """Take one commit, see `Tuner.observe`; True: `parameters` changed."""
-        ...
-
-
-class FixedParameters:
-    """No tuning."""
-
-    def __init__(self, parameters: PolicyParameters) -> None:
-        self.parameters = parameters
-
-    def observe(
-        self, num_tokens: int, elapsed_s: float, num_passes: int, under: PolicyParameters | None = None
-    ) -> bool:
-        """Changes nothing."""
-        return False
+        self._has_warned = True
 
 
 class Autotuner:
-    """A tuner whose state is saved after each trial, in `executor`, and that frees what a search needed.
+    """`SessionParameters` of a tuner. Its state is saved after each trial, in `executor`.
 
-    `save` may block; `release` is called when a search is over, in `executor` too, and more than once.
+    `save` may block. `release` frees what a search needed: called whenever a search ends, also in `executor`,
+    and at the end, so more than once.
     """
 
     def __init__(
@@ -162,7 +136,7 @@ class Autotuner:
 
     @property
     def parameters(self) -> PolicyParameters:
-        """See `ParameterSource`."""
+        """What sessions should work with now."""
         return self._tuner.parameters
 
     @property
@@ -173,7 +147,7 @@ class Autotuner:
     def observe(
         self, num_tokens: int, elapsed_s: float, num_passes: int, under: PolicyParameters | None = None
     ) -> bool:
-        """See `Tuner.observe`. Once closed, nothing changes any more."""
+        """See `Tuner.observe`. Changes nothing once closed."""
         if self._is_closed:
             return False
         changed = self._tuner.observe(num_tokens, elapsed_s, num_passes, under)
@@ -200,3 +174,19 @@ class Autotuner:
             self._release()
             self._newest = self._tuner.state
             self._save_newest()
+
+
+def make_proposer(
+    solver: Solver,
+    num_dimensions: int,
+    executor: Executor,
+    find_spec: FindSpec = importlib.util.find_spec,
+    seed: int = _SEED,
+) -> Proposer | None:
+    """Bayesian optimisation by `solver` in `executor`; None where BoTorch is not installed.
+
+    `seed` determines the first points.
+    """
+    if any(find_spec(package) is None for package in _NEEDED):
+        return None
+    return BackgroundProposer(solver, SobolProposer(num_dimensions, seed), executor)

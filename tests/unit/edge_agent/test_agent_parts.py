@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from edge_agent.agent import parameter_sources, policy_parameters
-from edge_agent.control.parameter_sources import FixedSources, TunedSources
+from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control.tuning.registry import TunedParameters
 from edge_agent.settings import EdgeSettings
 
 
@@ -24,6 +25,6 @@ def test_policies_get_their_part_of_the_settings() -> None:
 
 def test_only_a_known_target_is_tuned_for() -> None:
     """Results are filed by the target's name; without one, or without `tune`, the settings hold."""
-    assert isinstance(parameter_sources(settings(tune=True), "draft", "target"), TunedSources)
-    assert isinstance(parameter_sources(settings(tune=True), "draft", None), FixedSources)
-    assert isinstance(parameter_sources(settings(tune=False), "draft", "target"), FixedSources)
+    assert isinstance(parameter_sources(settings(tune=True), "draft", "target"), TunedParameters)
+    assert isinstance(parameter_sources(settings(tune=True), "draft", None), FixedParameters)
+    assert isinstance(parameter_sources(settings(tune=False), "draft", "target"), FixedParameters)

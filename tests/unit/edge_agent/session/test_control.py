@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters
 from edge_agent.drafting.events import Drafted
 from edge_agent.sampling.picker import DraftToken
@@ -31,7 +31,7 @@ def decide(control: SessionControl, number: int, probability: float) -> Decision
 )
 def test_time_is_weighed_against_passes(mode: Mode, expected: Decision) -> None:
     """A draft takes 60 ms, a token 100: at C = 0.56 drafting on costs time, but in `offload` saves passes."""
-    plane = ControlPlane(FixedSources(PARAMETERS), NullRecorder(), lambda: 0.0)
+    plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), lambda: 0.0)
     control = plane.start_session("r", 1, "adaptive", mode)
     decide(control, 1, 1.0)
     commit(control, 1.0)

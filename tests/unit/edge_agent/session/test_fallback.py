@@ -23,7 +23,7 @@ from edge_agent.api import (
     Source,
     TokenizerBundle,
 )
-from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudOverloaded, CloudUnreachable
@@ -123,7 +123,7 @@ async def make_agent(make_drafter: MakeDrafter, tmp_path: Path) -> AsyncIterator
     ) -> EdgeAgent:
         worker = DraftWorker(drafter or make_drafter(7))
         api = CloudApi("http://verifier", None, 1.0, tmp_path, httpx.MockTransport(verifier.handle))
-        control = ControlPlane(FixedSources(PARAMETERS), NullRecorder(), lambda: 0.0)
+        control = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), lambda: 0.0)
         agent = EdgeAgent(
             worker,
             verifier,

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from edge_agent.api import Fallback, GenerationRequest, SamplingSettings
-from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudUnreachable, PairingError, TargetChanged
@@ -122,7 +122,7 @@ async def answer(server: Server, mode: Mode, fallback: Fallback) -> tuple[list[i
         check_pairing("fake", fits, welcome)
 
     pool = ConnectionPool(server, check, 1.0)
-    plane = ControlPlane(FixedSources(PARAMETERS), NullRecorder(), time.monotonic)
+    plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
     control = plane.start_session("r", len(PROMPT), "adaptive", mode)
     request = GenerationRequest("r", PROMPT, SamplingSettings(NUM_TOKENS))
     session = CollaborativeSession(

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from edge_agent.api import FinishReason, GenerationRequest, SamplingSettings
-from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import POLICY_NAMES
 from edge_agent.drafting.worker import DraftWorker
@@ -68,7 +68,7 @@ class Bench:
     def session(
         self, wanted: GenerationRequest, policy: str = "adaptive", mode: Mode = Mode.OFFLOAD
     ) -> CollaborativeSession:
-        plane = ControlPlane(FixedSources(PARAMETERS), NullRecorder(), time.monotonic)
+        plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
         control = plane.start_session("r", len(wanted.prompt_token_ids), policy, mode)
         return CollaborativeSession(wanted, self.pool, self.worker, control, mode, time.monotonic)
 

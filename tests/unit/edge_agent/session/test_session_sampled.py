@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_agent.api import GenerationRequest, GenerationStats, SamplingSettings
-from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.sampling.pickers import Pickers
@@ -81,7 +81,7 @@ async def collaborate(
     """The text and the figures of a session whose draft is off by `error` (a deviation of logits)."""
     worker = DraftWorker(FakeDrafter(lambda tokens: draft_logits(tokens, error), VOCABULARY))
     pool = ConnectionPool(FakeConnector(lines), accept, 1.0)
-    plane = ControlPlane(FixedSources(PARAMETERS), NullRecorder(), time.monotonic)
+    plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
     control = plane.start_session("r", len(PROMPT), "adaptive", mode, sampled=sampling.temperature > 0)
     wanted = GenerationRequest("r", PROMPT, sampling)
     session = CollaborativeSession(wanted, pool, worker, control, mode, time.monotonic)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from edge_agent.api import GenerationRequest, GenerationStats, SamplingSettings
-from edge_agent.control.parameter_sources import FixedSources
+from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.errors import CloudUnreachable
 from edge_agent.session.chain import DraftChain
@@ -48,7 +48,7 @@ class Line:
     """A turn link on given transports, and what it told."""
 
     def __init__(self, *transports: FakeTransport, answer_s: float = 20.0) -> None:
-        plane = ControlPlane(FixedSources(PARAMETERS), NullRecorder(), time.monotonic)
+        plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
         control = plane.start_session("r", len(PROMPT), "adaptive", Mode.OFFLOAD)
         request = GenerationRequest("r", PROMPT, SamplingSettings(20))
         self.events: asyncio.Queue[LinkEvent] = asyncio.Queue()

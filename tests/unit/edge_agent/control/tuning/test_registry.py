@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.control.monitor import EnvironmentSnapshot
+from edge_agent.control.parameters import FixedParameters, SessionParameters
 from edge_agent.control.tuning.background import BackgroundProposer
 from edge_agent.control.tuning.registry import (
     Autotuner,
-    FixedParameters,
-    ParameterSource,
-    TunerRegistry,
+    FindSpec,
+    TunedParameters,
     make_proposer,
 )
 from edge_agent.control.tuning.search import Evaluation, SobolProposer, Suggestion
@@ -57,7 +58,16 @@ def missing(package: str) -> object | None:
     return None if package == "botorch" else object()
 
 
-def feed(source: ParameterSource, num_tokens: int) -> None:
+def tuned(folder: Path, find_spec: FindSpec = installed) -> TunedParameters:
+    return TunedParameters(BASE, KEY.draft, KEY.target, store=TuningStore(folder), find_spec=find_spec)
+
+
+def session(parameters: TunedParameters, rtt_s: float = 0.02) -> SessionParameters:
+    """What a session of `KEY`'s mode gets, by default over `KEY`'s link."""
+    return parameters.for_session("adaptive", KEY.mode, EnvironmentSnapshot(rtt_s=rtt_s))
+
+
+def feed(source: SessionParameters, num_tokens: int) -> None:
     for _ in range(num_tokens // 4):
         source.observe(4, 4 * bowl(source.parameters) / 1e3, 1, under=source.parameters)
 
@@ -124,34 +134,25 @@ def test_without_botorch_parameters_are_fixed_and_the_log_says_so_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """For all links and modes together one line."""
-    registry = TunerRegistry(store=TuningStore(tmp_path), find_spec=missing)
+    parameters = tuned(tmp_path, missing)
     with caplog.at_level(logging.WARNING):
-        sources = [registry.get(TuningKey("d", "t", link, Mode.BALANCED), BASE) for link in LinkClass]
-    registry.close()
+        sources = [session(parameters, rtt_s) for rtt_s in (0.001, 0.005, 0.02, 0.05, 0.2)]
+    parameters.close()
     assert all(isinstance(source, FixedParameters) for source in sources)
     feed(sources[0], 10_000)
     assert sources[0].parameters == BASE
     assert ["pipesd[tune]" in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_sessions_of_the_same_pair_share_an_autotuner(tmp_path: Path) -> None:
-    """Another mode has one of its own."""
-    registry = TunerRegistry(store=TuningStore(tmp_path), find_spec=installed)
-    offload = TuningKey(KEY.draft, KEY.target, KEY.link, Mode.OFFLOAD)
-    assert registry.get(KEY, BASE) is registry.get(KEY, BASE)
-    assert registry.get(KEY, BASE) is not registry.get(offload, BASE)
-    registry.close()
-
-
 def test_the_next_agent_goes_on_where_this_one_ended(tmp_path: Path) -> None:
     """Measurements survive; the parameters start from the best of them."""
-    first = TunerRegistry(store=TuningStore(tmp_path), find_spec=installed)
-    source = first.get(KEY, BASE)
+    first = tuned(tmp_path)
+    source = session(first)
     assert source.parameters == BASE
     feed(source, 200)
     first.close()
-    second = TunerRegistry(store=TuningStore(tmp_path), find_spec=installed)
-    assert second.get(KEY, BASE).parameters == min(START, key=bowl)
+    second = tuned(tmp_path)
+    assert session(second).parameters == min(START, key=bowl)
     second.close()
 
 
@@ -159,12 +160,13 @@ def test_tuning_with_the_real_process(tmp_path: Path) -> None:
     """A short search through registry, thread, process and BoTorch ends in use and on disk."""
     pytest.importorskip("botorch")
     store = TuningStore(tmp_path)
-    registry = TunerRegistry(TunerSettings(num_evaluations=8, num_confirmations=1), store)
-    source = registry.get(KEY, BASE)
+    settings = TunerSettings(num_evaluations=8, num_confirmations=1)
+    parameters = TunedParameters(BASE, KEY.draft, KEY.target, settings=settings, store=store)
+    source = session(parameters)
     assert isinstance(source, Autotuner)
     while source.phase is not Phase.EXPLOITING:
         feed(source, 4)
-    registry.close()
+    parameters.close()
     state = store.load(KEY)
     assert state is not None
     assert state.best == source.parameters
