@@ -1,4 +1,4 @@
-"""What becomes of an open sequence while it is drafted for, event by event."""
+"""The events of an open sequence: what the drafting thread tells the session."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_agent.sampling.picker import DraftToken
 
-__all__ = ["DraftEvent", "Drafted", "Exhausted", "OnEvent", "Rewound"]
+__all__ = ["DraftEvent", "Drafted", "DraftingStopped", "OnEvent", "Rewound"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,18 @@ class Drafted:
 
 @dataclass(frozen=True, slots=True)
 class Rewound:
-    """Drafts from `position` on were wrong and have been taken back; what follows builds on the truth."""
+    """Drafts from `position` on were wrong and are dropped; later ones build on committed tokens."""
 
     position: int
 
 
 @dataclass(frozen=True, slots=True)
-class Exhausted:
-    """No more drafts will come: the draft context is full, or the model `failed`."""
+class DraftingStopped:
+    """No more drafts will come: the draft context is full, or the model or picker `failed`."""
 
     reason: str
     failed: bool = False
 
 
-DraftEvent = Drafted | Rewound | Exhausted
+DraftEvent = Drafted | Rewound | DraftingStopped
 OnEvent = Callable[[DraftEvent], None]

@@ -10,26 +10,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.drafting.drafter import Drafter
-from edge_agent.drafting.events import Drafted, DraftEvent, Exhausted, OnEvent, Rewound
+from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
 from edge_agent.errors import DraftCapacityError, EdgeError
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.picker import DraftToken, TokenPicker
 
-__all__ = ["ContainedPicker", "Drafting"]
+__all__ = ["Drafting", "GuardedPicker"]
+
+logger = logging.getLogger("pipesd.draft")
+
+_STAND_IN: Final = DraftToken(0, 1.0)
+"""What a picker that failed gives: the drafts are void."""
 
 
 class _Sequence:
-    """`limit`: draft up to this length."""
+    """One open sequence. `limit`: draft up to this length."""
 
-    def __init__(self, tokens: list[int], limit: int, on_event: OnEvent, picker: ContainedPicker) -> None:
+    def __init__(self, tokens: list[int], limit: int, on_event: OnEvent, picker: GuardedPicker) -> None:
         self.tokens = tokens
         self.limit = limit
         self.on_event = on_event
         self.picker = picker
-        self.exhausted = False
+        self.stopped = False
 
     def wants_draft(self) -> bool:
-        return not self.exhausted and len(self.tokens) < self.limit
+        return not self.stopped and len(self.tokens) < self.limit
 
 
 class Drafting:
@@ -50,17 +55,17 @@ class Drafting:
     def open(self, tokens: list[int], limit: int, on_event: OnEvent, picker: TokenPicker | None) -> int:
         """Draft after `tokens` up to length `limit`; the sequence's number. Raises `DraftCapacityError`.
 
-        A `picker` that fails ends the drafts of this sequence alone; None picks greedily.
+        A `picker` that fails ends the drafts of this sequence only; None picks greedily.
         """
-        contained = ContainedPicker(picker or GreedyPicker())
-        number = self._drafter.open(tokens, contained)
-        self._sequences[number] = _Sequence(tokens, limit, on_event, contained)
+        guarded = GuardedPicker(picker or GreedyPicker())
+        number = self._drafter.open(tokens, guarded)
+        self._sequences[number] = _Sequence(tokens, limit, on_event, guarded)
         return number
 
     def commit(self, number: int, position: int, tokens: list[int], limit: int) -> None:
         """The target committed `tokens` at `position`: rewind only where the drafts disagree."""
         sequence = self._sequences.get(number)
-        if sequence is None or sequence.exhausted:
+        if sequence is None or sequence.stopped:
             return
         sequence.limit = limit
         keep = _agreed_end(sequence.tokens, position, tokens)
@@ -71,7 +76,7 @@ class Drafting:
         try:
             self._drafter.rewrite(number, keep, missing)
         except EdgeError as error:
-            self._exhaust(sequence, str(error), failed=not isinstance(error, DraftCapacityError))
+            self._stop(sequence, str(error), failed=not isinstance(error, DraftCapacityError))
             return
         sequence.tokens[keep:] = missing
         if rewound:
@@ -102,7 +107,7 @@ class Drafting:
             drafts = self._drafter.draft(numbers)
         except EdgeError as error:
             for i in numbers:
-                self._exhaust(self._sequences[i], str(error), failed=True)
+                self._stop(self._sequences[i], str(error), failed=True)
             return
         finally:
             self._drafting_for = []
@@ -111,15 +116,15 @@ class Drafting:
             self._note(i, drafts.get(i), started_s, ended_s)
 
     def fail(self, reason: str) -> None:
-        """No sequence gets any more drafts: a bug must not leave generations waiting for them."""
+        """Stop drafting for all sequences: a bug must not leave generations waiting for drafts."""
         for sequence in self._sequences.values():
-            self._exhaust(sequence, reason, failed=True)
+            self._stop(sequence, reason, failed=True)
 
     def abort_call_for(self, number: int) -> None:
-        """Cut the running model call short if it drafts for this sequence alone; from any thread.
+        """Cut the running model call short if it drafts for this sequence only; from any thread.
 
-        With others in the call it does not pay: their drafts would be lost. Should the call
-        return just now, the next one is cut short at once and repeated.
+        With others in the call it does not pay: their drafts would be lost. If the call returns
+        at this moment, the next one is cut short at once and repeated.
         """
         if self._drafting_for == [number]:
             self._drafter.request_abort()
@@ -127,35 +132,20 @@ class Drafting:
     def _note(self, number: int, draft: DraftToken | None, started_s: float, ended_s: float) -> None:
         sequence = self._sequences[number]
         if sequence.picker.failure is not None:
-            self._exhaust(sequence, sequence.picker.failure, failed=True)
+            self._stop(sequence, sequence.picker.failure, failed=True)
         elif draft is not None:
             self._deliver(sequence.on_event, Drafted(len(sequence.tokens), draft, started_s, ended_s))
             sequence.tokens.append(draft.token_id)
         elif self._drafter.room(number) <= 0:
-            self._exhaust(sequence, "the draft context is full")
+            self._stop(sequence, "the draft context is full")
 
-    def _exhaust(self, sequence: _Sequence, reason: str, *, failed: bool = False) -> None:
-        sequence.exhausted = True
-        self._deliver(sequence.on_event, Exhausted(reason, failed))
-
-
-def _agreed_end(drafted: Sequence[int], position: int, tokens: Sequence[int]) -> int:
-    """Up to which position (exclusive) `drafted`, the whole sequence, has `tokens` at `position`."""
-    end = position
-    for token in tokens:
-        if end >= len(drafted) or drafted[end] != token:
-            break
-        end += 1
-    return end
+    def _stop(self, sequence: _Sequence, reason: str, *, failed: bool = False) -> None:
+        sequence.stopped = True
+        self._deliver(sequence.on_event, DraftingStopped(reason, failed))
 
 
-logger = logging.getLogger("pipesd.draft")
-
-_STAND_IN: Final = DraftToken(0, 1.0)
-
-
-class ContainedPicker:
-    """A `TokenPicker` that never raises: what `picker` raises becomes `failure`, and the drafts are void.
+class GuardedPicker:
+    """A `TokenPicker` that never raises: what `picker` raises becomes `failure`, and its drafts are void.
 
     One model call picks for all sequences; an error out of it would lose the others' tokens.
     """
@@ -184,3 +174,13 @@ class ContainedPicker:
         is_bug = not isinstance(error, EdgeError)
         logger.warning("no more drafts for a request: %s", error, exc_info=is_bug)
         self.failure = f"drafting failed: {error!r}" if is_bug else str(error)
+
+
+def _agreed_end(drafted: Sequence[int], position: int, tokens: Sequence[int]) -> int:
+    """The end (exclusive) of what `drafted`, the whole sequence, shares with `tokens` at `position`."""
+    end = position
+    for token in tokens:
+        if end >= len(drafted) or drafted[end] != token:
+            break
+        end += 1
+    return end

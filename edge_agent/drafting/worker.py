@@ -28,7 +28,7 @@ logger = logging.getLogger("pipesd.draft")
 class DraftHandle:
     """One open sequence, as the event loop holds it. All methods return at once.
 
-    `post` brings what is to be done in the drafting thread there.
+    `post` queues a command for the drafting thread.
     """
 
     def __init__(self, drafting: Drafting, post: Callable[[Command], None], sequence: int) -> None:
@@ -41,7 +41,7 @@ class DraftHandle:
     ) -> None:
         """The target committed `tokens` at `position`; draft on up to length `limit`.
 
-        `contradicts_drafts`: what is being drafted now is known to be void.
+        `contradicts_drafts`: the drafts being made now are known to be void.
         """
         if contradicts_drafts:
             self._drafting.abort_call_for(self._sequence)
@@ -69,7 +69,7 @@ class DraftWorker:
 
     @property
     def drafter(self) -> Drafter:
-        """Only for its constant `info`; everything else belongs to the thread."""
+        """Use its constant `info` only; everything else belongs to the thread."""
         return self._drafter
 
     async def open(
@@ -77,7 +77,7 @@ class DraftWorker:
     ) -> DraftHandle:
         """Start drafting after `tokens`, as `Drafter.open`. Raises `DraftCapacityError`.
 
-        A `picker` that fails ends the drafts of this sequence alone.
+        A `picker` that fails ends the drafts of this sequence only.
         """
         started = list(tokens)
         opening = asyncio.ensure_future(

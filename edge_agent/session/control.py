@@ -21,9 +21,7 @@ from pipesd_vllm.wire import Commit, Draft, Mode
 class ControlPlane:
     """Hands each session its controls."""
 
-    def __init__(
-        self, sources: AgentParameters, recorder: TraceRecorder, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, sources: AgentParameters, recorder: TraceRecorder, clock: Callable[[], float]) -> None:
         self.monitor = EnvironmentMonitor()
         self._scheduler = BatchScheduler(self.monitor.link)
         self._sources = sources

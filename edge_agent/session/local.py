@@ -14,7 +14,7 @@ from edge_agent.api import (
     SamplingSettings,
     Source,
 )
-from edge_agent.drafting.events import Drafted, DraftEvent, Exhausted
+from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import ModelError
 from edge_agent.sampling.picker import TokenPicker
@@ -46,7 +46,7 @@ async def generate_locally(
     try:
         while num_left > 0:
             event = await events.get()
-            if isinstance(event, Exhausted):
+            if isinstance(event, DraftingStopped):
                 if event.failed:
                     raise ModelError(f"the draft model failed: {event.reason}")
                 break

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 
 from edge_agent.api import Fallback, FinishReason, GenerationChunk, GenerationRequest, GenerationStats, Source
 from edge_agent.control.policies.base import ChainView, Decision
-from edge_agent.drafting.events import Drafted, DraftEvent, Exhausted, Rewound
+from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, Rewound
 from edge_agent.drafting.worker import DraftHandle, DraftWorker
 from edge_agent.errors import (
     CloudError,
@@ -178,7 +178,7 @@ class CollaborativeSession:
                 self._chain.tokens, self._look_ahead.new_limit(), self._events.put_nowait, picker
             )
         except DraftCapacityError as error:
-            self._events.put_nowait(Exhausted(str(error)))
+            self._events.put_nowait(DraftingStopped(str(error)))
 
     async def _handle_event(self, event: DraftEvent | LinkEvent) -> GenerationChunk | None:
         match event:
@@ -186,7 +186,7 @@ class CollaborativeSession:
                 return await self._on_link(event.what) if self._link.is_current(event) else None
             case Drafted():
                 await self._on_draft(event)
-            case Exhausted():
+            case DraftingStopped():
                 await self._go_without_drafts()
             case Rewound(position):
                 self._on_rewound(position)

@@ -129,11 +129,11 @@ class LlamaContext:
         return text.decode("utf-8", "surrogateescape")
 
     def request_abort(self) -> None:
-        """`decode`, running or to come, returns early until `clear_abort`. Any thread; CPU layers only."""
+        """Make `decode` return early until `clear_abort`. From any thread; interrupts CPU layers only."""
         self._abort[0] = b"\1"
 
     def clear_abort(self) -> None:
-        """What was to be aborted is over."""
+        """Clear the abort flag."""
         self._abort[0] = b"\0"
 
     def close(self) -> None:

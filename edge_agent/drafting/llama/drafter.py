@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.drafting.drafter import DraftModelInfo
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
@@ -19,27 +15,7 @@ from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.picker import DraftToken, TokenPicker
 from pipesd_vllm.wire import Fingerprint, fingerprint
 
-__all__ = ["LlamaDrafter", "LlamaSettings", "ModelContext"]
-
-
-class ModelContext(Protocol):
-    """What `LlamaDrafter` needs of a loaded model; `LlamaContext` states the contracts."""
-
-    name: str
-    num_tokens: int
-    context_length: int
-    is_recurrent: bool
-
-    def decode(self, chunks: Sequence[Chunk]) -> DecodeStatus: ...
-    def logits(self, index: int) -> NDArray[np.float32]: ...
-    def remove(self, sequence: int, start: int) -> bool: ...
-    def clear(self, sequence: int) -> None: ...
-    def clear_all(self) -> None: ...
-    def copy(self, source: int, target: int, length: int) -> None: ...
-    def token_text(self, token: int) -> str: ...
-    def request_abort(self) -> None: ...
-    def clear_abort(self) -> None: ...
-    def close(self) -> None: ...
+__all__ = ["LlamaDrafter", "LlamaSettings"]
 
 
 class LlamaDrafter:
@@ -51,7 +27,7 @@ class LlamaDrafter:
     running `draft` early.
     """
 
-    def __init__(self, context: ModelContext, settings: LlamaSettings) -> None:
+    def __init__(self, context: LlamaContext, settings: LlamaSettings) -> None:
         """`settings` are those `context` was made with. Owns `context` from now on."""
         self._context = context
         self._table = SequenceTable(settings.max_sequences, settings.n_ctx, context.context_length)
@@ -111,7 +87,7 @@ class LlamaDrafter:
             return {}
         try:
             return self._pick(chunks) if self._evaluate(chunks) else {}
-        finally:  # a request that came too late for this call must not hit the next one, perhaps another's
+        finally:  # a request that came too late for this call must not abort the next one
             self._context.clear_abort()
 
     def room(self, sequence: int) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from edge_agent.errors import DraftCapacityError
 from pipesd_vllm.wire import common_prefix_length
 
-__all__ = ["Chunk", "KvCells", "OpenPlan", "SequenceTable", "Slot", "closed_slots", "least_value", "place"]
+__all__ = ["Chunk", "KvCells", "OpenPlan", "SequenceTable", "Slot", "choose_slot", "eviction_candidate"]
 
 
 @dataclass(slots=True)
@@ -36,72 +36,6 @@ class Slot:
         return len(self.tokens) - len(self.cells)
 
 
-class KvCells:
-    """Counts who holds each of `num_cells` cells. A cell is free once no slot holds it, open or closed."""
-
-    def __init__(self, num_cells: int) -> None:
-        self._num_cells = num_cells
-        self._held: Counter[int] = Counter()
-        """How many slots hold each cell."""
-        self._held_open: Counter[int] = Counter()
-        """How many open slots hold each cell."""
-        self._new_cell = itertools.count()
-
-    @property
-    def num_free(self) -> int:
-        """Cells that hold nothing, not even a closed sequence."""
-        return self._num_cells - len(self._held)
-
-    @property
-    def num_not_open(self) -> int:
-        """Cells that no open slot holds."""
-        return self._num_cells - len(self._held_open)
-
-    def num_open(self, cells: Iterable[int]) -> int:
-        """How many of `cells` an open slot holds."""
-        return sum(cell in self._held_open for cell in cells)
-
-    def num_open_once(self, cells: Iterable[int]) -> int:
-        """How many of `cells` exactly one open slot holds."""
-        return sum(self._held_open[cell] == 1 for cell in cells)
-
-    def open(self, slot: Slot) -> None:
-        """The slot opens with the cells it holds."""
-        slot.is_open = True
-        self._held_open.update(slot.cells)
-
-    def close(self, slot: Slot) -> None:
-        """The slot closes and goes on holding its cells."""
-        _release(self._held_open, slot.cells)
-        slot.is_open = False
-
-    def fill(self, slot: Slot, num_tokens: int) -> None:
-        """The next `num_tokens` of the slot's tokens are evaluated, each into a fresh cell."""
-        self.share(slot, [next(self._new_cell) for _ in range(num_tokens)])
-
-    def share(self, slot: Slot, cells: Sequence[int]) -> None:
-        """The slot holds `cells`, too, after those it holds already."""
-        slot.cells.extend(cells)
-        self._held.update(cells)
-        if slot.is_open:
-            self._held_open.update(cells)
-
-    def drop(self, slot: Slot, keep: int) -> None:
-        """The slot goes on holding its first `keep` cells only."""
-        dropped = slot.cells[keep:]
-        del slot.cells[keep:]
-        _release(self._held, dropped)
-        if slot.is_open:
-            _release(self._held_open, dropped)
-
-
-def _release(counts: Counter[int], cells: Sequence[int]) -> None:
-    for cell in cells:
-        counts[cell] -= 1
-        if not counts[cell]:
-            del counts[cell]
-
-
 @dataclass(frozen=True, slots=True)
 class OpenPlan:
     """How to start a sequence: in `slot`, with its first `keep` tokens evaluated already.
@@ -118,34 +52,6 @@ class OpenPlan:
     def source(self) -> int:
         """The slot whose evaluated tokens are kept."""
         return self.slot if self.copy_from is None else self.copy_from
-
-
-def closed_slots(slots: Sequence[Slot]) -> list[int]:
-    """Indices of the slots that are not open."""
-    return [index for index, slot in enumerate(slots) if not slot.is_open]
-
-
-def place(slots: Sequence[Slot], tokens: Sequence[int]) -> OpenPlan:
-    """The longest evaluated prefix of `tokens`, used in place or copied. At least one slot is closed.
-
-    It is used where it lies if its slot is closed and loses no more than half of what it holds;
-    otherwise it is copied (cells are shared, which costs nothing) into the least recently used closed slot.
-    """
-    closed = closed_slots(slots)
-    prefixes = [common_prefix_length(slot.tokens[: len(slot.cells)], tokens) for slot in slots]
-    source = max(range(len(slots)), key=lambda i: (prefixes[i], not slots[i].is_open))
-    keep = min(prefixes[source], len(tokens) - 1)
-    if keep == 0:
-        return OpenPlan(least_value(slots, closed), 0)
-    others = [index for index in closed if index != source]
-    if source in closed and (2 * keep >= len(slots[source].cells) or not others):
-        return OpenPlan(source, keep)
-    return OpenPlan(least_value(slots, others), keep, source)
-
-
-def least_value(slots: Sequence[Slot], closed: Sequence[int]) -> int:
-    """The one of `closed` with which the least is lost: nothing, then what was used longest ago."""
-    return min(closed, key=lambda index: (bool(slots[index].cells), slots[index].last_used))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +85,7 @@ class SequenceTable:
         return self._open_slot(slot).tokens
 
     def num_evaluated(self, slot: int) -> int:
-        """How many of the slot's tokens are in the KV cache. Closed slots may be named, too."""
+        """How many of the slot's tokens are in the KV cache. `slot` may be closed."""
         return len(self._slots[slot].cells)
 
     @property
@@ -192,9 +98,9 @@ class SequenceTable:
         return max(0, min(self._context_length - len(self._open_slot(slot).tokens), self._num_unclaimed))
 
     def plan_open(self, tokens: Sequence[int]) -> OpenPlan:
-        """Choose the slot that saves the most work (`placement.place`). Raises `DraftCapacityError`."""
+        """Choose the slot that saves the most work (`choose_slot`). Raises `DraftCapacityError`."""
         self._check_open(tokens)
-        plan = place(self._slots, tokens)
+        plan = choose_slot(self._slots, tokens)
         cells = self._slots[plan.source].cells[: plan.keep]
         claimed = len(tokens) - self._cells.num_open(cells)
         if claimed > self._num_unclaimed:
@@ -242,7 +148,7 @@ class SequenceTable:
         self._open_slot(slot).tokens.append(token)
 
     def close(self, slot: int) -> None:
-        """Give the slot back; its evaluated prefix stays until the room is needed."""
+        """Release the slot; its evaluated prefix stays until the room is needed."""
         entry = self._open_slot(slot)
         del entry.tokens[len(entry.cells) :]
         self._cells.close(entry)
@@ -251,7 +157,7 @@ class SequenceTable:
     def plan_batch(self, slots: Iterable[int], max_tokens: int) -> list[Chunk]:
         """What one model call evaluates: up to `max_tokens` pending tokens, shortest sequences first.
 
-        So a long prompt fills what the sequences that already decode leave free. Slots that
+        A long prompt thus fills what sequences that already decode leave free. Slots that
         could not hold one more token are left out; those that complete leave room for one each.
         """
         spare = self._num_unclaimed
@@ -273,17 +179,17 @@ class SequenceTable:
 
         Returns None if enough are free or no closed slot holds any.
         """
-        closed = [i for i in closed_slots(self._slots) if self._slots[i].cells]
+        closed = [i for i in _closed_slots(self._slots) if self._slots[i].cells]
         if not closed or (num_cells is not None and self.num_free_cells >= num_cells):
             return None
-        return least_value(self._slots, closed)
+        return eviction_candidate(self._slots, closed)
 
     def mark_evaluated(self, chunk: Chunk) -> None:
         """The tokens of `chunk` are in the KV cache now."""
         self._cells.fill(self._open_slot(chunk.slot), len(chunk.tokens))
 
     def truncate(self, slot: int, num_evaluated: int) -> None:
-        """Only the first `num_evaluated` tokens are in the KV cache any more.
+        """Only the first `num_evaluated` tokens are left in the KV cache.
 
         The rest becomes pending in an open slot and is forgotten in a closed one.
         """
@@ -311,7 +217,101 @@ class SequenceTable:
                 f"{len(tokens)} tokens do not fit the draft model's context of {self._context_length}: "
                 "go on without drafts, or use a draft model with a longer context"
             )
-        if not closed_slots(self._slots):
+        if not _closed_slots(self._slots):
             raise DraftCapacityError(
                 f"all {len(self._slots)} draft sequences are in use: wait for one to end, or allow more"
             )
+
+
+def choose_slot(slots: Sequence[Slot], tokens: Sequence[int]) -> OpenPlan:
+    """Start `tokens` from their longest evaluated prefix, in place or as a copy. At least one slot is closed.
+
+    The prefix is used in place if its slot is closed and loses no more than half of what it holds;
+    otherwise it is copied (cells are shared, which costs nothing) into the least recently used closed slot.
+    """
+    closed = _closed_slots(slots)
+    prefixes = [common_prefix_length(slot.tokens[: len(slot.cells)], tokens) for slot in slots]
+    source = max(range(len(slots)), key=lambda i: (prefixes[i], not slots[i].is_open))
+    keep = min(prefixes[source], len(tokens) - 1)
+    if keep == 0:
+        return OpenPlan(eviction_candidate(slots, closed), 0)
+    others = [index for index in closed if index != source]
+    if source in closed and (2 * keep >= len(slots[source].cells) or not others):
+        return OpenPlan(source, keep)
+    return OpenPlan(eviction_candidate(slots, others), keep, source)
+
+
+def eviction_candidate(slots: Sequence[Slot], closed: Sequence[int]) -> int:
+    """The slot of `closed` to give up: one that holds nothing, else the least recently used."""
+    return min(closed, key=lambda index: (bool(slots[index].cells), slots[index].last_used))
+
+
+def _closed_slots(slots: Sequence[Slot]) -> list[int]:
+    """Indices of the slots that are not open."""
+    return [index for index, slot in enumerate(slots) if not slot.is_open]
+
+
+class KvCells:
+    """Counts who holds each of `num_cells` cells. A cell is free once no slot holds it, open or closed."""
+
+    def __init__(self, num_cells: int) -> None:
+        self._num_cells = num_cells
+        self._held: Counter[int] = Counter()
+        """How many slots hold each cell."""
+        self._held_open: Counter[int] = Counter()
+        """How many open slots hold each cell."""
+        self._new_cell = itertools.count()
+
+    @property
+    def num_free(self) -> int:
+        """Cells that hold nothing, not even a closed sequence."""
+        return self._num_cells - len(self._held)
+
+    @property
+    def num_not_open(self) -> int:
+        """Cells that no open slot holds."""
+        return self._num_cells - len(self._held_open)
+
+    def num_open(self, cells: Iterable[int]) -> int:
+        """How many of `cells` an open slot holds."""
+        return sum(cell in self._held_open for cell in cells)
+
+    def num_open_once(self, cells: Iterable[int]) -> int:
+        """How many of `cells` exactly one open slot holds."""
+        return sum(self._held_open[cell] == 1 for cell in cells)
+
+    def open(self, slot: Slot) -> None:
+        """Open the slot with the cells it holds."""
+        slot.is_open = True
+        self._held_open.update(slot.cells)
+
+    def close(self, slot: Slot) -> None:
+        """Close the slot; it keeps its cells."""
+        _release(self._held_open, slot.cells)
+        slot.is_open = False
+
+    def fill(self, slot: Slot, num_tokens: int) -> None:
+        """The next `num_tokens` of the slot's tokens are evaluated, each into a fresh cell."""
+        self.share(slot, [next(self._new_cell) for _ in range(num_tokens)])
+
+    def share(self, slot: Slot, cells: Sequence[int]) -> None:
+        """Add `cells` to those that the slot holds."""
+        slot.cells.extend(cells)
+        self._held.update(cells)
+        if slot.is_open:
+            self._held_open.update(cells)
+
+    def drop(self, slot: Slot, keep: int) -> None:
+        """Release all but the first `keep` cells of the slot."""
+        dropped = slot.cells[keep:]
+        del slot.cells[keep:]
+        _release(self._held, dropped)
+        if slot.is_open:
+            _release(self._held_open, dropped)
+
+
+def _release(counts: Counter[int], cells: Sequence[int]) -> None:
+    for cell in cells:
+        counts[cell] -= 1
+        if not counts[cell]:
+            del counts[cell]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
-from edge_agent.drafting.events import Drafted, DraftEvent, Exhausted, OnEvent, Rewound
+from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
 from edge_agent.drafting.loop import Drafting
 from edge_agent.errors import ModelError
 from edge_agent.sampling.picker import DraftToken
@@ -87,11 +87,11 @@ def test_exhausted_sequences_want_nothing(make_drafter: MakeDrafter) -> None:
     other: list[DraftEvent] = []
     number = drafting.open(list(PROMPT), 9, full.append, None)
     draft_all(drafting)
-    assert full[-1] == Exhausted("the draft context is full")
+    assert full[-1] == DraftingStopped("the draft context is full")
     drafting.commit(number, 3, [9, 9, 9], 9)
     drafting.open([4], 9, other.append, None)
     drafting.fail("bug")
-    assert other == [Exhausted("bug", failed=True)]
+    assert other == [DraftingStopped("bug", failed=True)]
     assert drafting.wanted() == []
 
 
@@ -126,4 +126,4 @@ def test_a_call_is_cut_short_for_its_only_sequence() -> None:
     assert drafter.num_aborts == 0
     drafting.draft([one])
     assert drafter.num_aborts == 1
-    assert events[2:] == [Exhausted("NaN", failed=True)]
+    assert events[2:] == [DraftingStopped("NaN", failed=True)]

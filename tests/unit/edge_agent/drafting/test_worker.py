@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.drafting.events import Drafted, DraftEvent, Exhausted, Rewound
+from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, Rewound
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import DraftCapacityError, ModelError
 from edge_agent.sampling.picker import DraftToken
@@ -80,10 +80,10 @@ async def test_a_full_context_is_said_once(make_drafter: Callable[..., FakeDraft
     """At the end of the draft's context the session hears it, and later commits are ignored."""
     worker, log = DraftWorker(make_drafter(context_length=6)), Log()
     handle = await worker.open(PROMPT, 50, log)
-    await log.until(lambda events: any(isinstance(event, Exhausted) for event in events))
+    await log.until(lambda events: any(isinstance(event, DraftingStopped) for event in events))
     handle.commit(3, [9] * 20, 60)
     await worker.run(lambda drafter: None)
-    exhausted = [event for event in log.events if isinstance(event, Exhausted)]
+    exhausted = [event for event in log.events if isinstance(event, DraftingStopped)]
     assert [event.failed for event in exhausted] == [False]
     await worker.close()
 
@@ -117,8 +117,8 @@ async def test_a_failing_model_is_reported_not_waited_for(error: Exception) -> N
     """Whatever the model raises, the session hears that no more drafts will come."""
     worker, log = DraftWorker(BrokenDrafter(error)), Log()
     await worker.open(PROMPT, 20, log)
-    await log.until(lambda events: any(isinstance(event, Exhausted) for event in events))
-    assert isinstance(log.events[-1], Exhausted)
+    await log.until(lambda events: any(isinstance(event, DraftingStopped) for event in events))
+    assert isinstance(log.events[-1], DraftingStopped)
     assert log.events[-1].failed
     await worker.close()
 
@@ -150,7 +150,7 @@ async def test_a_failing_picker_ends_its_own_drafts_alone() -> None:
     await good.until(lambda events: len(events) == 9)
     await bad.until(lambda events: len(events) == 1)
     assert good.tokens == target_text(PROMPT, 9)
-    assert bad.events == [Exhausted("drafting failed: IndexError('bug')", failed=True)]
+    assert bad.events == [DraftingStopped("drafting failed: IndexError('bug')", failed=True)]
     await worker.close()
 
 

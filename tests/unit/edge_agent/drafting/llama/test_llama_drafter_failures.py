@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.drafting.llama.context import DecodeStatus
+from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
 from edge_agent.errors import ConfigError, DraftCapacityError, ModelError
@@ -19,7 +19,7 @@ from edge_agent.sampling.picker import DraftToken
 ALL = -1
 
 
-class StubContext:
+class StubContext(LlamaContext):
     """A model context without a model: answers `decode` from a list, remembers what is cleared."""
 
     name = "stub"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.drafting.llama.slots import OpenPlan, Slot, least_value, place
+from edge_agent.drafting.llama.slots import OpenPlan, Slot, choose_slot, eviction_candidate
 
 
 def slot(*tokens: int, is_open: bool = False, last_used: int = 0) -> Slot:
@@ -25,11 +25,11 @@ def slot(*tokens: int, is_open: bool = False, last_used: int = 0) -> Slot:
 )
 def test_the_most_work_is_saved(slots: list[Slot], tokens: list[int], plan: OpenPlan) -> None:
     """In place where that loses no more than half, else by a copy; the source of a copy survives."""
-    assert place(slots, tokens) == plan
+    assert choose_slot(slots, tokens) == plan
     assert plan.source == (plan.slot if plan.copy_from is None else plan.copy_from)
 
 
-def test_the_least_value() -> None:
+def test_the_eviction_candidate() -> None:
     """Empty slots before full ones, the longest unused first."""
-    assert least_value([slot(1, last_used=1), slot(last_used=9)], [0, 1]) == 1
-    assert least_value([slot(1, last_used=3), slot(2, last_used=2)], [0, 1]) == 1
+    assert eviction_candidate([slot(1, last_used=1), slot(last_used=9)], [0, 1]) == 1
+    assert eviction_candidate([slot(1, last_used=3), slot(2, last_used=2)], [0, 1]) == 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.drafting.loop import ContainedPicker
+from edge_agent.drafting.loop import GuardedPicker
 from edge_agent.errors import ModelError
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.picker import DraftToken
@@ -34,7 +34,7 @@ class Failing:
 
 def test_a_picker_that_works_is_left_alone() -> None:
     """Its picks are passed on as they are."""
-    contained = ContainedPicker(GreedyPicker())
+    contained = GuardedPicker(GreedyPicker())
     assert contained.pick(LOGITS, [1]) == GreedyPicker().pick(LOGITS, [1])
     contained.rewind(1)
     assert contained.failure is None
@@ -43,7 +43,7 @@ def test_a_picker_that_works_is_left_alone() -> None:
 @pytest.mark.parametrize("error", [ModelError("NaN in it"), IndexError("NaN in it")])
 def test_a_failing_pick_is_noted_once(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     """Some token takes the place of the pick, now and later, and the log tells a bug from a bad model."""
-    contained = ContainedPicker(Failing(on_pick=error))
+    contained = GuardedPicker(Failing(on_pick=error))
     with caplog.at_level(logging.WARNING):
         assert contained.pick(LOGITS, [1]).token_id in range(4)
         assert contained.pick(LOGITS, [1, 0]).token_id in range(4)
@@ -54,7 +54,7 @@ def test_a_failing_pick_is_noted_once(error: Exception, caplog: pytest.LogCaptur
 
 def test_after_a_failing_rewind_no_pick_counts() -> None:
     """A picker that did not go back would pick for another text."""
-    contained = ContainedPicker(Failing(on_rewind=ValueError("cannot roll back")))
+    contained = GuardedPicker(Failing(on_rewind=ValueError("cannot roll back")))
     contained.pick(LOGITS, [1, 2])
     assert contained.failure is None
     contained.rewind(1)
