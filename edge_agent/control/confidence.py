@@ -1,4 +1,4 @@
-"""How likely drafts are right, learnt from which ones were; the triggers of sampled text use it. Pure."""
+"""Estimates how likely drafts are right, by how many were; triggers of sampled text use it. Pure."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class CalibratedConfidence:
         self._rates = list(self._middles)
 
     def estimate(self, probability: float) -> float:
-        place = _clipped(probability) * self.NUM_BINS - 0.5
-        low = min(max(int(place), 0), self.NUM_BINS - 2)
-        share = min(max(place - low, 0.0), 1.0)
+        bin_position = _clipped(probability) * self.NUM_BINS - 0.5
+        low = min(max(int(bin_position), 0), self.NUM_BINS - 2)
+        share = min(max(bin_position - low, 0.0), 1.0)
         return self._rates[low] * (1.0 - share) + self._rates[low + 1] * share
 
     def observe(self, judged: Iterable[Judged]) -> None:
@@ -75,7 +75,7 @@ class CalibratedConfidence:
 
 
 def _clipped(probability: float) -> float:
-    """Into [0, 1]; what is not a number is no confidence at all."""
+    """Into [0, 1]; NaN counts as 0."""
     return 0.0 if math.isnan(probability) else min(max(probability, 0.0), 1.0)
 
 

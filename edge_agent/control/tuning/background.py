@@ -1,4 +1,4 @@
-"""Keeps a slow search method out of the way of the tokens."""
+"""Runs a slow search method in the background, so that it never delays tokens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["NUM_FIRST", "BackgroundProposer", "Solver"]
 logger = logging.getLogger("pipesd.tuning")
 
 NUM_FIRST: Final = 6
-"""Evaluations before a model is worth its time, the start points among them."""
+"""Number of evaluations, start points included, before a model is worth its time."""
 
 
 class Solver(Protocol):
-    """A search method that takes its time and may fail. Used from one thread at a time."""
+    """A search method that may be slow or fail. Used from one thread at a time."""
 
     def suggest(self, evaluations: Sequence[Evaluation]) -> Suggestion:
         """See `Proposer`; blocks, may raise anything."""
@@ -26,7 +26,7 @@ class Solver(Protocol):
 
 
 class BackgroundProposer:
-    """A `Proposer` that runs `solver` in `executor`; until the answer is there it has none.
+    """A `Proposer` that runs `solver` in `executor`; it answers None until the result is there.
 
     Between question and answer the evaluations must stay the same. `fallback`, which is quick, gives the
     first points, and one each time `solver` fails.
@@ -54,10 +54,10 @@ class BackgroundProposer:
             answer, self._answer = self._answer, None
             return answer.result()
         except (Exception, CancelledError) as error:  # numerics, a dead process, an executor shut down
-            self._say_once(error)
+            self._warn_once(error)
             return self._fallback.suggest(evaluations)
 
-    def _say_once(self, error: BaseException) -> None:
+    def _warn_once(self, error: BaseException) -> None:
         if not self._has_failed:
             logger.warning("the tuner's model failed (%r): it fills the space evenly instead", error)
         self._has_failed = True

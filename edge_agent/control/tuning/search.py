@@ -1,4 +1,4 @@
-"""Where to measure next: the seam between tuner and search method, and the methods without a model. Pure."""
+"""The tuner's search space, and the search methods that need no model. Pure."""
 
 from __future__ import annotations
 
@@ -36,48 +36,6 @@ __all__ = [
     "sobol_point",
 ]
 
-
-_NUM_BITS: Final = 30
-_POLYNOMIALS: Final = (
-    (0, (1,) * _NUM_BITS),  # the van der Corput sequence
-    (0, (1,)),
-    (1, (1, 3)),
-    (1, (1, 3, 1)),
-    (2, (1, 1, 1)),
-    (1, (1, 1, 3, 3)),
-)
-"""Per dimension: the primitive polynomial's inner coefficients and the first direction numbers."""
-MAX_DIMENSIONS: Final = len(_POLYNOMIALS)
-
-
-def _directions(coefficients: int, first: tuple[int, ...]) -> tuple[int, ...]:
-    numbers, degree = list(first), len(first)
-    for k in range(degree, _NUM_BITS):
-        new = numbers[k - degree] ^ (numbers[k - degree] << degree)
-        for i in range(1, degree):
-            if coefficients >> (degree - 1 - i) & 1:
-                new ^= numbers[k - i] << i
-        numbers.append(new)
-    return tuple(number << (_NUM_BITS - 1 - k) for k, number in enumerate(numbers))
-
-
-_DIRECTIONS: Final = tuple(_directions(*polynomial) for polynomial in _POLYNOMIALS)
-
-
-def sobol_point(index: int, num_dimensions: int, seed: int | None = None) -> Point:
-    """Point `index` of the sequence in [0, 1)^`num_dimensions`, shifted by `seed` (None: as it is)."""
-    gray = index ^ (index >> 1)
-    shifts = random.Random(seed)
-    point = []
-    for directions in _DIRECTIONS[:num_dimensions]:
-        bits = 0 if seed is None else shifts.getrandbits(_NUM_BITS)
-        for k, direction in enumerate(directions):
-            if gray >> k & 1:
-                bits ^= direction
-        point.append(bits / (1 << _NUM_BITS))
-    return tuple(point)
-
-
 Point = tuple[float, ...]
 """A point of the unit cube: one coordinate in [0, 1] per dimension."""
 
@@ -86,7 +44,7 @@ PAPER_THRESHOLDS: Final = (0.9, 0.35)
 
 
 class Scale(enum.Enum):
-    """Along which transform equal steps count as equally large."""
+    """The transform under which steps of a dimension are equally large."""
 
     LOGIT = "logit"
     """For probabilities: 0.98 to 0.99 is as far as 0.01 to 0.02."""
@@ -135,7 +93,7 @@ DIMENSIONS: Final = (SEQUENCE_THRESHOLD, TOKEN_THRESHOLD, MAX_AHEAD, PATIENCE)
 
 
 def dimensions_for(mode: Mode) -> tuple[Dimension, ...]:
-    """What is worth searching in `mode`: the server keeps to the patience in `balanced` alone."""
+    """The dimensions searched in `mode`: patience matters in `balanced` only."""
     return DIMENSIONS if mode is Mode.BALANCED else DIMENSIONS[:-1]
 
 
@@ -198,7 +156,7 @@ class Proposer(Protocol):
 
 
 class SobolProposer:
-    """Fills the cube evenly, whatever was measured."""
+    """Fills the cube evenly and ignores the measurements: the points of the Sobol sequence."""
 
     def __init__(self, num_dimensions: int, seed: int) -> None:
         self._num_dimensions = num_dimensions
@@ -210,7 +168,7 @@ class SobolProposer:
 
 
 class RandomProposer:
-    """Uniform random search, for comparison."""
+    """Uniform random search; benchmarks compare with it."""
 
     def __init__(self, num_dimensions: int, seed: int) -> None:
         self._num_dimensions = num_dimensions
@@ -222,7 +180,7 @@ class RandomProposer:
 
 
 class GridProposer:
-    """Search of a full grid of at least `num_points`, in random order, for comparison.
+    """Search of a full grid of at least `num_points`, in random order; benchmarks compare with it.
 
     PipeSD compares with a grid over R1 and R2, the first two coordinates; the others stay at `centre`.
     """
@@ -242,3 +200,42 @@ class GridProposer:
         point = self._points[self._num_asked % len(self._points)]
         self._num_asked += 1
         return Suggestion(point)
+
+
+def sobol_point(index: int, num_dimensions: int, seed: int | None = None) -> Point:
+    """Point `index` of the sequence in [0, 1)^`num_dimensions`, shifted by `seed` (None: as it is)."""
+    gray = index ^ (index >> 1)
+    shifts = random.Random(seed)
+    point = []
+    for directions in _DIRECTIONS[:num_dimensions]:
+        bits = 0 if seed is None else shifts.getrandbits(_NUM_BITS)
+        for k, direction in enumerate(directions):
+            if gray >> k & 1:
+                bits ^= direction
+        point.append(bits / (1 << _NUM_BITS))
+    return tuple(point)
+
+
+def _directions(coefficients: int, first: tuple[int, ...]) -> tuple[int, ...]:
+    numbers, degree = list(first), len(first)
+    for k in range(degree, _NUM_BITS):
+        new = numbers[k - degree] ^ (numbers[k - degree] << degree)
+        for i in range(1, degree):
+            if coefficients >> (degree - 1 - i) & 1:
+                new ^= numbers[k - i] << i
+        numbers.append(new)
+    return tuple(number << (_NUM_BITS - 1 - k) for k, number in enumerate(numbers))
+
+
+_NUM_BITS: Final = 30
+_POLYNOMIALS: Final = (
+    (0, (1,) * _NUM_BITS),  # the van der Corput sequence
+    (0, (1,)),
+    (1, (1, 3)),
+    (1, (1, 3, 1)),
+    (2, (1, 1, 1)),
+    (1, (1, 1, 3, 3)),
+)
+"""Per dimension: the primitive polynomial's inner coefficients and the first direction numbers."""
+MAX_DIMENSIONS: Final = len(_POLYNOMIALS)
+_DIRECTIONS: Final = tuple(_directions(*polynomial) for polynomial in _POLYNOMIALS)

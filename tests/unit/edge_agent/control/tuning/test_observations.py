@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from edge_agent.control.tuning.search import DIMENSIONS, SearchSpace
-from edge_agent.control.tuning.tuner import Observation, adapted, mean_costs, ranked
+from edge_agent.control.tuning.tuner import Observation, mean_costs, move_into, ranked
 
 from .surface import BASE, OPTIMUM
 
@@ -34,5 +34,5 @@ def test_a_model_overrules_the_samples() -> None:
 def test_old_observations_fit_a_changed_space() -> None:
     """What is not tuned any more takes its value from the settings of today."""
     today = dataclasses.replace(BASE, patience_ms=50, max_window=4)
-    (moved,) = adapted([seen(OPTIMUM, 10.0)], SearchSpace(today, DIMENSIONS[:3]))
+    (moved,) = move_into(SearchSpace(today, DIMENSIONS[:3]), [seen(OPTIMUM, 10.0)])
     assert moved.parameters == dataclasses.replace(OPTIMUM, patience_ms=50, max_window=4)
