@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from importlib.resources import files
 from typing import Any, Final
 
-from edge_agent.tracing.analysis.history import Fate
+from edge_agent.tracing.analysis.replay import Fate
 from edge_agent.tracing.analysis.timeline import Bar, Kind, Lane, Timeline, Token
 from edge_agent.tracing.analysis.totals import ACTIVITY_NAMES, Totals, totals
 

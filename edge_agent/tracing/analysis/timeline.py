@@ -1,4 +1,9 @@
-"""One session as a pipeline: bars in four lanes, all on the edge's monotonic clock. Pure."""
+"""One session as a pipeline: bars in four lanes, all on the edge's monotonic clock. Pure.
+
+A `Commit` carries durations only. One estimate a session, the least of (commit received - asked for - queue
+- step), stands for the clock offset and the link: the round trip, half of it each way. A request that found
+the server busy, a long prefill or a frame that the network held back only make such a sample longer.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,26 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edge_agent.tracing.analysis.history import Answer, DraftRecord, Fate, History
-from edge_agent.tracing.analysis.intervals import assign_tracks, without_overlaps
-from edge_agent.tracing.analysis.replay import replay
-from edge_agent.tracing.analysis.server_clock import Pass, place_passes, round_trip_s
+from edge_agent.tracing.analysis.replay import Answer, DraftRecord, Fate, History, replay
 from edge_agent.tracing.events import Drafted, SessionEnded, SessionStarted, TraceEvent
 
-__all__ = ["Bar", "Kind", "Lane", "Timeline", "Token", "reconstruct"]
+__all__ = [
+    "Bar",
+    "Interval",
+    "Kind",
+    "Lane",
+    "Pass",
+    "Timeline",
+    "Token",
+    "assign_tracks",
+    "place_passes",
+    "reconstruct",
+    "round_trip_s",
+    "without_overlaps",
+]
+
+Interval = tuple[float, float]
+"""`(start_s, end_s)` with `start_s <= end_s`."""
 
 
 class Lane(enum.StrEnum):
@@ -81,10 +99,20 @@ class Timeline:
         return self.session.t
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """The last target pass behind `answer`: drafts waited from `queued_s` to `start_s`."""
+
+    answer: Answer
+    queued_s: float
+    start_s: float
+    end_s: float
+
+
 def reconstruct(events: Sequence[TraceEvent]) -> Timeline:
     """Lay out one session's events, given in the order of the file (at least one).
 
-    Server times are placed by one clock offset estimate, see `server_clock`. What is missing (the
+    What is missing (the
     session is still running, lines were lost) is left out.
     """
     history = replay(events)
@@ -183,3 +211,64 @@ def _checked(answer: Answer) -> tuple[Token, ...]:
 def _on_tracks(bars: Sequence[Bar]) -> list[Bar]:
     tracks = assign_tracks([(bar.start_s, bar.end_s) for bar in bars])
     return [replace(bar, track=track) for bar, track in zip(bars, tracks, strict=True)]
+
+
+def round_trip_s(answers: Iterable[Answer]) -> float:
+    """The session's least round trip; 0 if nothing was ever answered."""
+    samples_s = [
+        answer.event.t - answer.asked_s - (answer.event.queue_ms + answer.event.step_ms) / 1e3
+        for answer in answers
+        if answer.asked_s is not None
+    ]
+    return max(0.0, min(samples_s, default=0.0))
+
+
+def place_passes(answers: Sequence[Answer], round_trip: float) -> list[Pass]:
+    """The passes in order, none overlapping; each as late as its frame and the next pass allow.
+
+    `round_trip` in seconds. Frames that arrive in one burst so get their passes side by side.
+    """
+    placed: list[Pass] = []
+    latest_s = float("inf")
+    for answer in reversed(answers):
+        event = answer.event
+        if not event.passes:
+            continue
+        end_s = min(event.t - round_trip / 2, latest_s)
+        start_s = end_s - max(0.0, event.step_ms) / 1e3
+        placed.append(Pass(answer, start_s - max(0.0, event.queue_ms) / 1e3, start_s, end_s))
+        latest_s = start_s
+    return _cut_queues(placed[::-1])
+
+
+def _cut_queues(passes: list[Pass]) -> list[Pass]:
+    """Waiting begins no earlier than the pass before ends."""
+    cut, reached_s = [], float("-inf")
+    for placed in passes:
+        queued_s = min(max(placed.queued_s, reached_s), placed.start_s)
+        cut.append(Pass(placed.answer, queued_s, placed.start_s, placed.end_s))
+        reached_s = placed.end_s
+    return cut
+
+
+def assign_tracks(intervals: Sequence[Interval]) -> list[int]:
+    """A track for each interval, so that none overlaps another on its track: the lowest that is free."""
+    tracks = [0] * len(intervals)
+    ends_s: list[float] = []
+    for i in sorted(range(len(intervals)), key=lambda i: intervals[i]):
+        start_s, end_s = intervals[i]
+        track = next((t for t, busy_until_s in enumerate(ends_s) if busy_until_s <= start_s), len(ends_s))
+        ends_s[track : track + 1] = [end_s]
+        tracks[i] = track
+    return tracks
+
+
+def without_overlaps(intervals: Iterable[Interval]) -> list[Interval]:
+    """The same intervals, each cut to begin no earlier than the one before ends."""
+    cut: list[Interval] = []
+    reached_s = float("-inf")
+    for start_s, end_s in intervals:
+        begun_s = max(start_s, reached_s)
+        reached_s = max(begun_s, end_s)
+        cut.append((begun_s, reached_s))
+    return cut

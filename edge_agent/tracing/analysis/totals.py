@@ -8,15 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from edge_agent.tracing.analysis.history import Fate
-from edge_agent.tracing.analysis.intervals import Interval, covered_s
-from edge_agent.tracing.analysis.timeline import Kind, Timeline
+from edge_agent.tracing.analysis.replay import Fate
+from edge_agent.tracing.analysis.timeline import Interval, Kind, Timeline
 
-__all__ = ["ACTIVITY_NAMES", "Activity", "Spent", "Totals", "combine", "totals"]
+__all__ = ["ACTIVITY_NAMES", "Activity", "Spent", "Totals", "combine", "covered_s", "totals"]
 
 
 class Activity(enum.StrEnum):
-    """What time can go into. All but `WAITING` may happen at once."""
+    """What takes time. All but `WAITING` may happen at once."""
 
     DRAFTING = "drafting"
     UPLINK = "uplink"
@@ -156,3 +155,12 @@ def _spent(timeline: Timeline) -> dict[Activity, Spent]:
     waiting_s = covered_s([*timeline.waits, *drafting]) - covered_s(drafting)
     spent[Activity.WAITING] = Spent(waiting_s)
     return spent
+
+
+def covered_s(intervals: Iterable[Interval]) -> float:
+    """Seconds that lie in at least one interval."""
+    total_s, reached_s = 0.0, float("-inf")
+    for start_s, end_s in sorted(intervals):
+        total_s += max(0.0, end_s - max(start_s, reached_s))
+        reached_s = max(reached_s, end_s)
+    return total_s

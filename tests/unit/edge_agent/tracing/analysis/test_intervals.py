@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.tracing.analysis.intervals import assign_tracks, covered_s, without_overlaps
+from edge_agent.tracing.analysis.timeline import assign_tracks, without_overlaps
+from edge_agent.tracing.analysis.totals import covered_s
 
 times = st.integers(0, 50).map(float)
 intervals = st.lists(st.tuples(times, times).map(lambda pair: (min(pair), max(pair))), max_size=12)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.tracing.analysis.history import Fate
-from edge_agent.tracing.analysis.replay import replay
+from edge_agent.tracing.analysis.replay import Fate, replay
 from edge_agent.tracing.events import (
     Committed,
     Drafted,

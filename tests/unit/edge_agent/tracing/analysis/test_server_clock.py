@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.tracing.analysis.history import Answer
-from edge_agent.tracing.analysis.server_clock import place_passes, round_trip_s
+from edge_agent.tracing.analysis.replay import Answer
+from edge_agent.tracing.analysis.timeline import place_passes, round_trip_s
 from edge_agent.tracing.events import Committed
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.tracing.analysis.history import Fate
+from edge_agent.tracing.analysis.replay import Fate
 from edge_agent.tracing.analysis.timeline import Bar, Kind, Lane, Timeline, Token, reconstruct
 from edge_agent.tracing.events import (
     Committed,

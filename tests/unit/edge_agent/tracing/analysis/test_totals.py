@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.tracing.analysis.history import Fate
+from edge_agent.tracing.analysis.replay import Fate
 from edge_agent.tracing.analysis.timeline import reconstruct
 from edge_agent.tracing.analysis.totals import ACTIVITY_NAMES, Activity, combine, totals
 from edge_agent.tracing.events import SessionStarted, TraceEvent
