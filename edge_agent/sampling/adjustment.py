@@ -1,4 +1,4 @@
-"""What request parameters do to logits before the temperature, in vLLM's order. Pure.
+"""Adjusts logits by request parameters, before the temperature, in vLLM's order. Pure.
 
 The order is that of vLLM's `Sampler.apply_logits_processors`: allowed tokens, the least length, biases,
 then repetition, frequency and presence penalties.
@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.api import SamplingSettings
-from edge_agent.sampling.history import TokenHistory
 
-__all__ = ["LogitAdjuster", "adjusts_logits"]
+__all__ = ["LogitAdjuster", "TokenHistory", "adjusts_logits"]
 
 _LEAST_PENALTY: Final = np.finfo(np.float32).tiny
 """Less would become 0 in float32, and minus infinity times 0 is not a number."""
@@ -86,6 +85,51 @@ class LogitAdjuster:
             generated, counts = history.generated()
             penalties = settings.frequency_penalty * counts + settings.presence_penalty
             logits[generated] -= penalties.astype(np.float32)
+
+
+class TokenHistory:
+    """What one sequence has generated, counted by token, for the penalties: over `num_tokens` tokens.
+
+    The first `prompt_length` tokens of the sequence are the prompt.
+    """
+
+    def __init__(self, prompt_length: int, num_tokens: int) -> None:
+        self._prompt_length = prompt_length
+        self._generated: list[int] = []
+        self._counts = np.zeros(num_tokens, dtype=np.int32)
+        self._is_generated = np.zeros(num_tokens, dtype=np.bool_)
+        self._is_seen = np.zeros(num_tokens, dtype=np.bool_)
+        self._in_prompt: frozenset[int] | None = None
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """Count what has been added to the sequence; `tokens` is all of it."""
+        if self._in_prompt is None:
+            self._in_prompt = frozenset(tokens[: self._prompt_length])
+            self._is_seen[list(self._in_prompt)] = True
+        new = tokens[self._prompt_length + len(self._generated) :]
+        self._generated += new
+        for token in new:
+            self._counts[token] += 1
+            self._is_generated[token] = self._is_seen[token] = True
+
+    def rewind(self, length: int) -> None:
+        """Forget what lies beyond the first `length` tokens of the sequence."""
+        keep = max(0, length - self._prompt_length)
+        for token in self._generated[keep:]:
+            self._counts[token] -= 1
+            left = self._counts[token] > 0
+            self._is_generated[token] = left
+            self._is_seen[token] = left or token in (self._in_prompt or ())
+        del self._generated[keep:]
+
+    def generated(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The different tokens generated and how often each was: two arrays of one length."""
+        tokens = np.flatnonzero(self._is_generated)
+        return tokens, self._counts[tokens]
+
+    def seen(self) -> NDArray[np.int64]:
+        """The different tokens of prompt and text."""
+        return np.flatnonzero(self._is_seen)
 
 
 def _repeated(logits: NDArray[np.float32], penalty: float) -> NDArray[np.float32]:

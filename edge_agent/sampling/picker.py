@@ -1,4 +1,4 @@
-"""What picks a drafted token, and what it picked."""
+"""The seam between drafter and sampling: pickers, what they pick, and masks that rule tokens out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+__all__ = ["DraftToken", "TokenMask", "TokenPicker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,13 @@ class TokenPicker(Protocol):
     def rewind(self, length: int) -> None:
         """Only the first `length` tokens of the sequence still hold."""
         ...
+
+
+class TokenMask(Protocol):
+    """Rules tokens out by what came before them; `rewind` as for `TokenPicker`."""
+
+    def apply(self, scores: NDArray[np.float32], tokens: Sequence[int]) -> None:
+        """Set the scores of tokens that must not follow `tokens` to minus infinity, in place."""
+        ...
+
+    def rewind(self, length: int) -> None: ...

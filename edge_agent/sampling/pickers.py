@@ -1,4 +1,4 @@
-"""Which picker a request is drafted with."""
+"""Chooses the picker that a request is drafted with."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edge_agent.api import GenerationRequest, SamplingSettings, TokenizerBundle
 from edge_agent.errors import EdgeError
 from edge_agent.sampling.adjustment import adjusts_logits
-from edge_agent.sampling.after_reasoning import AfterReasoning, reasoning_has_ended
 from edge_agent.sampling.bad_words import BadWordMask, bad_word_tokens
 from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.mask import Masks, TokenMask
-from edge_agent.sampling.picker import TokenPicker
+from edge_agent.sampling.picker import TokenMask, TokenPicker
 from edge_agent.sampling.sampled import SampledPicker
-from edge_agent.sampling.structure import GrammarMask, StructureMasks
+from edge_agent.sampling.structure import (
+    AfterReasoning,
+    GrammarMask,
+    StructureMasks,
+    reasoning_has_ended,
+)
 from pipesd_vllm.wire import Structure
 
 __all__ = ["Choice", "Pickers"]
@@ -50,13 +55,13 @@ class Pickers:
         self._encoder: tuple[TokenizerBundle, Tokenizer] | None = None
 
     async def picker(self, request: GenerationRequest) -> TokenPicker:
-        """As `choose`, for drafts: the server sees to what they do not keep to."""
+        """`choose`, for drafts that the server verifies: what a picker ignores costs acceptance only."""
         return (await self.choose(request)).picker
 
     async def choose(self, request: GenerationRequest, bundle: TokenizerBundle | None = None) -> Choice:
         """A new picker for one sequence that begins with the request's prompt.
 
-        With a `bundle` at hand nobody is asked for one.
+        `bundle`: the target's tokenizer, if it is at hand; else `tokenizer` is asked for it.
         """
         settings = request.sampling
         masked = _masked(settings)
@@ -67,7 +72,7 @@ class Pickers:
         if bundle is None:
             return Choice(SampledPicker(settings, request.prompt_length), masked)
         masks, ignored = await asyncio.to_thread(self._masks_for, bundle, request) if masked else ((), ())
-        mask = Masks(masks) if masks else None
+        mask = _Masks(masks) if masks else None
         return Choice(SampledPicker(settings, request.prompt_length, bundle.eos_token_ids, mask), ignored)
 
     def _masks_for(
@@ -135,7 +140,22 @@ class Pickers:
             return None
 
 
+class _Masks:
+    """Several masks as one."""
+
+    def __init__(self, masks: Sequence[TokenMask]) -> None:
+        self._masks = masks
+
+    def apply(self, scores: NDArray[np.float32], tokens: Sequence[int]) -> None:
+        for mask in self._masks:
+            mask.apply(scores, tokens)
+
+    def rewind(self, length: int) -> None:
+        for mask in self._masks:
+            mask.rewind(length)
+
+
 def _masked(settings: SamplingSettings) -> tuple[str, ...]:
-    """The parameters of a request that masks see to."""
+    """The parameters of a request that need masks."""
     form = () if settings.structure is None else (_FORM,)
     return (*((_BAD_WORDS,) if settings.bad_words else ()), *form)

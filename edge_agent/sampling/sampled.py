@@ -13,8 +13,7 @@ from edge_agent.api import SamplingSettings
 from edge_agent.sampling.adjustment import LogitAdjuster
 from edge_agent.sampling.coupling import noisy_scores
 from edge_agent.sampling.greedy import most_likely
-from edge_agent.sampling.mask import TokenMask
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling.picker import DraftToken, TokenMask
 from edge_agent.sampling.restriction import least_kept
 
 __all__ = ["SampledPicker"]

@@ -1,4 +1,4 @@
-"""Drafts that keep to the form that an answer must have: masks by llguidance, which roll back with the text.
+"""Masks for structured output: drafts keep to the form an answer must have. By llguidance; masks roll back.
 
 The server enforces the form with its own backend. Where the two disagree (white space, dialects of
 grammars) a draft is rejected and nothing else happens.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edge_agent.api import TokenizerBundle
 from pipesd_vllm.wire import Structure, StructureKind
 
-__all__ = ["GrammarMask", "StructureMasks"]
+__all__ = ["AfterReasoning", "GrammarMask", "StructureMasks", "reasoning_has_ended"]
 
 logger = logging.getLogger("pipesd.draft")
 
@@ -35,7 +35,7 @@ class StructureMasks:
         self._tokenizer = LLTokenizer(bundle.tokenizer_json, eos_token=ends)
 
     def mask(self, structure: Structure, prompt_length: int) -> GrammarMask | None:
-        """A mask for a sequence with that many tokens of prompt; None if the form is not understood here.
+        """A mask for a sequence whose first `prompt_length` tokens are prompt; None for a form not understood.
 
         Why not is left out of the log: the parsers quote the client's text.
         """
@@ -53,7 +53,7 @@ class StructureMasks:
 class GrammarMask:
     """A `TokenMask` over `num_tokens` tokens; the sequence begins with `prompt_length` tokens of prompt.
 
-    A text that has left the grammar, as the server's backend may let it, is not masked any more.
+    A text that has left the grammar, as the server's backend may let it, is no longer masked.
     """
 
     def __init__(self, matcher: LLMatcher, prompt_length: int, num_tokens: int) -> None:
@@ -75,7 +75,7 @@ class GrammarMask:
         scores[bits.size :] = -np.inf
 
     def restart(self, prompt_length: int) -> None:
-        """As new, for a text that begins behind so many tokens."""
+        """Start again, for an answer that begins after `prompt_length` tokens."""
         self._matcher.reset()
         self._prompt_length, self._num_consumed = prompt_length, 0
 
@@ -89,6 +89,52 @@ class GrammarMask:
         if surplus > 0:
             self._matcher.rollback(surplus)
             self._num_consumed -= surplus
+
+
+class AfterReasoning:
+    """A `TokenMask` for models that think first: `form` holds after the answer's first token `end`.
+
+    As in vLLM with a reasoning parser, what comes before `end` is free.
+
+    The sequence begins with `prompt_length` tokens of prompt. `form` must be new.
+    """
+
+    def __init__(self, form: GrammarMask, end: int, prompt_length: int) -> None:
+        self._form = form
+        self._end = end
+        self._prompt_length = prompt_length
+        self._num_searched = prompt_length
+        self._begin: int | None = None
+
+    def apply(self, scores: NDArray[np.float32], tokens: Sequence[int]) -> None:
+        if self._has_begun(tokens):
+            self._form.apply(scores, tokens)
+
+    def holds(self, tokens: Sequence[int]) -> bool:
+        """As `GrammarMask.holds`; thoughts have no form."""
+        return not self._has_begun(tokens) or self._form.holds(tokens)
+
+    def rewind(self, length: int) -> None:
+        if self._begin is not None and length >= self._begin:
+            self._form.rewind(length)
+            return
+        self._begin = None
+        self._num_searched = max(self._prompt_length, min(self._num_searched, length))
+
+    def _has_begun(self, tokens: Sequence[int]) -> bool:
+        if self._begin is None:
+            place = next((i for i in range(self._num_searched, len(tokens)) if tokens[i] == self._end), None)
+            if place is None:
+                self._num_searched = len(tokens)
+                return False
+            self._begin = place + 1
+            self._form.restart(self._begin)
+        return True
+
+
+def reasoning_has_ended(prompt: Sequence[int], start: int | None, end: int) -> bool:
+    """Whether the prompt's last mark ends the reasoning (vLLM's `is_reasoning_end`)."""
+    return next((token == end for token in reversed(prompt) if token in (start, end)), False)
 
 
 def _grammar(structure: Structure) -> str:

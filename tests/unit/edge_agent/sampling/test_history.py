@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.sampling.history import TokenHistory
+from edge_agent.sampling.adjustment import TokenHistory
 
 TOKEN = st.integers(0, 9)
 
