@@ -14,7 +14,6 @@ from typing import Final, Protocol
 import platformdirs
 
 from edge_agent.api import (
-    SEED_BITS,
     Fallback,
     ForwardedAnswer,
     GenerationChunk,
@@ -23,6 +22,7 @@ from edge_agent.api import (
     Route,
     TargetInfo,
     TokenizerBundle,
+    seeded,
 )
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.parameters import AgentParameters, FixedParameters
@@ -137,7 +137,8 @@ class Dispatcher:
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
         """See `Generator.generate`."""
-        request = self._seeded(request)
+        # Both sides need the seed, and so does taking the session over.
+        request = replace(request, sampling=seeded(request.sampling, self._draw_bits))
         match request.route:
             case Route.COLLABORATIVE:
                 return self._collaborate(request)
@@ -146,13 +147,6 @@ class Dispatcher:
                 return self._locally(request, stats)
             case Route.CLOUD:
                 raise CloudRefused("unsupported_route", "requests for the cloud route are to be forwarded")
-
-    def _seeded(self, request: GenerationRequest) -> GenerationRequest:
-        """Both sides need a seed, and so does taking the session over."""
-        sampling = request.sampling
-        if sampling.temperature == 0 or sampling.seed is not None:
-            return request
-        return replace(request, sampling=replace(sampling, seed=self._draw_bits(SEED_BITS)))
 
     def _draw(self) -> float:
         return self._draw_bits(_DRAW_BITS) / 2**_DRAW_BITS

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from pipesd_vllm.wire import Mode, Structure, TokenLogprobs
+import msgspec
+
+from pipesd_vllm.wire import Mode, Sampling, TokenLogprobs
 
 __all__ = [
-    "SEED_BITS",
     "Fallback",
     "FinishReason",
     "ForwardedAnswer",
@@ -19,10 +20,12 @@ __all__ = [
     "GenerationStats",
     "Generator",
     "Route",
-    "SamplingSettings",
+    "Sampling",
     "Source",
     "TargetInfo",
     "TokenizerBundle",
+    "draw_seed",
+    "seeded",
 ]
 
 
@@ -61,8 +64,20 @@ class TokenizerBundle:
     """What the server gives its template unless a request says otherwise."""
 
 
-SEED_BITS: Final = 53
-"""Of a seed that is drawn: as many as every JSON reader keeps, so that it can be given again."""
+_SEED_BITS: Final = 53
+"""Bits of a drawn seed: every JSON reader keeps that many, so a client can send the seed again."""
+
+
+def draw_seed(draw_bits: Callable[[int], int]) -> int:
+    """A new seed; `draw_bits` returns as many random bits as asked for."""
+    return draw_bits(_SEED_BITS)
+
+
+def seeded(sampling: Sampling, draw_bits: Callable[[int], int]) -> Sampling:
+    """`sampling` with a drawn seed where it needs one and has none: at a temperature above 0."""
+    if sampling.temperature == 0 or sampling.seed is not None:
+        return sampling
+    return msgspec.structs.replace(sampling, seed=draw_seed(draw_bits))
 
 
 class Route(enum.StrEnum):
@@ -95,42 +110,16 @@ class Source(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingSettings:
-    """How tokens are picked; all fields mean what they mean in `pipesd_vllm.wire.protocol.Sampling`.
-
-    `temperature == 0` is greedy; `max_tokens` counts generated tokens. A temperature above 0
-    without a seed gets one that is drawn; `GenerationStats.seed` tells which, to replay the text.
-    """
-
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    ignore_eos: bool = False
-    stop_token_ids: tuple[int, ...] = ()
-    top_k: int = 0
-    min_p: float = 0.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    min_tokens: int = 0
-    logit_bias: tuple[tuple[int, float], ...] = ()
-    """(token id, what is added to its logit)"""
-    bad_words: tuple[str, ...] = ()
-    allowed_token_ids: tuple[int, ...] = ()
-    logprobs: int | None = None
-    structure: Structure | None = None
-    structure_after: tuple[str, str] | None = None
-    """Marks of reasoning, start and end, where it is free of form: `structure` is of what follows it."""
-
-
-@dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A tokenised prompt and how to continue it."""
+    """A tokenised prompt and how to continue it.
+
+    A temperature above 0 without a seed gets one that is drawn; `GenerationStats.seed` tells which, to
+    replay the text.
+    """
 
     request_id: str
     prompt_token_ids: tuple[int, ...]
-    sampling: SamplingSettings
+    sampling: Sampling
     route: Route = Route.COLLABORATIVE
     mode: Mode | None = None
     """None: the agent's setting."""
@@ -139,6 +128,9 @@ class GenerationRequest:
     num_committed: int = 0
     """So many tokens at the end of `prompt_token_ids` are the answer's own, generated before; everything in
     `sampling` counts from the prompt in front of them. For the route `local`, which takes over with them."""
+    structure_after: tuple[str, str] | None = None
+    """Start and end marks of reasoning, which is free of form: `sampling.structure` holds for what follows.
+    For drafts and the route `local`; the server has its own reasoning parser."""
 
     @property
     def prompt_length(self) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.api import SamplingSettings
+from edge_agent.api import Sampling
 
 __all__ = ["LogitAdjuster", "TokenHistory", "adjusts_logits"]
 
@@ -22,14 +22,14 @@ _LARGEST: Final = np.float32(1e36)
 """A logit that stays finite over any temperature."""
 
 
-def adjusts_logits(settings: SamplingSettings) -> bool:
+def adjusts_logits(settings: Sampling) -> bool:
     """Whether any parameter changes logits."""
     return bool(
         settings.allowed_token_ids or settings.min_tokens or settings.logit_bias or _has_penalties(settings)
     )
 
 
-def _has_penalties(settings: SamplingSettings) -> bool:
+def _has_penalties(settings: Sampling) -> bool:
     additive = settings.presence_penalty or settings.frequency_penalty
     return bool(additive) or settings.repetition_penalty != 1.0
 
@@ -42,7 +42,7 @@ class LogitAdjuster:
 
     def __init__(
         self,
-        settings: SamplingSettings,
+        settings: Sampling,
         prompt_length: int,
         end_token_ids: Collection[int],
         num_tokens: int,
@@ -52,7 +52,7 @@ class LogitAdjuster:
         """The least position at which the text may end."""
         self._ends = _known((*end_token_ids, *settings.stop_token_ids), num_tokens)
         self._allowed = _known(settings.allowed_token_ids, num_tokens)
-        biases = [(token, bias) for token, bias in settings.logit_bias if token < num_tokens]
+        biases = [(token, bias) for token, bias in settings.logit_bias.items() if token < num_tokens]
         self._biased = np.array([token for token, _ in biases], dtype=np.int64)
         self._biases = np.array([bias for _, bias in biases], dtype=np.float32)
         self._history = TokenHistory(prompt_length, num_tokens) if _has_penalties(settings) else None

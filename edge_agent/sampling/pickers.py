@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edge_agent.api import GenerationRequest, SamplingSettings, TokenizerBundle
+from edge_agent.api import GenerationRequest, Sampling, TokenizerBundle
 from edge_agent.errors import EdgeError
 from edge_agent.sampling.adjustment import adjusts_logits
 from edge_agent.sampling.bad_words import BadWordMask, bad_word_tokens
@@ -113,7 +113,7 @@ class Pickers:
                 logger.warning("drafting without the answer's form: %s", error)
                 return None
         form = self._masks[1].mask(structure, request.prompt_length)
-        marks = request.sampling.structure_after
+        marks = request.structure_after
         if form is None or marks is None or (tokenizer := self._tokens(bundle)) is None:
             return form
         start, end = map(tokenizer.token_to_id, marks)
@@ -155,7 +155,7 @@ class _Masks:
             mask.rewind(length)
 
 
-def _masked(settings: SamplingSettings) -> tuple[str, ...]:
+def _masked(settings: Sampling) -> tuple[str, ...]:
     """The parameters of a request that need masks."""
     form = () if settings.structure is None else (_FORM,)
     return (*((_BAD_WORDS,) if settings.bad_words else ()), *form)

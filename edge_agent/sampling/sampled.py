@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.api import SamplingSettings
+from edge_agent.api import Sampling
 from edge_agent.sampling.adjustment import LogitAdjuster
 from edge_agent.sampling.coupling import noisy_scores
 from edge_agent.sampling.greedy import most_likely
@@ -32,7 +32,7 @@ class SampledPicker:
 
     def __init__(
         self,
-        settings: SamplingSettings,
+        settings: Sampling,
         prompt_length: int,
         end_token_ids: Collection[int] = (),
         mask: TokenMask | None = None,

@@ -11,7 +11,7 @@ from edge_agent.api import (
     GenerationRequest,
     GenerationStats,
     Route,
-    SamplingSettings,
+    Sampling,
     Source,
 )
 from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped
@@ -64,7 +64,7 @@ async def generate_locally(
         handle.close()
 
 
-def _ignored(sampling: SamplingSettings) -> tuple[str, ...]:
+def _ignored(sampling: Sampling) -> tuple[str, ...]:
     """What drafting does not follow: the target's view is not there to report."""
     return () if sampling.logprobs is None else ("logprobs",)
 

@@ -25,7 +25,6 @@ from edge_agent.errors import (
 from edge_agent.session.chain import DraftChain
 from edge_agent.session.control import CommitReceived, SessionControl
 from edge_agent.session.fallback import retry_policy
-from edge_agent.session.wire_sampling import wire_sampling
 from edge_agent.verifier.connection import CloudConnection, ConnectionPool
 from edge_agent.verifier.keepalive import LineWatch, cancel_and_wait
 from edge_agent.verifier.target import check_same_target
@@ -218,7 +217,7 @@ class TurnLink:
         opened = Open(
             turn=self.turn,
             prompt=prompt,
-            sampling=wire_sampling(self._request.sampling),
+            sampling=self._request.sampling,
             mode=mode,
             patience_ms=self._control.patience_ms,
             committed=chain.tokens[len(prompt) :],

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from tokenizers import Tokenizer
 
-from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route, SamplingSettings
+from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route, Sampling
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
 from openai_gateway.cli.diagnosis import Figures
@@ -83,7 +83,7 @@ class Probe:
         return tuple(Tokenizer.from_str(bundle.tokenizer_json).encode(_PROMPT).ids)
 
     async def _generate(self, name: str, prompt: tuple[int, ...], route: Route) -> GenerationStats:
-        sampling = SamplingSettings(NUM_TOKENS, ignore_eos=True)
+        sampling = Sampling(NUM_TOKENS, ignore_eos=True)
         mode = Mode.OFFLOAD if route is Route.COLLABORATIVE else None
         request = GenerationRequest(f"doctor-{name}", prompt, sampling, route, mode)
         stats = GenerationStats()

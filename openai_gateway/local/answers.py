@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from edge_agent.api import (
-    SEED_BITS,
     FinishReason,
     GenerationRequest,
     Generator,
     Route,
-    SamplingSettings,
     TargetInfo,
+    seeded,
 )
 from openai_gateway.chat_service import StreamedAnswer, WholeAnswer
 from openai_gateway.local.answer import Answer
@@ -132,11 +131,18 @@ class GeneratedAnswers:
         text = await self._texts.load(await self._generator.tokenizer(offline=is_local))
         prompt = await endpoint.encode(request, text)
         check_prompt(prompt, target, endpoint.prompt_param)
-        sampling = self._seeded(sampling_settings(request, len(prompt), target))
+        # Drawn here, so that the answer can name its seed from the first byte on.
+        sampling = seeded(sampling_settings(request, len(prompt), target), self._draw_bits)
         answer_id = endpoint.shape.id_prefix + uuid.uuid4().hex
         envelope = Envelope(answer_id, target.model, int(self._clock()), sampling.seed)
         wanted = GenerationRequest(
-            envelope.answer_id, prompt, sampling, choice.route, options.mode, options.policy
+            envelope.answer_id,
+            prompt,
+            sampling,
+            choice.route,
+            options.mode,
+            options.policy,
+            structure_after=target.reasoning_marks,
         )
         ends = text.eos_token_ids.union(sampling.stop_token_ids)
         scanner = StopScanner(request.stop)
@@ -145,12 +151,6 @@ class GeneratedAnswers:
         scorer = None if sampling.logprobs is None else TokenScorer(text.text_of)
         answer = Answer(chunks, transcript, len(prompt), with_spans=options.provenance, scorer=scorer)
         return answer, envelope
-
-    def _seeded(self, sampling: SamplingSettings) -> SamplingSettings:
-        """Drawn here, so that the answer can name it from its first byte on."""
-        if sampling.temperature == 0 or sampling.seed is not None:
-            return sampling
-        return replace(sampling, seed=self._draw_bits(SEED_BITS))
 
 
 def _reasoning_marks(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.api import SamplingSettings, TargetInfo
+from edge_agent.api import Sampling, TargetInfo
 from openai_gateway.errors import ContextLengthExceeded, InvalidRequest
 from openai_gateway.local.schema import CompletionRequest, GenerationFields
 from openai_gateway.local.structures import structure_of
@@ -32,21 +32,19 @@ def check_prompt(prompt_token_ids: tuple[int, ...], target: TargetInfo, param: s
         )
 
 
-def sampling_settings(
-    request: GenerationFields, num_prompt_tokens: int, target: TargetInfo
-) -> SamplingSettings:
+def sampling_settings(request: GenerationFields, num_prompt_tokens: int, target: TargetInfo) -> Sampling:
     """How to generate; without a limit the answer may fill the context.
 
     Raises `ContextLengthExceeded` if the requested answer alone exceeds it, and `InvalidRequest` for token
     ids outside the vocabulary and for a form that cannot be asked for.
     """
-    settings = SamplingSettings(
+    settings = Sampling(
         max_tokens=_max_tokens(request, num_prompt_tokens, target.max_model_len),
         temperature=DEFAULT_TEMPERATURE if request.temperature is None else request.temperature,
         top_p=DEFAULT_TOP_P if request.top_p is None else request.top_p,
         seed=request.seed,
         ignore_eos=bool(request.ignore_eos),
-        stop_token_ids=tuple(request.stop_token_ids or ()),
+        stop_token_ids=request.stop_token_ids or [],
         top_k=max(0, request.top_k or 0),
         min_p=request.min_p or 0.0,
         presence_penalty=request.presence_penalty or 0.0,
@@ -54,20 +52,19 @@ def sampling_settings(
         repetition_penalty=1.0 if request.repetition_penalty is None else request.repetition_penalty,
         min_tokens=request.min_tokens or 0,
         logit_bias=request.logit_bias,
-        bad_words=tuple(request.bad_words or ()),
-        allowed_token_ids=tuple(request.allowed_token_ids or ()),
+        bad_words=request.bad_words or [],
+        allowed_token_ids=request.allowed_token_ids or [],
         logprobs=request.num_alternatives,
         structure=structure_of(request),
-        structure_after=target.reasoning_marks,
     )
     _check_token_ids(settings, target)
     return settings
 
 
-def _check_token_ids(settings: SamplingSettings, target: TargetInfo) -> None:
+def _check_token_ids(settings: Sampling, target: TargetInfo) -> None:
     ids = {
         "stop_token_ids": settings.stop_token_ids,
-        "logit_bias": [token for token, _ in settings.logit_bias],
+        "logit_bias": settings.logit_bias,
         "allowed_token_ids": settings.allowed_token_ids,
     }
     for param, token_ids in ids.items():

@@ -58,12 +58,12 @@ def invalid(message: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_value", "{message}", {"message": message})
 
 
-def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
+def _logit_bias(value: object) -> dict[int, float]:
     if not value:
-        return ()
+        return {}
     if not isinstance(value, dict) or len(value) > MAX_LISTED:
         raise invalid(f"should be an object of at most {MAX_LISTED} token ids and biases")
-    return tuple((_token_id(token), _bias(bias)) for token, bias in value.items())
+    return {_token_id(token): _bias(bias) for token, bias in value.items()}
 
 
 def _token_id(value: object) -> int:
@@ -105,7 +105,7 @@ class SamplingFields(Strict):
     frequency_penalty: _Penalty | None = None
     repetition_penalty: float | None = Field(None, gt=0.0, le=100.0)
     min_tokens: int | None = Field(None, ge=0)
-    logit_bias: Annotated[tuple[tuple[int, float], ...], PlainValidator(_logit_bias), _BIAS_SCHEMA] = ()
+    logit_bias: Annotated[dict[int, float], PlainValidator(_logit_bias), _BIAS_SCHEMA] = {}
     bad_words: list[_BadWord] | None = Field(None, max_length=MAX_LISTED)
     allowed_token_ids: list[Annotated[int, Field(ge=0)]] | None = None
     response_format: dict[str, Any] | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from edge_agent.api import SEED_BITS
+from edge_agent.api import draw_seed
 
 __all__ = ["SEED_HEADER", "SEED_KEY", "cloud_seed", "fingerprint", "seed_header", "with_noise_of"]
 
@@ -46,7 +46,7 @@ def cloud_seed(body: Mapping[str, Any], causes: Sequence[str], draw_bits: Callab
     if body.get("temperature") == 0 or not _LEAVE_THE_CHOICE_ALONE.issuperset(causes):
         return None
     seed: int | None = body.get("seed")
-    return draw_bits(SEED_BITS) if seed is None else seed
+    return draw_seed(draw_bits) if seed is None else seed
 
 
 def with_noise_of(seed: int | None, body: Mapping[str, Any]) -> Mapping[str, Any]:

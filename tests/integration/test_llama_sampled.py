@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from edge_agent.api import SamplingSettings
+from edge_agent.api import Sampling
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
@@ -15,10 +15,8 @@ from edge_agent.sampling.sampled import SampledPicker
 
 from .test_llama_drafter import CAPITALS, NUMBERS, finish
 
-PLAIN = SamplingSettings(32, temperature=1.0, seed=7)
-PENALISED = SamplingSettings(
-    32, temperature=0.8, top_p=0.95, seed=3, presence_penalty=0.6, repetition_penalty=1.1
-)
+PLAIN = Sampling(32, temperature=1.0, seed=7)
+PENALISED = Sampling(32, temperature=0.8, top_p=0.95, seed=3, presence_penalty=0.6, repetition_penalty=1.1)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +50,7 @@ def test_the_draft_is_the_noisy_argmax_over_the_whole_vocabulary(drafter: LlamaD
 
 @pytest.mark.parametrize("settings", [PLAIN, PENALISED])
 def test_drafts_after_a_rejection_are_those_of_a_new_sequence(
-    drafter: LlamaDrafter, settings: SamplingSettings
+    drafter: LlamaDrafter, settings: Sampling
 ) -> None:
     """Rewinding takes noise and penalties back with the tokens; a sequence beside it has its own."""
     first = drafter.open(CAPITALS, SampledPicker(settings, len(CAPITALS)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.api import SamplingSettings
+from edge_agent.api import Sampling
 from edge_agent.errors import ModelError
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.picker import DraftToken
@@ -16,8 +16,8 @@ LOGITS = np.random.default_rng(4).normal(0.0, 2.0, 400).astype(np.float32)
 PROMPT = [1, 2, 3]
 
 
-def settings(**fields: object) -> SamplingSettings:
-    return SamplingSettings(64, **{"temperature": 1.0, "seed": 11} | fields)  # type: ignore[arg-type]
+def settings(**fields: object) -> Sampling:
+    return Sampling(64, **{"temperature": 1.0, "seed": 11} | fields)  # type: ignore[arg-type]
 
 
 def test_at_temperature_0_the_pick_is_the_greedy_one_of_the_adjusted_logits() -> None:
@@ -25,7 +25,7 @@ def test_at_temperature_0_the_pick_is_the_greedy_one_of_the_adjusted_logits() ->
     greedy = GreedyPicker().pick(LOGITS, PROMPT)
     plain = SampledPicker(settings(temperature=0.0, seed=None), 3).pick(LOGITS, PROMPT)
     assert plain == greedy
-    biased = settings(temperature=0.0, logit_bias=((greedy.token_id, -100.0),))
+    biased = settings(temperature=0.0, logit_bias={greedy.token_id: -100.0})
     moved = SampledPicker(biased, 3).pick(LOGITS, PROMPT)
     assert moved.token_id == int(np.argsort(LOGITS)[-2])
     assert moved.probability > greedy.probability / 2

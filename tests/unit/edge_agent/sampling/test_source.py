@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from edge_agent.api import GenerationRequest, SamplingSettings, TokenizerBundle
+from edge_agent.api import GenerationRequest, Sampling, TokenizerBundle
 from edge_agent.errors import CloudUnreachable
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.picker import TokenPicker
@@ -19,7 +19,7 @@ LOGITS = np.arange(4, dtype=np.float32)
 
 
 def request(**fields: object) -> GenerationRequest:
-    return GenerationRequest("r", (1, 2), SamplingSettings(8, **fields))  # type: ignore[arg-type]
+    return GenerationRequest("r", (1, 2), Sampling(8, **fields))  # type: ignore[arg-type]
 
 
 async def bundle() -> TokenizerBundle:
@@ -61,13 +61,13 @@ async def test_bad_words_are_not_drafted() -> None:
 
     for fields in ({}, {"temperature": 1.0, "seed": 3}):
         assert (await Pickers(own).picker(request(**fields))).pick(logits, [1, 2]).token_id == word
-        picker = await Pickers(own).picker(request(bad_words=("x",), **fields))
+        picker = await Pickers(own).picker(request(bad_words=["x"], **fields))
         assert picker.pick(logits, [1, 2]).token_id == word + 1
 
 
 async def test_a_tokenizer_that_cannot_be_read_costs_drafts_only() -> None:
     """Without token ids bad words are left to the server."""
-    picker = await Pickers(bundle).picker(request(bad_words=("x",)))
+    picker = await Pickers(bundle).picker(request(bad_words=["x"]))
     assert picker.pick(LOGITS, [1, 2]).token_id == 3
 
 
@@ -75,6 +75,7 @@ def texts() -> TokenizerBundle:
     return fake_tokenizer_bundle(["the fox", "a fox"])
 
 
+MARKS = ("<b>", "</b>")
 FORM = Structure(StructureKind.REGEX, "(yes|no)")
 
 
@@ -103,9 +104,7 @@ async def test_a_text_that_left_the_form_before_it_was_taken_over() -> None:
     """The form of an answer that does not have it any more is not enforced, and this is said."""
     bundle = texts()
     begun = Tokenizer.from_str(bundle.tokenizer_json).encode("maybe").ids
-    wanted = GenerationRequest(
-        "r", (1, 2, *begun), SamplingSettings(8, structure=FORM), num_committed=len(begun)
-    )
+    wanted = GenerationRequest("r", (1, 2, *begun), Sampling(8, structure=FORM), num_committed=len(begun))
     assert (await Pickers().choose(wanted, bundle)).ignored == ("response_format",)
 
 
@@ -116,9 +115,11 @@ async def test_a_text_that_left_the_form_before_it_was_taken_over() -> None:
 async def test_a_form_is_the_answers_and_not_the_thoughts(prompt: str, is_free: bool) -> None:
     """With marks of reasoning, drafts are free up to the end mark, unless the prompt has ended it already."""
     bundle, tokenizer = thinking()
-    sampling = SamplingSettings(8, structure=FORM, structure_after=("<b>", "</b>"))
+    sampling = Sampling(8, structure=FORM)
     tokens = tokenizer.encode(prompt).ids
-    chosen = await Pickers().choose(GenerationRequest("r", tuple(tokens), sampling), bundle)
+    chosen = await Pickers().choose(
+        GenerationRequest("r", tuple(tokens), sampling, structure_after=MARKS), bundle
+    )
     assert chosen.ignored == ()
     assert (pick(chosen.picker, tokens, tokenizer) == "f") is is_free
     if is_free:
@@ -133,10 +134,12 @@ async def test_a_form_is_the_answers_and_not_the_thoughts(prompt: str, is_free: 
 async def test_thoughts_taken_over() -> None:
     """What an answer begins with may be thoughts still, or have to keep to the form already."""
     bundle, tokenizer = thinking()
-    sampling = SamplingSettings(8, structure=FORM, structure_after=("<b>", "</b>"))
+    sampling = Sampling(8, structure=FORM)
     for text, ignored in {"a fox": (), "a</b>ye": (), "a</b>fox": ("response_format",)}.items():
         begun = tokenizer.encode(text).ids
-        wanted = GenerationRequest("r", (1, 2, *begun), sampling, num_committed=len(begun))
+        wanted = GenerationRequest(
+            "r", (1, 2, *begun), sampling, num_committed=len(begun), structure_after=MARKS
+        )
         assert (await Pickers().choose(wanted, bundle)).ignored == ignored
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from edge_agent.api import GenerationRequest, SamplingSettings, TokenizerBundle
+from edge_agent.api import GenerationRequest, Sampling, TokenizerBundle
 from edge_agent.sampling.pickers import Pickers
 from edge_agent.sampling.structure import StructureMasks
 from edge_agent.testing.generator import fake_tokenizer_bundle
@@ -63,8 +63,8 @@ def logits(tokens: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 async def test_random_logits_become_an_answer_in_form(form: Structure, temperature: float) -> None:
     """Masked drafts of a model that knows nothing end in a text of the form, greedy and sampled."""
-    sampling = SamplingSettings(
-        200, temperature, seed=3 if temperature else None, structure=form, logit_bias=((END, 2.0),)
+    sampling = Sampling(
+        200, temperature, seed=3 if temperature else None, structure=form, logit_bias={END: 2.0}
     )
     picker = await Pickers(bundle).picker(GenerationRequest("r", PROMPT, sampling))
     tokens = list(PROMPT)
@@ -79,7 +79,7 @@ async def test_an_answer_taken_over_goes_on_in_form() -> None:
     """Tokens of the answer that come with the prompt are the form's beginning, not part of the prompt."""
     begun = TOKENIZER.encode('{"count": 1').ids
     tokens = [*PROMPT, *begun]
-    sampling = SamplingSettings(200, structure=FORMS[0], logit_bias=((END, 2.0),))
+    sampling = Sampling(200, structure=FORMS[0], logit_bias={END: 2.0})
     wanted = GenerationRequest("r", tuple(tokens), sampling, num_committed=len(begun))
     picker = await Pickers(bundle).picker(wanted)
     while len(tokens) < 200 and tokens[-1] != END:
@@ -142,7 +142,7 @@ async def test_without_a_tokenizer_there_is_no_mask() -> None:
     async def broken() -> TokenizerBundle:
         return TokenizerBundle("{}", None, {}, ())
 
-    wanted = GenerationRequest("r", PROMPT, SamplingSettings(8, structure=FORMS[0]))
+    wanted = GenerationRequest("r", PROMPT, Sampling(8, structure=FORMS[0]))
     for pickers in (Pickers(), Pickers(broken)):
         picker = await pickers.picker(wanted)
         assert picker.pick(logits([]), list(PROMPT)).token_id == int(logits([]).argmax())

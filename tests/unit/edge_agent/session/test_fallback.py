@@ -19,7 +19,7 @@ from edge_agent.api import (
     GenerationChunk,
     GenerationRequest,
     Route,
-    SamplingSettings,
+    Sampling,
     Source,
     TokenizerBundle,
 )
@@ -110,7 +110,7 @@ def line(commits_before_loss: int = -1) -> FakeTransport:
 
 
 def request(route: Route = Route.COLLABORATIVE, max_tokens: int = 30, **sampling: Any) -> GenerationRequest:
-    return GenerationRequest("r", PROMPT, SamplingSettings(max_tokens, **sampling), route)
+    return GenerationRequest("r", PROMPT, Sampling(max_tokens, **sampling), route)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
         {"temperature": 1.0, "seed": 9},
         {"temperature": 1.0, "seed": 9, "presence_penalty": 2.0, "repetition_penalty": 1.5},
         {"frequency_penalty": 2.0},
-        {"min_tokens": 12, "stop_token_ids": tuple(range(0, 100, 2))},
+        {"min_tokens": 12, "stop_token_ids": list(range(0, 100, 2))},
     ],
     ids="-".join,
 )
@@ -514,7 +514,7 @@ async def test_local_asks_nobody_for_a_tokenizer(make_agent: MakeAgent, sampling
 async def test_what_the_draft_alone_does_not_follow(make_agent: MakeAgent) -> None:
     """The local route says which sampling parameters it leaves out."""
     agent = make_agent(Verifier())
-    chunks = await collect(agent, request(Route.LOCAL, temperature=0.7, bad_words=("no",), logprobs=2))
+    chunks = await collect(agent, request(Route.LOCAL, temperature=0.7, bad_words=["no"], logprobs=2))
     assert chunks[-1].stats.ignored == ("logprobs",)
     broken = Structure(StructureKind.REGEX, "(unclosed")
     for wanted in (request(Route.LOCAL, structure=broken), request(structure=broken)):

@@ -9,7 +9,7 @@ from contextlib import aclosing
 import msgspec
 import pytest
 
-from edge_agent.api import FinishReason, GenerationRequest, SamplingSettings
+from edge_agent.api import FinishReason, GenerationRequest, Sampling
 from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import POLICY_NAMES
@@ -47,7 +47,7 @@ PARAMETERS = PolicyParameters(
 
 
 def request(max_tokens: int = 40) -> GenerationRequest:
-    return GenerationRequest("r", PROMPT, SamplingSettings(max_tokens))
+    return GenerationRequest("r", PROMPT, Sampling(max_tokens))
 
 
 def transport(commits_before_loss: int = -1) -> FakeTransport:
@@ -299,7 +299,7 @@ async def test_sessions_share_one_worker(make_drafter: Callable[..., FakeDrafter
     bench = Bench(make_drafter(3), transport(), transport(), transport())
 
     async def collect(first: int) -> list[int]:
-        wanted = GenerationRequest("r", (first, 2, 3), SamplingSettings(30))
+        wanted = GenerationRequest("r", (first, 2, 3), Sampling(30))
         return [token async for chunk in bench.session(wanted).run() for token in chunk.token_ids]
 
     texts = await asyncio.gather(*(collect(first) for first in (1, 2, 3)))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.api import GenerationRequest, GenerationStats, SamplingSettings
+from edge_agent.api import GenerationRequest, GenerationStats, Sampling
 from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.drafting.worker import DraftWorker
@@ -32,7 +32,7 @@ SETTINGS = [
     {"temperature": 1.0},
     {"temperature": 0.7, "top_p": 0.9, "top_k": 20},
     {"temperature": 1.0, "min_p": 0.05, "presence_penalty": 0.8, "repetition_penalty": 1.2},
-    {"temperature": 0.0, "frequency_penalty": 1.0, "logit_bias": ((3, 2.0),)},
+    {"temperature": 0.0, "frequency_penalty": 1.0, "logit_bias": {3: 2.0}},
 ]
 
 
@@ -47,16 +47,16 @@ def draft_logits(tokens: Sequence[int], error: float) -> NDArray[np.float32]:
     return target_logits(tokens) + rng.normal(0.0, error, len(VOCABULARY)).astype(np.float32)
 
 
-def settings(fields: dict[str, object], max_tokens: int = 40, seed: int = 9) -> SamplingSettings:
+def settings(fields: dict[str, object], max_tokens: int = 40, seed: int = 9) -> Sampling:
     seed_field = {"seed": seed} if fields["temperature"] else {}
-    return SamplingSettings(max_tokens, **fields | seed_field)  # type: ignore[arg-type]
+    return Sampling(max_tokens, **fields | seed_field)  # type: ignore[arg-type]
 
 
-def target_next(sampling: SamplingSettings, tokens: Sequence[int]) -> int:
+def target_next(sampling: Sampling, tokens: Sequence[int]) -> int:
     return SampledPicker(sampling, len(PROMPT)).pick(target_logits(tokens), tokens).token_id
 
 
-def target_only(sampling: SamplingSettings) -> list[int]:
+def target_only(sampling: Sampling) -> list[int]:
     """What the target gives without any draft."""
     tokens = list(PROMPT)
     for _ in range(sampling.max_tokens):
@@ -68,7 +68,7 @@ async def accept(welcome: Welcome) -> None:
     """Any server will do."""
 
 
-def transport(sampling: SamplingSettings, commits_before_loss: int = -1) -> FakeTransport:
+def transport(sampling: Sampling, commits_before_loss: int = -1) -> FakeTransport:
     welcome = fake_welcome(fingerprint(VOCABULARY))
     return FakeTransport(
         lambda tokens: target_next(sampling, tokens), welcome, commits_before_loss=commits_before_loss
@@ -76,7 +76,7 @@ def transport(sampling: SamplingSettings, commits_before_loss: int = -1) -> Fake
 
 
 async def collaborate(
-    sampling: SamplingSettings, error: float, *lines: FakeTransport, mode: Mode = Mode.OFFLOAD
+    sampling: Sampling, error: float, *lines: FakeTransport, mode: Mode = Mode.OFFLOAD
 ) -> tuple[list[int], GenerationStats]:
     """The text and the figures of a session whose draft is off by `error` (a deviation of logits)."""
     worker = DraftWorker(FakeDrafter(lambda tokens: draft_logits(tokens, error), VOCABULARY))

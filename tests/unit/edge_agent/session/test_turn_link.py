@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from edge_agent.api import GenerationRequest, GenerationStats, SamplingSettings
+from edge_agent.api import GenerationRequest, GenerationStats, Sampling
 from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.errors import CloudUnreachable
@@ -50,7 +50,7 @@ class Line:
     def __init__(self, *transports: FakeTransport, answer_s: float = 20.0) -> None:
         plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
         control = plane.start_session("r", len(PROMPT), "adaptive", Mode.OFFLOAD)
-        request = GenerationRequest("r", PROMPT, SamplingSettings(20))
+        request = GenerationRequest("r", PROMPT, Sampling(20))
         self.events: asyncio.Queue[LinkEvent] = asyncio.Queue()
         self.chain = DraftChain(PROMPT, len(VOCABULARY))
         self.pool = pool = ConnectionPool(FakeConnector(transports), accept, 1.0)

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent.api import SamplingSettings, TargetInfo
+from edge_agent.api import Sampling, TargetInfo
 from openai_gateway.errors import ContextLengthExceeded, InvalidRequest
 from openai_gateway.local.planning import check_prompt, sampling_settings
 from openai_gateway.local.schema import CompletionRequest, parse_request
@@ -19,14 +19,14 @@ def request(**fields: Any) -> CompletionRequest:
 
 def test_defaults_are_openais() -> None:
     """Left out, temperature and top_p are 1 and the answer may fill the context."""
-    assert sampling_settings(request(), 4, TARGET) == SamplingSettings(6, temperature=1.0, top_p=1.0)
+    assert sampling_settings(request(), 4, TARGET) == Sampling(6, temperature=1.0, top_p=1.0)
 
 
 def test_everything_is_passed_on() -> None:
     """What the client sets is what is asked for, 0 included."""
     fields: dict[str, Any] = {"max_tokens": 2, "temperature": 0, "top_p": 0.5, "seed": 0, "ignore_eos": True}
     settings = sampling_settings(request(stop_token_ids=[7], **fields), 4, TARGET)
-    assert settings == SamplingSettings(stop_token_ids=(7,), **fields)
+    assert settings == Sampling(stop_token_ids=[7], **fields)
 
 
 @pytest.mark.parametrize(("wanted", "allowed"), [(5, 5), (6, 6), (7, 6), (10, 6)])

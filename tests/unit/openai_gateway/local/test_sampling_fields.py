@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from edge_agent.api import SamplingSettings, TargetInfo
+from edge_agent.api import Sampling, TargetInfo
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.local.planning import sampling_settings
 from openai_gateway.local.schema import CompletionRequest, parse_request
@@ -13,7 +13,7 @@ from openai_gateway.local.schema import CompletionRequest, parse_request
 TARGET = TargetInfo("org/target", max_model_len=64, vocab_size=100)
 
 
-def settings(**fields: Any) -> SamplingSettings:
+def settings(**fields: Any) -> Sampling:
     body = msgspec.json.encode({"prompt": "x", "max_tokens": 8, "temperature": 0, **fields})
     return sampling_settings(parse_request(CompletionRequest, body), 4, TARGET)
 
@@ -30,16 +30,16 @@ def settings(**fields: Any) -> SamplingSettings:
         ),
         ({"repetition_penalty": 1.2}, {"repetition_penalty": 1.2}),
         ({"min_tokens": 3}, {"min_tokens": 3}),
-        ({"logit_bias": {"7": 1, "99": -100}}, {"logit_bias": ((7, 1.0), (99, -100.0))}),
-        ({"bad_words": ["no"]}, {"bad_words": ("no",)}),
-        ({"allowed_token_ids": [1, 2]}, {"allowed_token_ids": (1, 2)}),
+        ({"logit_bias": {"7": 1, "99": -100}}, {"logit_bias": {7: 1.0, 99: -100.0}}),
+        ({"bad_words": ["no"]}, {"bad_words": ["no"]}),
+        ({"allowed_token_ids": [1, 2]}, {"allowed_token_ids": [1, 2]}),
         ({"top_k": None, "logit_bias": None, "bad_words": None, "presence_penalty": None}, {}),
         ({"logit_bias": []}, {}),
     ],
 )
 def test_each_field_reaches_the_agent(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     """What the client sets is what the agent is asked for; null and neutral values ask for nothing."""
-    assert settings(**fields) == SamplingSettings(8, **expected)
+    assert settings(**fields) == Sampling(8, **expected)
 
 
 @pytest.mark.parametrize(

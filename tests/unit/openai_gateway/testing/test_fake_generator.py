@@ -13,7 +13,7 @@ from edge_agent.api import (
     GenerationChunk,
     GenerationRequest,
     Generator,
-    SamplingSettings,
+    Sampling,
     TargetInfo,
     TokenizerBundle,
 )
@@ -29,7 +29,7 @@ def fake(target: TargetInfo, bundle: TokenizerBundle) -> MakeFake:
 
 
 def request(max_tokens: int = 100) -> GenerationRequest:
-    return GenerationRequest("id", (1, 2), SamplingSettings(max_tokens))
+    return GenerationRequest("id", (1, 2), Sampling(max_tokens))
 
 
 async def run(generator: Generator, max_tokens: int = 100) -> list[GenerationChunk]:
