@@ -9,7 +9,14 @@ from typing import Final
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from edge_agent.api import Generator, Route, TargetInfo
-from openai_gateway.chat_service import ChatService
+from openai_gateway.chat_service import (
+    SEED_HEADER,
+    ChatService,
+    Json,
+    SessionOptions,
+    StreamedAnswer,
+    session_options,
+)
 from openai_gateway.http.access import ANY_ORIGIN, LOOPBACK_ONLY, AccessPolicy, BrowserGuard, Cors
 from openai_gateway.http.requests import (
     install_error_handlers,
@@ -22,20 +29,18 @@ from openai_gateway.http.streaming import answer_stream
 from openai_gateway.local.answers import GatewayTimings, GeneratedAnswers
 from openai_gateway.local.endpoints import CHAT, COMPLETIONS
 from openai_gateway.local.schema import decode_body
-from openai_gateway.local.shapes import Json, model_card
+from openai_gateway.local.shapes import model_card
 from openai_gateway.observe.metrics import GatewayMetrics, metrics_router
 from openai_gateway.observe.requests import RequestObserver
 from openai_gateway.observe.service import ObservedService
-from openai_gateway.routed_service import RoutedService
-from openai_gateway.routing.options import SessionOptions, session_options
 from openai_gateway.routing.routes import asked_route, check_model, full_name, served_names
-from openai_gateway.routing.seeds import SEED_HEADER
+from openai_gateway.routing.service import RoutedService
 from openai_gateway.target.answers import CloudAnswers
 from openai_gateway.translation.anthropic.counting import GeneratorPromptCounter
-from openai_gateway.translation.fitting import FittingService
 from openai_gateway.translation.openapi import DocumentedApp
 from openai_gateway.translation.protocols import catalog_of, protocols_router, render_error
 from openai_gateway.translation.responses.endpoint import LEFT_OUT_HEADER
+from openai_gateway.translation.token_limits import LenientLimits
 from openai_gateway.web.pages import web_router
 
 __all__ = ["Gateway", "GatewayTimings", "create_app"]
@@ -142,7 +147,7 @@ class Gateway:
         chats = RoutedService(CHAT, generator, generated, cloud)
         self.chats: ChatService = ObservedService(chats, "chat", observers)
         """What other chat APIs are built on."""
-        self.fitting_chats: ChatService = ObservedService(FittingService(chats), "chat", observers)
+        self.fitting_chats: ChatService = ObservedService(LenientLimits(chats), "chat", observers)
         """The same for APIs that take any limit in tokens."""
         self._completions: ChatService = ObservedService(
             RoutedService(COMPLETIONS, generator, generated, cloud), "completions", observers
@@ -174,9 +179,9 @@ class Gateway:
 
     async def _respond(self, service: ChatService, body: bytes, options: SessionOptions) -> Response:
         decoded = decode_body(body)
-        if decoded.get("stream"):
-            return answer_stream(await service.stream(decoded, options), self._timings.ping_s)
-        answer = await service.whole(decoded, options)
+        answer = await service.answer(decoded, options)
+        if isinstance(answer, StreamedAnswer):
+            return answer_stream(answer, self._timings.ping_s)
         return json_response(answer.body, headers=dict(answer.headers))
 
     def _card(self, name: str, target: TargetInfo) -> Json:

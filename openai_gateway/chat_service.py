@@ -4,13 +4,94 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from openai_gateway.routing.options import SessionOptions
+from edge_agent.api import Route
+from edge_agent.control.policies.registry import POLICY_NAMES
+from openai_gateway.errors import InvalidRequest
+from pipesd_vllm.wire import Mode
 
-__all__ = ["ChatService", "Json", "StreamedAnswer", "WholeAnswer"]
+__all__ = [
+    "MODE_HEADER",
+    "POLICY_HEADER",
+    "PROVENANCE_HEADER",
+    "SEED_HEADER",
+    "Answer",
+    "ChatService",
+    "Json",
+    "RouteChoice",
+    "SessionOptions",
+    "StreamedAnswer",
+    "WholeAnswer",
+    "fingerprint",
+    "route_header",
+    "seed_header",
+    "session_options",
+]
 
 Json = dict[str, Any]
+
+MODE_HEADER: Final = "x-pipesd-mode"
+POLICY_HEADER: Final = "x-pipesd-policy"
+PROVENANCE_HEADER: Final = "x-pipesd-provenance"
+SEED_HEADER: Final = "x-pipesd-seed"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """A request's choices for which OpenAI's API has no field; None: the agent's setting."""
+
+    mode: Mode | None = None
+    policy: str | None = None
+    provenance: bool = False
+    """Whether each streamed piece says who wrote it."""
+
+
+def session_options(headers: Mapping[str, str]) -> SessionOptions:
+    """Read the request's headers. Raises `InvalidRequest` for a value that does not exist."""
+    mode, policy = headers.get(MODE_HEADER), headers.get(POLICY_HEADER)
+    return SessionOptions(
+        mode=None if mode is None else Mode(_one_of(MODE_HEADER, mode, [str(m) for m in Mode])),
+        policy=None if policy is None else _one_of(POLICY_HEADER, policy, POLICY_NAMES),
+        provenance=_one_of(PROVENANCE_HEADER, headers.get(PROVENANCE_HEADER, "0"), ("0", "1")) == "1",
+    )
+
+
+def _one_of(header: str, value: str, choices: tuple[str, ...] | list[str]) -> str:
+    if value not in choices:
+        message = f"The header {header} is {value!r}; choose one of {', '.join(choices)}."
+        raise InvalidRequest(message, param=header, code="invalid_value")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChoice:
+    """The route that answers a request, and why; `causes` are the parameters that need it.
+
+    `is_needed`: no other route will do. Otherwise the collaborative route answers when this one is out of
+    reach.
+    """
+
+    route: Route
+    reason: str
+    causes: tuple[str, ...] = ()
+    is_needed: bool = True
+
+
+def route_header(route: Route, reason: str) -> Mapping[str, str]:
+    """`x-pipesd-route: ROUTE; reason=WHY`, on one printable line."""
+    printable = "".join(c if " " <= c <= "~" else "?" for c in reason)
+    return {"x-pipesd-route": f"{route}; reason={printable}"}
+
+
+def seed_header(seed: int | None) -> dict[str, str]:
+    """The response header that says which seed the text was sampled with; none for a greedy text."""
+    return {} if seed is None else {SEED_HEADER: str(seed)}
+
+
+def fingerprint(seed: int | None) -> Json:
+    """OpenAI's `system_fingerprint`: what a text depends on besides the request, which is the seed."""
+    return {} if seed is None else {"system_fingerprint": f"seed-{seed}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +120,17 @@ class StreamedAnswer:
         await self.close()
 
 
+Answer = WholeAnswer | StreamedAnswer
+
+
 class ChatService(Protocol):
-    """Answers chat requests. `body` is that of POST /v1/chat/completions, decoded; it is not changed.
+    """Answers chat requests."""
 
-    Both raise `ApiError` or `EdgeError` while nothing has been answered yet. Which of the two is
-    called decides whether the answer is streamed, `body["stream"]` does not.
-    """
+    async def answer(self, body: Mapping[str, Any], options: SessionOptions) -> Answer:
+        """Answer `body`, a decoded request of POST /v1/chat/completions, which is not changed.
 
-    async def whole(self, body: Mapping[str, Any], options: SessionOptions) -> WholeAnswer:
-        """The answer at once. Cancelling the call ends the generation."""
-        ...
-
-    async def stream(self, body: Mapping[str, Any], options: SessionOptions) -> StreamedAnswer:
-        """Return as soon as the answer has begun, or has taken long enough to send headers first."""
+        With `body["stream"]` the answer is a `StreamedAnswer`, returned as soon as it has begun, or has taken
+        so long that headers should be sent; otherwise a `WholeAnswer`, and cancelling the call ends the
+        generation. Raises `ApiError` or `EdgeError` while nothing has been answered yet.
+        """
         ...

@@ -15,8 +15,7 @@ from benchmarks.netlink.relay import EmulatedPath
 from benchmarks.netlink.tunnel import TunPath, tun_path, why_not
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.local_target import target_environment, target_flags
-from openai_gateway.cli.ports import free_port
-from openai_gateway.cli.processes import ServerProcess
+from openai_gateway.cli.processes import ServerProcess, free_port
 from openai_gateway.cli.serve import server_command
 
 __all__ = ["Link", "Stage", "far_side_process", "opened_path", "raised_stage", "target_process"]

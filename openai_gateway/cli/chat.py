@@ -1,14 +1,27 @@
-"""`pipesd chat`: a conversation in the terminal with a running gateway."""
+"""`pipesd chat`: a conversation in the terminal with a running gateway, through the `openai` SDK."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Self
+from urllib.parse import urlsplit
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
-__all__ = ["chat"]
+from openai_gateway.cli.errors import CliError
+
+if TYPE_CHECKING:
+    import openai
+    from openai.types.chat import ChatCompletionMessageParam
+
+__all__ = ["Conversation", "chat", "converse", "explained", "summary"]
 
 DEFAULT_URL = "http://127.0.0.1:8650/v1"
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def chat(
@@ -24,10 +37,161 @@ def chat(
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, max=2.0)] = 0.0,
 ) -> None:
     """Chat with a running gateway. Ctrl-C stops an answer, Ctrl-D leaves, /new starts over."""
-    from openai_gateway.cli.terminal_chat import Conversation, converse
-
     with Conversation.connect(url, api_key, max_tokens=max_tokens, temperature=temperature) as conversation:
         if message is None:
             converse(conversation)
         else:
             conversation.ask(message)
+
+
+class Conversation:
+    """The turns so far. `ask` prints the answer to `out`, then a dim line of figures. A context manager."""
+
+    def __init__(
+        self, client: openai.OpenAI, model: str, *, max_tokens: int, temperature: float, out: Console
+    ) -> None:
+        self.model = model
+        self._client = client
+        self._max_tokens = max_tokens
+        self._temperature = temperature
+        self._out = out
+        self._messages: list[ChatCompletionMessageParam] = []
+
+    @classmethod
+    def connect(
+        cls, url: str, api_key: str, *, max_tokens: int, temperature: float, out: Console | None = None
+    ) -> Self:
+        """A conversation with the model that the gateway at `url` serves. Raises `CliError`."""
+        import openai  # takes half a second, which no other command should wait for
+
+        local = urlsplit(url).hostname in _LOOPBACK  # a proxy is no way to our own machine
+        client = openai.OpenAI(
+            base_url=url,
+            api_key=api_key,
+            http_client=openai.DefaultHttpxClient(trust_env=not local),
+            max_retries=1,
+        )
+        try:
+            with explained(url):
+                model = client.models.list().data[0].id
+        except CliError:
+            client.close()
+            raise
+        out = out or Console(highlight=False)
+        return cls(client, model, max_tokens=max_tokens, temperature=temperature, out=out)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @property
+    def url(self) -> str:
+        """Base URL of the gateway."""
+        return str(self._client.base_url)
+
+    def start_over(self) -> None:
+        """Forget all turns."""
+        self._messages.clear()
+
+    def ask(self, text: str) -> str:
+        """Add a turn and print the answer as it comes. Returns the answer.
+
+        Raises `CliError`, or `KeyboardInterrupt` if the user stopped it; the turn is then forgotten.
+        """
+        messages: list[ChatCompletionMessageParam] = [*self._messages, {"role": "user", "content": text}]
+        with explained(self.url):
+            answer, figures = self._stream(messages)
+        self._messages = [*messages, {"role": "assistant", "content": answer}]
+        self._out.print(f"[dim]{escape(summary(figures))}[/dim]", soft_wrap=True)
+        return answer
+
+    def _stream(self, messages: list[ChatCompletionMessageParam]) -> tuple[str, Mapping[str, Any]]:
+        """The whole answer and the `pipesd` object of the last chunk that had one."""
+        answer = ""
+        figures: Mapping[str, Any] = {}
+        stream = self._client.chat.completions.create(
+            model=self.model,
+            messages=messages,
+            max_tokens=self._max_tokens,
+            temperature=self._temperature,
+            stream=True,
+        )
+        try:
+            for chunk in stream:
+                figures = (chunk.model_extra or {}).get("pipesd") or figures
+                for choice in chunk.choices:
+                    answer += choice.delta.content or ""
+                    self._out.file.write(choice.delta.content or "")
+                    self._out.file.flush()
+        finally:
+            stream.close()  # before the end, this ends the generation on both sides
+            self._out.file.write("\n")
+        return answer, figures
+
+
+def converse(conversation: Conversation) -> None:
+    """Ask what the user types until Ctrl-D; Ctrl-C stops an answer, and at the prompt it leaves."""
+    import readline  # noqa: F401 - gives input() line editing and history
+
+    print(f"{conversation.model}: Ctrl-C stops an answer, Ctrl-D leaves, /new starts over.")
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        if text == "/new":
+            conversation.start_over()
+        elif text:
+            _ask_patiently(conversation, text)
+
+
+def _ask_patiently(conversation: Conversation, text: str) -> None:
+    try:
+        conversation.ask(text)
+    except KeyboardInterrupt:
+        print("(stopped)")
+    except CliError as error:
+        print(error, file=sys.stderr)
+
+
+def summary(figures: Mapping[str, Any]) -> str:
+    """One line of the figures that the gateway sent; what is missing is left out."""
+    parts = [
+        ("TTFT {:.0f} ms", figures.get("ttft_ms")),
+        ("TPT {:.1f} ms", figures.get("tpt_ms")),
+        ("acceptance {:.0%}", figures.get("acceptance_rate")),
+        ("{:.2f} passes/token", figures.get("passes_per_token")),
+        ("route {}", _route(figures)),
+    ]
+    return " · ".join(text.format(value) for text, value in parts if value is not None)
+
+
+def _route(figures: Mapping[str, Any]) -> str | None:
+    """The route and, in brackets, why this one."""
+    route, reason = figures.get("route"), figures.get("reason")
+    return f"{route} ({reason})" if route and reason else route
+
+
+@contextmanager
+def explained(url: str) -> Iterator[None]:
+    """Turn what goes wrong with a request to `url` into a `CliError`."""
+    import openai
+
+    try:
+        yield
+    except openai.APIStatusError as error:
+        raise CliError(f"The gateway refused: {_message(error)}") from error
+    except openai.APIConnectionError as error:
+        raise CliError(
+            f"No gateway answers at {url}: start one with `pipesd up`, or name it with --url."
+        ) from error
+    except openai.APIError as error:  # an error event in the middle of a stream
+        raise CliError(f"The answer broke off: {error.message}") from error
+
+
+def _message(error: openai.APIStatusError) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)

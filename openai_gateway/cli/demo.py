@@ -132,8 +132,8 @@ async def _ask(
     show: Callable[[str], None] = lambda _: None,
 ) -> _Answer:
     """One greedy answer; `show` gets the text piece by piece. Raises `CliError`."""
+    from openai_gateway.cli.chat import explained
     from openai_gateway.cli.errors import CliError
-    from openai_gateway.cli.terminal_chat import explained
 
     pieces: list[str] = []
     num_tokens = 0

@@ -73,7 +73,7 @@ async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:
 
     from edge_agent.agent import EdgeAgent
     from edge_agent.api import Fallback
-    from openai_gateway.cli.doctor_probe import Probe
+    from openai_gateway.cli.diagnosis import Probe
 
     # An unreachable server is the finding, not something to work around.
     settings = settings.model_copy(update={"fallback": Fallback.ERROR, "tune": False})

@@ -20,7 +20,7 @@ from edge_agent.errors import ConfigError
 from edge_agent.settings import EdgeSettings
 from openai_gateway.app import create_app
 from openai_gateway.cli.console import stderr
-from openai_gateway.cli.ports import bind_listener
+from openai_gateway.cli.processes import bind_listener
 from openai_gateway.cli.running import announced
 from openai_gateway.http.access import LOOPBACK_ONLY, AccessPolicy, access_policy, risks
 from openai_gateway.observe.metrics import GatewayMetrics

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from openai_gateway.cli.ports import free_port
-from openai_gateway.cli.processes import ServerProcess
+from openai_gateway.cli.processes import ServerProcess, free_port
 from openai_gateway.cli.serve import DEFAULT_MODEL, server_command
 
 __all__ = ["local_target", "target_environment", "target_flags"]

@@ -4,17 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from openai_gateway.cli import options
 from openai_gateway.cli.errors import CliError
 
-if TYPE_CHECKING:
-    from openai_gateway.cli.model_files import ModelFile
+__all__ = [
+    "ModelFile",
+    "built_targets",
+    "drafts_in_hub_cache",
+    "models",
+    "pull",
+    "size_text",
+]
 
-__all__ = ["models", "pull"]
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model, how `--draft` or `--target` names it, and its bytes on disk."""
+
+    kind: str
+    name: str
+    path: Path
+    num_bytes: int
+
+
+def drafts_in_hub_cache(cache: Path) -> Iterator[ModelFile]:
+    """GGUF files in a Hugging Face cache folder, once each, named as `--draft` takes them."""
+    seen = set()
+    for path in sorted(cache.glob("models--*/snapshots/*/**/*.gguf")):
+        parts = path.relative_to(cache).parts
+        repository = parts[0].removeprefix("models--").replace("--", "/", 1)
+        name = f"hf:{repository}/{'/'.join(parts[3:])}"
+        if name not in seen and path.is_file():
+            seen.add(name)
+            yield ModelFile("draft", name, path, path.stat().st_size)
+
+
+def built_targets(cache: Path) -> Iterator[ModelFile]:
+    """Targets that pipesd built: folders with a `config.json` under `cache`/models."""
+    for config in sorted((cache / "models").glob("**/config.json")):
+        folder = config.parent
+        yield ModelFile("target", folder.name, folder, _bytes_of(folder.rglob("*")))
+
+
+def _bytes_of(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def size_text(num_bytes: int) -> str:
+    """`num_bytes` in decimal units, as disks are sold."""
+    size = float(num_bytes)
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
 
 
 def models(
@@ -26,8 +76,6 @@ def models(
     config_file: options.ConfigFile = None,
 ) -> None:
     """List draft models and built targets on this machine, and what the server of the settings serves."""
-    from openai_gateway.cli.model_files import size_text
-
     files = _files()
     flags = {name: value for name, value in ctx.params.items() if name != "as_json"}
     url, served, problem = _served(flags)
@@ -64,7 +112,6 @@ def _files() -> list[ModelFile]:
 
     from edge_agent.drafting.models import embedded_model
     from edge_agent.errors import ModelError
-    from openai_gateway.cli.model_files import ModelFile, built_targets, drafts_in_hub_cache
 
     found = [*drafts_in_hub_cache(Path(HF_HUB_CACHE)), *built_targets(platformdirs.user_cache_path("pipesd"))]
     try:

@@ -12,25 +12,26 @@ from starlette.types import Receive, Scope, Send
 from openai_gateway.chat_service import Json, StreamedAnswer
 from openai_gateway.errors import ApiError
 
-__all__ = ["EventStream", "answer_stream", "events", "read_events"]
-
+__all__ = ["EventStream", "answer_stream", "events", "read_events", "sse_event"]
 
 DONE = b"data: [DONE]\n\n"
 
 _encode = msgspec.json.Encoder().encode
 
 
-def _event(body: Mapping[str, Any]) -> bytes:
-    return b"data: " + _encode(body) + b"\n\n"
+def sse_event(body: Mapping[str, Any], name: str | None = None) -> bytes:
+    """`body` as a server-sent event, called `name` if there is one."""
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + _encode(body) + b"\n\n"
 
 
 async def events(chunks: AsyncIterator[Json]) -> AsyncIterator[bytes]:
     """One event a chunk, then [DONE]. If the answer fails, an event with the error is the last one."""
     try:
         async for chunk in chunks:
-            yield _event(chunk)
+            yield sse_event(chunk)
     except ApiError as error:
-        yield _event(error.body())
+        yield sse_event(error.body())
         return
     yield DONE
 

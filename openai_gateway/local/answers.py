@@ -17,20 +17,25 @@ from edge_agent.api import (
     TargetInfo,
     seeded,
 )
-from openai_gateway.chat_service import StreamedAnswer, WholeAnswer
-from openai_gateway.local.answer import Answer
+from openai_gateway.chat_service import (
+    Answer,
+    RouteChoice,
+    SessionOptions,
+    StreamedAnswer,
+    WholeAnswer,
+    route_header,
+    seed_header,
+)
 from openai_gateway.local.chunks import answer_chunks, extensions, stop_reason, usage
-from openai_gateway.local.endpoints import Endpoint
+from openai_gateway.local.endpoints import Endpoint, RequestT
+from openai_gateway.local.generation import Generation
 from openai_gateway.local.planning import check_prompt, sampling_settings
 from openai_gateway.local.schema import GenerationFields
-from openai_gateway.local.shapes import Envelope
+from openai_gateway.local.shapes import Envelope, Shape
 from openai_gateway.local.text.reasoning import ReasoningSplitter, split_message
 from openai_gateway.local.text.scores import TokenScore, TokenScorer
 from openai_gateway.local.text.tokenizer import TargetTextCache
 from openai_gateway.local.text.transcript import StopScanner, Transcript
-from openai_gateway.routing.options import SessionOptions
-from openai_gateway.routing.routes import RouteChoice, route_header
-from openai_gateway.routing.seeds import seed_header
 
 __all__ = ["GatewayTimings", "GeneratedAnswers"]
 
@@ -64,67 +69,71 @@ class GeneratedAnswers:
         self._draw_bits = draw_bits
         self._texts = TargetTextCache()
 
-    async def whole(
+    async def answer(
         self,
-        endpoint: Endpoint,
-        request: GenerationFields,
+        endpoint: Endpoint[RequestT],
+        request: RequestT,
         target: TargetInfo,
         choice: RouteChoice,
         options: SessionOptions,
+    ) -> Answer:
+        """The answer to `request`, streamed if it says so.
+
+        Raises `ApiError`, `EdgeError` for what fails before there is an answer, of a stream its first token
+        (and soon enough). Cancelling the call ends the generation.
+        """
+        generation, envelope = await self._start(endpoint, request, target, choice, options)
+        marks = target.reasoning_marks if endpoint.splits_reasoning and request.may_think else None
+        if not request.stream:
+            return await self._whole(endpoint.shape, request, generation, envelope, marks)
+        try:
+            known = await generation.opened(self._timings.first_chunk_s)
+        except BaseException:
+            await generation.aclose()
+            raise
+        headers = _headers(generation, envelope, None if known else choice.route)
+        wrap = partial(envelope.wrap, endpoint.shape.chunk_object)
+        splitter = None if marks is None else ReasoningSplitter(marks)
+        chunks = answer_chunks(
+            generation, wrap, endpoint.shape, splitter, include_usage=request.include_usage
+        )
+        return StreamedAnswer(headers, chunks, generation.aclose)
+
+    async def _whole(
+        self,
+        shape: Shape,
+        request: GenerationFields,
+        generation: Generation,
+        envelope: Envelope,
+        marks: tuple[str, str] | None,
     ) -> WholeAnswer:
-        """Raises `ApiError`, `EdgeError`. Cancelling the call ends the generation."""
-        answer, envelope = await self._start(endpoint, request, target, choice, options)
         texts: list[str] = []
         scores: list[TokenScore] = []
         finish_reason = FinishReason.LENGTH
         try:
-            async for part in answer.parts():
+            async for part in generation.parts():
                 texts.append(part.text)
                 scores += part.scores
                 finish_reason = part.finish_reason or finish_reason
         finally:
-            await answer.aclose()
-        shape = endpoint.shape
+            await generation.aclose()
         reported = scores if request.num_alternatives is not None else None
-        ended = shape.whole("".join(texts), finish_reason, reported) | stop_reason(answer)
-        if (marks := _reasoning_marks(endpoint, request, target)) is not None:
-            ended["message"] = split_message(ended["message"], marks)
-        body = envelope.wrap(shape.whole_object, [ended])
-        body |= {"usage": usage(answer.num_prompt_tokens, answer.num_completion_tokens)}
-        body |= extensions(answer.stats, answer.num_prompt_tokens)
-        return WholeAnswer(body, _headers(answer, envelope))
-
-    async def stream(
-        self,
-        endpoint: Endpoint,
-        request: GenerationFields,
-        target: TargetInfo,
-        choice: RouteChoice,
-        options: SessionOptions,
-    ) -> StreamedAnswer:
-        """Raises `ApiError`, `EdgeError` for what fails before the first token (and soon enough)."""
-        answer, envelope = await self._start(endpoint, request, target, choice, options)
-        try:
-            known = await answer.opened(self._timings.first_chunk_s)
-        except BaseException:
-            await answer.aclose()
-            raise
-        headers = _headers(answer, envelope) if known else _headers(answer, envelope, choice.route)
-        wrap = partial(envelope.wrap, endpoint.shape.chunk_object)
-        marks = _reasoning_marks(endpoint, request, target)
-        splitter = None if marks is None else ReasoningSplitter(marks)
-        usage_wanted = request.include_usage
-        chunks = answer_chunks(answer, wrap, endpoint.shape, splitter, include_usage=usage_wanted)
-        return StreamedAnswer(headers, chunks, answer.aclose)
+        choice = shape.whole("".join(texts), finish_reason, reported) | stop_reason(generation)
+        if marks is not None:
+            choice["message"] = split_message(choice["message"], marks)
+        body = envelope.wrap(shape.whole_object, [choice])
+        body |= {"usage": usage(generation.num_prompt_tokens, generation.num_completion_tokens)}
+        body |= extensions(generation.stats, generation.num_prompt_tokens)
+        return WholeAnswer(body, _headers(generation, envelope))
 
     async def _start(
         self,
-        endpoint: Endpoint,
-        request: GenerationFields,
+        endpoint: Endpoint[RequestT],
+        request: RequestT,
         target: TargetInfo,
         choice: RouteChoice,
         options: SessionOptions,
-    ) -> tuple[Answer, Envelope]:
+    ) -> tuple[Generation, Envelope]:
         is_local = choice.route is Route.LOCAL
         if is_local and target.draft_max_len is not None:
             target = replace(target, max_model_len=target.draft_max_len)
@@ -149,18 +158,11 @@ class GeneratedAnswers:
         transcript = Transcript(text.detokenizer(prompt), scanner, ends, min_tokens=sampling.min_tokens)
         chunks = self._generator.generate(wanted)
         scorer = None if sampling.logprobs is None else TokenScorer(text.text_of)
-        answer = Answer(chunks, transcript, len(prompt), with_spans=options.provenance, scorer=scorer)
-        return answer, envelope
+        generation = Generation(chunks, transcript, len(prompt), with_spans=options.provenance, scorer=scorer)
+        return generation, envelope
 
 
-def _reasoning_marks(
-    endpoint: Endpoint, request: GenerationFields, target: TargetInfo
-) -> tuple[str, str] | None:
-    """Where the answer's reasoning is to be cut off; None: nowhere."""
-    return target.reasoning_marks if endpoint.splits_reasoning and request.may_think else None
-
-
-def _headers(answer: Answer, envelope: Envelope, pending: Route | None = None) -> dict[str, str]:
-    stats = answer.stats
+def _headers(generation: Generation, envelope: Envelope, pending: Route | None = None) -> dict[str, str]:
+    stats = generation.stats
     route = route_header(pending, PENDING) if pending else route_header(stats.route, stats.route_reason)
     return {**route, **seed_header(envelope.seed), "x-request-id": envelope.answer_id}

@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator, Callable
 
 from edge_agent.api import GenerationStats
 from openai_gateway.chat_service import Json
-from openai_gateway.local.answer import Answer, Part, spans_json
+from openai_gateway.local.generation import Generation, Part, spans_json
 from openai_gateway.local.shapes import Shape
 from openai_gateway.local.text.reasoning import ReasoningSplitter, both_names
 
-__all__ = ["answer_chunks", "extensions", "pipesd_figures", "stop_reason", "timings", "usage"]
+__all__ = ["answer_chunks", "extensions", "pipesd_stats", "stop_reason", "timings", "usage"]
 
 
 Wrap = Callable[[list[Json]], Json]
 
 
 async def answer_chunks(
-    answer: Answer,
+    generation: Generation,
     wrap: Wrap,
     shape: Shape,
     splitter: ReasoningSplitter | None,
@@ -32,15 +32,15 @@ async def answer_chunks(
     common: Json = {"usage": None} if include_usage else {}
     if (opening := shape.opening()) is not None:
         yield {**wrap([opening]), **common}
-    async for part in answer.parts():
+    async for part in generation.parts():
         for choice in _choices(part, shape, splitter):
             yield {**wrap([choice]), **common, **_marks(part)}
         if part.finish_reason is not None:
-            figures = {} if include_usage else extensions(answer.stats, answer.num_prompt_tokens)
-            yield {**wrap([shape.finish(part.finish_reason) | stop_reason(answer)]), **common, **figures}
+            figures = {} if include_usage else extensions(generation.stats, generation.num_prompt_tokens)
+            yield {**wrap([shape.finish(part.finish_reason) | stop_reason(generation)]), **common, **figures}
     if include_usage:
-        counts = usage(answer.num_prompt_tokens, answer.num_completion_tokens)
-        yield {**wrap([]), "usage": counts, **extensions(answer.stats, answer.num_prompt_tokens)}
+        counts = usage(generation.num_prompt_tokens, generation.num_completion_tokens)
+        yield {**wrap([]), "usage": counts, **extensions(generation.stats, generation.num_prompt_tokens)}
 
 
 def _choices(part: Part, shape: Shape, splitter: ReasoningSplitter | None) -> list[Json]:
@@ -55,9 +55,9 @@ def _choices(part: Part, shape: Shape, splitter: ReasoningSplitter | None) -> li
     return [{**choice, "delta": delta}] if delta or part.scores else []
 
 
-def stop_reason(answer: Answer) -> Json:
+def stop_reason(generation: Generation) -> Json:
     """vLLM's field for the stop string that ended a choice."""
-    return {} if answer.stop_string is None else {"stop_reason": answer.stop_string}
+    return {} if generation.stop_string is None else {"stop_reason": generation.stop_string}
 
 
 def _marks(part: Part) -> Json:
@@ -78,10 +78,10 @@ def usage(num_prompt_tokens: int, num_completion_tokens: int) -> Json:
 
 def extensions(stats: GenerationStats, num_prompt_tokens: int | None) -> Json:
     """Both extension objects of a body that ends an answer."""
-    return {"pipesd": pipesd_figures(stats), "timings": timings(stats, num_prompt_tokens)}
+    return {"pipesd": pipesd_stats(stats), "timings": timings(stats, num_prompt_tokens)}
 
 
-def pipesd_figures(stats: GenerationStats) -> Json:
+def pipesd_stats(stats: GenerationStats) -> Json:
     """How the answer was made. Times in ms; null where unknown or not measured on this route."""
     return {
         "route": stats.route,

@@ -2,109 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
 
+from openai_gateway.chat_service import Json
 from openai_gateway.errors import InvalidRequest, UnsupportedParameter
-from openai_gateway.local.schema import ChatRequest, CompletionRequest, GenerationFields, parse_request
+from openai_gateway.local.schema import ChatRequest, CompletionRequest, GenerationFields
 from openai_gateway.local.shapes import ChatShape, CompletionShape, Shape
 from openai_gateway.local.text.tokenizer import TargetText
 
-__all__ = ["CHAT", "COMPLETIONS", "Endpoint", "with_thinking"]
+__all__ = ["CHAT", "COMPLETIONS", "Endpoint", "RequestT", "with_thinking"]
 
 
-class Endpoint(Protocol):
-    """`path` on any OpenAI server; `prompt_param`: the field that the prompt is made of.
-
-    `adds_special_tokens`: whether the tokenizer adds them, or the prompt has them already.
-    `splits_reasoning`: whether a server with a reasoning parser uses it here.
-    """
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def prompt_param(self) -> str: ...
-    @property
-    def adds_special_tokens(self) -> bool: ...
-    @property
-    def splits_reasoning(self) -> bool: ...
-    @property
-    def shape(self) -> Shape: ...
-
-    def own_words(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`body` with what other servers' clients say differently said in the server's words.
-
-        Raises `InvalidRequest`.
-        """
-        ...
-
-    def parse(self, body: Mapping[str, Any] | bytes) -> GenerationFields:
-        """The request, checked. Raises `InvalidRequest`."""
-        ...
-
-    async def encode(self, request: GenerationFields, text: TargetText) -> tuple[int, ...]:
-        """Token ids of the prompt of what `parse` returned. Raises `InvalidRequest`."""
-        ...
+RequestT = TypeVar("RequestT", bound=GenerationFields)
 
 
-class _Chat:
-    path = "/v1/chat/completions"
-    prompt_param = "messages"
-    adds_special_tokens = False
-    splits_reasoning = True
-    shape: Shape = ChatShape()
+@dataclass(frozen=True, slots=True)
+class Endpoint(Generic[RequestT]):
+    """One of the two endpoints, under the same `path` on any OpenAI server."""
 
-    def own_words(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        return with_thinking(body)
-
-    def parse(self, body: Mapping[str, Any] | bytes) -> ChatRequest:
-        return parse_request(ChatRequest, body)
-
-    async def encode(self, request: GenerationFields, text: TargetText) -> tuple[int, ...]:
-        assert isinstance(request, ChatRequest)
-        return await text.encode_chat(request)
-
-
-class _Completions:
-    path = "/v1/completions"
-    prompt_param = "prompt"
-    adds_special_tokens = True
-    splits_reasoning = False
-    shape: Shape = CompletionShape()
-
-    def own_words(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        return body
-
-    def parse(self, body: Mapping[str, Any] | bytes) -> CompletionRequest:
-        return parse_request(CompletionRequest, body)
-
-    async def encode(self, request: GenerationFields, text: TargetText) -> tuple[int, ...]:
-        assert isinstance(request, CompletionRequest)
-        prompt = request.prompt
-        return await text.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+    path: str
+    request_type: type[RequestT]
+    shape: Shape
+    prompt_param: str
+    """The field that the prompt is made of."""
+    encode: Callable[[RequestT, TargetText], Awaitable[tuple[int, ...]]]
+    """Returns the prompt's token ids. Raises `InvalidRequest`."""
+    adds_special_tokens: bool
+    """Whether the tokenizer adds special tokens; otherwise the prompt has them already."""
+    splits_reasoning: bool
+    """Whether a server with a reasoning parser uses it here."""
+    normalise: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda body: body
+    """Rewrites fields that only other servers know into vLLM's. Raises `InvalidRequest`."""
 
 
-CHAT: Final[Endpoint] = _Chat()
-COMPLETIONS: Final[Endpoint] = _Completions()
+async def _encode_chat(request: ChatRequest, text: TargetText) -> tuple[int, ...]:
+    return await text.encode_chat(request)
 
 
-Json = dict[str, Any]
+async def _encode_prompt(request: CompletionRequest, text: TargetText) -> tuple[int, ...]:
+    prompt = request.prompt
+    return await text.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+
 
 _KWARGS: Final = "chat_template_kwargs"
 _SWITCH: Final = "enable_thinking"
-_OWN_WORDS: Final = ("reasoning", "thinking", _SWITCH)
+_SYNONYMS: Final = ("reasoning", "thinking", _SWITCH)
 _TYPES: Final = {"enabled": True, "adaptive": True, "auto": True, "disabled": False}
 
 
 def with_thinking(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A chat's `body` with `reasoning`, `thinking` and `enable_thinking` said by what every route follows.
+    """A chat's `body` with `reasoning`, `thinking` and `enable_thinking` rewritten to what all routes follow.
 
-    Raises `InvalidRequest` where two fields differ, `UnsupportedParameter` for a wish without a counterpart.
+    Raises `InvalidRequest` where two fields differ, `UnsupportedParameter` for a value without a counterpart.
     """
-    wishes = {name: body[name] for name in _OWN_WORDS if body.get(name) is not None}
+    wishes = {name: body[name] for name in _SYNONYMS if body.get(name) is not None}
     if not wishes:
         return body
-    meant = {name: value for name, value in body.items() if name not in _OWN_WORDS}
+    meant = {name: value for name, value in body.items() if name not in _SYNONYMS}
     for wish, value in wishes.items():
         for name, wanted in _meanings(wish, value):
             _put(meant, name, wanted, wish)
@@ -161,3 +117,24 @@ def _put(body: Json, name: str, value: object, wish: str) -> None:
     if fields.get(name) is not None and fields[name] != value:
         raise InvalidRequest(f"'{wish}' and '{name}' are both set and differ.", param=wish)
     fields[name] = value
+
+
+CHAT: Final = Endpoint(
+    path="/v1/chat/completions",
+    request_type=ChatRequest,
+    shape=ChatShape(),
+    prompt_param="messages",
+    encode=_encode_chat,
+    adds_special_tokens=False,
+    splits_reasoning=True,
+    normalise=with_thinking,
+)
+COMPLETIONS: Final = Endpoint(
+    path="/v1/completions",
+    request_type=CompletionRequest,
+    shape=CompletionShape(),
+    prompt_param="prompt",
+    encode=_encode_prompt,
+    adds_special_tokens=True,
+    splits_reasoning=False,
+)

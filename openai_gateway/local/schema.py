@@ -33,6 +33,7 @@ __all__ = [
     "Content",
     "GenerationFields",
     "NumLogprobs",
+    "OpaquePromptRequest",
     "Prompt",
     "SamplingFields",
     "StopStrings",
@@ -264,6 +265,10 @@ class GenerationFields(SamplingFields):
     def include_usage(self) -> bool:
         """Whether the stream ends with a usage chunk."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class OpaquePromptRequest(GenerationFields):
+    """A request whose prompt only the server can read: images, sound, or several prompts."""
 
 
 class ChatRequest(GenerationFields):

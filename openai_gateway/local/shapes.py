@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from edge_agent.api import FinishReason
+from openai_gateway.chat_service import Json, fingerprint
 from openai_gateway.local.text.scores import LOWEST, TokenScore
-from openai_gateway.routing.seeds import fingerprint
 
 __all__ = [
     "ChatShape",
@@ -19,9 +19,6 @@ __all__ = [
     "completion_logprobs",
     "model_card",
 ]
-
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

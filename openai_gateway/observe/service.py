@@ -7,10 +7,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
-from openai_gateway.chat_service import ChatService, Json, StreamedAnswer, WholeAnswer
+from openai_gateway.chat_service import Answer, ChatService, Json, SessionOptions, StreamedAnswer, WholeAnswer
 from openai_gateway.errors import ApiError, translate
 from openai_gateway.observe.requests import CLIENT_GONE, UNROUTED, Finished, RequestObserver
-from openai_gateway.routing.options import SessionOptions
 
 __all__ = ["ObservedService"]
 
@@ -30,28 +29,19 @@ class ObservedService:
         self._observers = tuple(observers)
         self._clock = clock
 
-    async def whole(self, body: Mapping[str, Any], options: SessionOptions) -> WholeAnswer:
-        """See `ChatService.whole`."""
-        watch = _Watch(self._endpoint, self._observers, self._clock, streamed=False)
+    async def answer(self, body: Mapping[str, Any], options: SessionOptions) -> Answer:
+        """See `ChatService.answer`."""
+        watch = _Watch(self._endpoint, self._observers, self._clock, streamed=bool(body.get("stream")))
         try:
-            answer = await self._service.whole(body, options)
+            answer = await self._service.answer(body, options)
         except BaseException as error:
             watch.failed(error)
             raise
         watch.headers(answer.headers)
-        watch.saw(answer.body)
-        watch.ended()
-        return answer
-
-    async def stream(self, body: Mapping[str, Any], options: SessionOptions) -> StreamedAnswer:
-        """See `ChatService.stream`."""
-        watch = _Watch(self._endpoint, self._observers, self._clock, streamed=True)
-        try:
-            answer = await self._service.stream(body, options)
-        except BaseException as error:
-            watch.failed(error)
-            raise
-        watch.headers(answer.headers)
+        if isinstance(answer, WholeAnswer):
+            watch.saw(answer.body)
+            watch.ended()
+            return answer
 
         async def close() -> None:
             try:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from openai_gateway.errors import UnsupportedParameter
 from pipesd_vllm.wire import MAX_LOGPROBS
 
-__all__ = ["PARAMETERS", "Needs", "Parameter", "Support", "needs_of"]
+__all__ = ["PARAMETERS", "Parameter", "Requirements", "Support", "requirements_of"]
 
 
 _MEDIA_PARTS: Final = frozenset({"image_url", "input_audio", "audio_url", "video_url"})
@@ -23,7 +23,7 @@ _ADD_SPECIAL_TOKENS: Final = "add_special_tokens"
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class Requirements:
     """The parameters of a request that not every route can do, in the body's order."""
 
     cloud: tuple[str, ...] = ()
@@ -32,7 +32,7 @@ class Needs:
     """The draft model alone cannot."""
 
 
-def needs_of(body: Mapping[str, Any], *, adds_special_tokens: bool) -> Needs:
+def requirements_of(body: Mapping[str, Any], *, adds_special_tokens: bool) -> Requirements:
     """What the parameters of `body` need. Raises `UnsupportedParameter` for the first that nobody can do."""
     found: dict[Support, list[str]] = {support: [] for support in Support}
     for name, value in _fields(body):
@@ -44,7 +44,7 @@ def needs_of(body: Mapping[str, Any], *, adds_special_tokens: bool) -> Needs:
         if parameter.support is Support.REFUSED:
             raise _unsupported(name, parameter)
         found[Support.CLOUD if _is_beyond(value, parameter) else parameter.support].append(name)
-    return Needs((*found[Support.CLOUD], *_media(body)), tuple(found[Support.TARGET]))
+    return Requirements((*found[Support.CLOUD], *_media(body)), tuple(found[Support.TARGET]))
 
 
 def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.api import Route, TargetInfo
+from openai_gateway.chat_service import RouteChoice
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 
 __all__ = [
@@ -14,12 +13,10 @@ __all__ = [
     "BY_DEFAULT",
     "DEFAULT_MODEL",
     "REASONING",
-    "RouteChoice",
     "asked_route",
     "check_model",
     "choose_route",
     "full_name",
-    "route_header",
     "served_names",
 ]
 
@@ -31,19 +28,6 @@ BY_DEFAULT: Final = "default"
 REASONING: Final = "reasoning parser"
 """The server splits reasoning from content, and not in the plain way that the collaborative path knows."""
 _SUFFIXES: Final = {f":{route}": route for route in (Route.CLOUD, Route.LOCAL)}
-
-
-@dataclass(frozen=True, slots=True)
-class RouteChoice:
-    """A route and why; `causes` are the parameters that need it.
-
-    `is_needed`: no other will do. Otherwise the collaborative path answers when it is out of reach.
-    """
-
-    route: Route
-    reason: str
-    causes: tuple[str, ...] = ()
-    is_needed: bool = True
 
 
 def asked_route(name: str | None) -> Route | None:
@@ -95,9 +79,3 @@ def choose_route(
     if splits_reasoning:
         return RouteChoice(Route.CLOUD, REASONING, is_needed=False)
     return RouteChoice(Route.COLLABORATIVE, BY_DEFAULT)
-
-
-def route_header(route: Route, reason: str) -> Mapping[str, str]:
-    """`x-pipesd-route: ROUTE; reason=WHY`, on one printable line."""
-    printable = "".join(c if " " <= c <= "~" else "?" for c in reason)
-    return {"x-pipesd-route": f"{route}; reason={printable}"}

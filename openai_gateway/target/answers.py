@@ -11,14 +11,20 @@ import msgspec
 
 from edge_agent.api import ForwardedAnswer, GenerationStats, Generator, Route, TargetInfo
 from edge_agent.errors import CloudMisbehaved, CloudUnreachable
-from openai_gateway.chat_service import Json, StreamedAnswer, WholeAnswer
-from openai_gateway.errors import translate
+from openai_gateway.chat_service import (
+    Answer,
+    Json,
+    RouteChoice,
+    StreamedAnswer,
+    WholeAnswer,
+    fingerprint,
+    route_header,
+    seed_header,
+)
+from openai_gateway.errors import error_in_stream, refusal, translate
 from openai_gateway.http.streaming import read_events
-from openai_gateway.local.endpoints import Endpoint
 from openai_gateway.local.pump import Pump
-from openai_gateway.routing.routes import RouteChoice, route_header
-from openai_gateway.routing.seeds import cloud_seed, fingerprint, seed_header, with_noise_of
-from openai_gateway.target.errors import error_in_stream, refusal
+from openai_gateway.target.seeds import cloud_seed, with_seed
 from openai_gateway.target.shapes import CloudChunks, complete_whole
 
 __all__ = ["CloudAnswers"]
@@ -42,14 +48,29 @@ class CloudAnswers:
         self._first_chunk_s = first_chunk_s
         self._clock = clock
 
-    async def whole(
-        self, endpoint: Endpoint, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
-    ) -> WholeAnswer:
-        """Raises `ApiError`, `EdgeError`. Cancelling the call ends the request on the server."""
+    async def answer(
+        self, path: str, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
+    ) -> Answer:
+        """The server's answer to `body` on its `path`, streamed if `body` says so.
+
+        Raises `ApiError`, `EdgeError` for what fails before there is an answer, of a stream its first chunk.
+        Cancelling the call ends the request on the server.
+        """
+        streamed = bool(body.get("stream"))
         seed = cloud_seed(body, choice.causes, self._draw_bits)
         stats = self._stats(choice, body, seed)
-        sent = with_noise_of(seed, _without_stream(body))
-        forwarded = await self._send(endpoint, sent, target, choice, stats)
+        sent = with_seed(seed, _counted(body) if streamed else _without_stream(body))
+        forwarded = await self._send(path, sent, target, choice, stats)
+        headers = {**route_header(choice.route, choice.reason), **seed_header(seed)}
+        if not streamed:
+            return await self._whole(forwarded, stats, headers, seed)
+        include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        shape = CloudChunks(stats, self._clock, fingerprint(seed), include_usage=include_usage)
+        return await self._stream(self._events(forwarded, stats, choice.causes), shape, headers)
+
+    async def _whole(
+        self, forwarded: ForwardedAnswer, stats: GenerationStats, headers: dict[str, str], seed: int | None
+    ) -> WholeAnswer:
         try:
             data = await forwarded.read()
         finally:
@@ -57,18 +78,13 @@ class CloudAnswers:
         answer = _decode(data)
         stats.downlink_bytes = len(data)
         stats.last_token_s = self._clock()
-        headers = _headers(choice, seed) | {"x-request-id": str(answer.get("id", ""))}
+        headers["x-request-id"] = str(answer.get("id", ""))
         return WholeAnswer(complete_whole(answer, stats, fingerprint(seed)), headers)
 
-    async def stream(
-        self, endpoint: Endpoint, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
+    async def _stream(
+        self, events: AsyncIterator[Json], shape: CloudChunks, headers: dict[str, str]
     ) -> StreamedAnswer:
-        """Raises `ApiError`, `EdgeError` for what fails before the first chunk."""
-        seed = cloud_seed(body, choice.causes, self._draw_bits)
-        stats = self._stats(choice, body, seed)
-        include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        forwarded = await self._send(endpoint, with_noise_of(seed, _counted(body)), target, choice, stats)
-        pump = Pump(self._events(forwarded, stats, choice.causes))
+        pump = Pump(events)
         try:
             first = await pump.peek(self._first_chunk_s)
         except BaseException as error:
@@ -76,10 +92,8 @@ class CloudAnswers:
             if isinstance(error, Exception):
                 raise translate(error) from error
             raise
-        headers = _headers(choice, seed)
         if first is not None and "id" in first:
             headers["x-request-id"] = str(first["id"])
-        shape = CloudChunks(stats, self._clock, fingerprint(seed), include_usage=include_usage)
         return StreamedAnswer(headers, _translated(pump, shape), pump.aclose)
 
     def _stats(self, choice: RouteChoice, body: Mapping[str, Any], seed: int | None) -> GenerationStats:
@@ -89,7 +103,7 @@ class CloudAnswers:
 
     async def _send(
         self,
-        endpoint: Endpoint,
+        path: str,
         body: Mapping[str, Any],
         target: TargetInfo,
         choice: RouteChoice,
@@ -98,7 +112,7 @@ class CloudAnswers:
         """What the server answers, its status below 400. Raises `ApiError`, `EdgeError`."""
         content = msgspec.json.encode({**body, "model": target.model})
         stats.uplink_bytes = len(content)
-        forwarded = await self._forward(endpoint.path, content, choice)
+        forwarded = await self._forward(path, content, choice)
         if forwarded.status < 400:
             return forwarded
         try:
@@ -151,10 +165,6 @@ async def _translated(chunks: AsyncIterator[Json], shape: CloudChunks) -> AsyncI
         raise translate(error) from error
     for each in shape.flush():
         yield each
-
-
-def _headers(choice: RouteChoice, seed: int | None) -> dict[str, str]:
-    return {**route_header(choice.route, choice.reason), **seed_header(seed)}
 
 
 def _counted(body: Mapping[str, Any]) -> Json:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from edge_agent.api import GenerationStats
+from openai_gateway.chat_service import Json
 from openai_gateway.local.chunks import extensions
 from openai_gateway.local.text.reasoning import both_names
 
 __all__ = ["CloudChunks", "complete_whole"]
-
-Json = dict[str, Any]
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 

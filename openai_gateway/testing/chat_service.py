@@ -1,4 +1,4 @@
-"""A `ChatService` that follows a script: for tests of what is built on top of it."""
+"""A `ChatService` that follows a script, and a prompt counter: for tests of what is built on top of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from openai_gateway.chat_service import Json, StreamedAnswer, WholeAnswer
-from openai_gateway.routing.options import SessionOptions
+from openai_gateway.chat_service import Answer, Json, SessionOptions, StreamedAnswer, WholeAnswer
 
-__all__ = ["ChatScript", "FakeChatService", "chat_chunk"]
+__all__ = ["ChatScript", "FakeChatService", "FakePromptCounter", "chat_chunk"]
 
 HEADERS = {"x-pipesd-route": "collaborative; reason=default", "x-request-id": "chatcmpl-fake"}
 
@@ -64,18 +63,16 @@ class FakeChatService:
         self.asked: list[tuple[Json, SessionOptions]] = []
         self.num_closed = 0
 
-    async def whole(self, body: Mapping[str, Any], options: SessionOptions) -> WholeAnswer:
+    async def answer(self, body: Mapping[str, Any], options: SessionOptions) -> Answer:
         await self._begin(body, options)
         script = self.script
+        if body.get("stream"):
+            usage = bool((body.get("stream_options") or {}).get("include_usage"))
+            return StreamedAnswer(script.headers, self._chunks(usage), self._close)
         message = {"role": "assistant", "content": None, "refusal": None, **script.message}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": script.finish_reason}
         answer = chat_chunk({}) | {"object": "chat.completion", "choices": [choice], "usage": script.usage}
         return WholeAnswer(answer, script.headers)
-
-    async def stream(self, body: Mapping[str, Any], options: SessionOptions) -> StreamedAnswer:
-        await self._begin(body, options)
-        usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        return StreamedAnswer(self.script.headers, self._chunks(usage), self._close)
 
     async def _begin(self, body: Mapping[str, Any], options: SessionOptions) -> None:
         self.asked.append((dict(body), options))
@@ -101,3 +98,15 @@ class FakeChatService:
 
     async def _close(self) -> None:
         self.num_closed += 1
+
+
+class FakePromptCounter:
+    """Always `num_tokens`; records what it was asked in `asked`."""
+
+    def __init__(self, num_tokens: int = 7) -> None:
+        self.num_tokens = num_tokens
+        self.asked: list[Json] = []
+
+    async def count(self, body: Mapping[str, Any]) -> int:
+        self.asked.append(dict(body))
+        return self.num_tokens

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from openai_gateway.chat_service import Json
 from openai_gateway.local.schema import ChatRequest, CompletionRequest, GenerationFields
 from openai_gateway.translation.anthropic import schema as anthropic
 from openai_gateway.translation.ollama import schema as ollama
 from openai_gateway.translation.responses import schema as responses
 
 __all__ = ["DocumentedApp"]
-
-Json = dict[str, Any]
 
 _BODIES: Final[Mapping[str, type[BaseModel]]] = {
     "/v1/chat/completions": ChatRequest,

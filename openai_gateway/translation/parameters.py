@@ -1,13 +1,22 @@
-"""Parameters that a translator does not model: ignored where they ask for nothing, else refused by name."""
+"""Reading a translated protocol's parameters: of the right type, or refused by name. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from openai_gateway.errors import ApiError, UnsupportedParameter
+from openai_gateway.chat_service import Json
+from openai_gateway.errors import ApiError, InvalidRequest, UnsupportedParameter
 
-__all__ = ["refuse", "rest_of", "with_own_names"]
+__all__ = [
+    "object_at",
+    "objects",
+    "refuse",
+    "rest_of",
+    "string",
+    "string_or",
+    "with_own_names",
+]
 
 
 def rest_of(
@@ -46,3 +55,38 @@ def with_own_names(error: ApiError, names: Mapping[str, str]) -> ApiError:
     )
     translated.__cause__ = error
     return translated
+
+
+def string(item: Mapping[str, Any], key: str, where: str) -> str:
+    """`item[key]`. Raises `InvalidRequest` unless it is a string."""
+    if not isinstance(value := item.get(key), str):
+        raise _wrong(f"{where}.{key}", "a string")
+    return value
+
+
+def string_or(item: Mapping[str, Any], key: str, default: str, where: str) -> str:
+    """As `string`; `default` for null, nothing and an empty string."""
+    return string(item, key, where) if item.get(key) else default
+
+
+def object_at(item: Mapping[str, Any], key: str, where: str) -> Json:
+    """`item[key]`, empty for null and nothing. Raises `InvalidRequest` unless it is an object."""
+    value = item.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(f"{where}.{key}", "an object")
+    return value
+
+
+def objects(value: object, where: str) -> list[Json]:
+    """A list of objects, empty for null. Raises `InvalidRequest` for anything else."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise _wrong(where, "a list of objects")
+    return value
+
+
+def _wrong(where: str, expected: str) -> InvalidRequest:
+    return InvalidRequest(f"'{where}' should be {expected}.", param=where, code="invalid_value")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-__all__ = ["Detokenizer"]
+__all__ = ["REPLACEMENT", "Detokenizer"]
 
 REPLACEMENT = "\ufffd"
+"""What a tokenizer decodes bytes to that are no whole character."""
 NUM_PROMPT_TOKENS = 6
 """How much of the prompt is decoded along: enough for a tokenizer whose first word loses its space."""
 

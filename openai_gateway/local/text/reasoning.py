@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from openai_gateway.chat_service import Json
 
 __all__ = ["ReasoningSplitter", "both_names", "split_message"]
-
-Json = dict[str, Any]
 Marks = tuple[str, str]
 
 

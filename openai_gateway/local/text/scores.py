@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from openai_gateway.local.text.detokenizer import REPLACEMENT
 from pipesd_vllm.wire import TokenLogprobs
 
 __all__ = ["TokenScore", "TokenScorer"]
 
-REPLACEMENT = "\ufffd"
 MAX_UNFINISHED_TOKENS = 8
 """More than any characters that share tokens have; longer runs are no text at all."""
 LOWEST = -9999.0

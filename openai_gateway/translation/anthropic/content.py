@@ -8,8 +8,7 @@ from typing import Any
 
 from openai_gateway.chat_service import Json
 from openai_gateway.translation.anthropic.schema import Message
-from openai_gateway.translation.parameters import refuse
-from openai_gateway.translation.reading import object_at, objects, string
+from openai_gateway.translation.parameters import object_at, objects, refuse, string
 
 __all__ = ["messages_of", "text_of"]
 

@@ -14,7 +14,7 @@ from openai_gateway.errors import ApiError
 from openai_gateway.local.schema import ChatRequest, parse_request
 from openai_gateway.local.text.tokenizer import TargetTextCache
 
-__all__ = ["FakePromptCounter", "GeneratorPromptCounter", "PromptCounter"]
+__all__ = ["GeneratorPromptCounter", "PromptCounter"]
 
 TOKENIZE_PATH = "/tokenize"
 _LOCAL_FIELDS = frozenset({"model", "messages", "reasoning_effort", "chat_template_kwargs"})
@@ -26,18 +26,6 @@ class PromptCounter(Protocol):
     async def count(self, body: Mapping[str, Any]) -> int:
         """Tokens of the prompt of the chat request `body`. Raises `ApiError` or `EdgeError`."""
         ...
-
-
-class FakePromptCounter:
-    """Always `num_tokens`; records what it was asked in `asked`."""
-
-    def __init__(self, num_tokens: int = 7) -> None:
-        self.num_tokens = num_tokens
-        self.asked: list[Json] = []
-
-    async def count(self, body: Mapping[str, Any]) -> int:
-        self.asked.append(dict(body))
-        return self.num_tokens
 
 
 class GeneratorPromptCounter:

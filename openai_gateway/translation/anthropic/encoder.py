@@ -5,15 +5,36 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError
-from openai_gateway.translation.answer import AnswerState
-from openai_gateway.translation.anthropic.errors import error_body
-from openai_gateway.translation.blocks import Block, BlockEvent, BlockKind, Closed, Grew, Opened
+from openai_gateway.translation.answer import AnswerState, Block, BlockEvent, BlockKind, Closed, Grew, Opened
 
-__all__ = ["MessageEncoder", "MessageFrame"]
+__all__ = [
+    "MessageEncoder",
+    "MessageFrame",
+    "error_body",
+]
+
+_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def error_body(error: ApiError, request_id: str | None = None) -> Json:
+    """`{"type": "error", "error": {"type", "message"}, "request_id"}`; the message names what is at fault."""
+    default = "invalid_request_error" if error.status < 500 else "api_error"
+    detail = {"type": _TYPES.get(error.status, default), "message": error.message}
+    return {"type": "error", "error": detail, "request_id": request_id}
+
 
 SIGNATURE = "unsigned"
 """Clients want thoughts signed, so that Anthropic's servers take them back; ours take any."""

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from fastapi import APIRouter, Request, Response
 from sse_starlette import ServerSentEvent
 
-from openai_gateway.chat_service import ChatService
-from openai_gateway.errors import ApiError
-from openai_gateway.http.requests import json_response, read_body, unless_gone
+from openai_gateway.chat_service import ChatService, SessionOptions
+from openai_gateway.http.requests import json_response, read_body
 from openai_gateway.http.streaming import EventStream
 from openai_gateway.local.schema import parse_request
-from openai_gateway.routing.options import SessionOptions, session_options
 from openai_gateway.translation.anthropic.counting import PromptCounter
-from openai_gateway.translation.anthropic.encoder import MessageEncoder, MessageFrame
-from openai_gateway.translation.anthropic.errors import error_body
+from openai_gateway.translation.anthropic.encoder import MessageEncoder, MessageFrame, error_body
 from openai_gateway.translation.anthropic.request import prompt_fields, translate_request
 from openai_gateway.translation.anthropic.schema import OWN_NAMES, CountRequest, MessagesRequest
-from openai_gateway.translation.ids import random_id
-from openai_gateway.translation.parameters import with_own_names
-from openai_gateway.translation.routes import route_class
-from openai_gateway.translation.streams import as_stream, encoded, encoded_whole, sse_event
+from openai_gateway.translation.endpoint import (
+    StreamFormat,
+    error_renderer,
+    random_id,
+    respond,
+    route_class,
+    serve,
+    typed_event,
+)
 
 __all__ = ["MessagesEndpoint", "messages_router", "render_error"]
 
@@ -39,21 +42,14 @@ class MessagesEndpoint:
     ) -> None:
         self._service = service
         self._counter = counter
-        self._ping_s = ping_s
+        self._stream_format = StreamFormat(typed_event, partial(EventStream, ping_s=ping_s, ping=_ping))
         self._new_id = new_id
 
     async def create(self, body: bytes, options: SessionOptions) -> Response:
         """POST /v1/messages."""
         request = parse_request(MessagesRequest, body)
-        chat = translate_request(request)
-        if not request.stream:
-            whole = await self._service.whole(chat, options)
-            encoder = self._encoder(request)
-            return json_response(encoded_whole(whole.body, encoder), headers=dict(whole.headers))
-        answer = await self._service.stream(as_stream(chat), options)
-        encoder = self._encoder(request)
-        content = encoded(answer, encoder, sse_event)
-        return EventStream(content, answer.headers, self._ping_s, answer.close, _ping)
+        form = self._stream_format if request.stream else None
+        return await respond(self._service, translate_request(request), options, self._encoder(request), form)
 
     async def count(self, body: bytes) -> Response:
         """POST /v1/messages/count_tokens."""
@@ -78,8 +74,7 @@ def messages_router(service: ChatService, counter: PromptCounter, *, ping_s: flo
 
     @router.post("")
     async def create(request: Request) -> Response:
-        body = await read_body(request)
-        return await unless_gone(request, endpoint.create(body, session_options(request.headers)))
+        return await serve(request, endpoint.create)
 
     @router.post("/count_tokens")
     async def count_tokens(request: Request) -> Response:
@@ -92,7 +87,4 @@ def _ping() -> ServerSentEvent:
     return ServerSentEvent('{"type": "ping"}', event="ping", sep="\n")
 
 
-def render_error(error: ApiError) -> Response:
-    """`error` in this protocol's shape."""
-    own = with_own_names(error, OWN_NAMES)
-    return json_response(error_body(own), own.status, own.headers)
+render_error = error_renderer(error_body, OWN_NAMES)

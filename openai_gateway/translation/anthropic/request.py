@@ -8,8 +8,7 @@ from typing import Any
 from openai_gateway.chat_service import Json
 from openai_gateway.translation.anthropic.content import messages_of, text_of
 from openai_gateway.translation.anthropic.schema import IGNORED, NEUTRAL, CountRequest, MessagesRequest
-from openai_gateway.translation.parameters import refuse, rest_of
-from openai_gateway.translation.reading import string
+from openai_gateway.translation.parameters import refuse, rest_of, string
 
 __all__ = ["prompt_fields", "translate_request"]
 

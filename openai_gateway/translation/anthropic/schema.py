@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from openai_gateway.local.schema import Strict
 
 __all__ = ["IGNORED", "NEUTRAL", "OWN_NAMES", "CountRequest", "Message", "MessagesRequest"]
 
@@ -36,32 +38,28 @@ OWN_NAMES: Final = {
 """The chat API's parameters as they are called here, for error messages."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
-
-
-class Message(_Strict):
+class Message(Strict):
     """One turn. A `system` turn may stand anywhere."""
 
     role: Literal["user", "assistant", "system"]
     content: str | list[dict[str, Any]]
 
 
-class Thinking(_Strict):
+class Thinking(Strict):
     """`budget_tokens` is a target that models need not keep to; it is not passed on."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     display: Literal["summarized", "omitted"] | None = None
 
 
-class OutputConfig(_Strict):
+class OutputConfig(Strict):
     """How much effort, and in what form."""
 
     effort: str | None = None
     format: dict[str, Any] | None = None
 
 
-class CountRequest(_Strict):
+class CountRequest(Strict):
     """Body of POST /v1/messages/count_tokens: what makes the prompt."""
 
     model: str | None = None

@@ -9,8 +9,7 @@ from typing import Any
 
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError
-from openai_gateway.translation.answer import AnswerState
-from openai_gateway.translation.blocks import Block, BlockEvent, BlockKind, Closed, Grew
+from openai_gateway.translation.answer import AnswerState, Block, BlockEvent, BlockKind, Closed, Grew
 
 __all__ = ["ChatEncoder", "GenerateEncoder", "LineEncoder"]
 

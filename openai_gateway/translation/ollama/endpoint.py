@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
-from openai_gateway.chat_service import ChatService, Json
+from openai_gateway.chat_service import ChatService, Json, SessionOptions
 from openai_gateway.errors import ApiError
-from openai_gateway.http.requests import json_response, read_body, unless_gone
+from openai_gateway.http.requests import json_response, read_body
 from openai_gateway.local.schema import parse_request
-from openai_gateway.routing.options import SessionOptions, session_options
-from openai_gateway.translation.ids import random_id
+from openai_gateway.translation.endpoint import (
+    JsonLines,
+    StreamFormat,
+    error_renderer,
+    json_line,
+    random_id,
+    respond,
+    route_class,
+    serve,
+)
 from openai_gateway.translation.ollama.catalog import API_VERSION, Catalog
 from openai_gateway.translation.ollama.encoder import ChatEncoder, GenerateEncoder, LineEncoder
-from openai_gateway.translation.ollama.options import OWN_NAMES
-from openai_gateway.translation.ollama.request import translate_chat, translate_generate
+from openai_gateway.translation.ollama.request import OWN_NAMES, translate_chat, translate_generate
 from openai_gateway.translation.ollama.schema import ChatRequest, GenerateRequest, Named
-from openai_gateway.translation.parameters import with_own_names
-from openai_gateway.translation.routes import route_class
-from openai_gateway.translation.streams import JsonLines, as_stream, encoded, encoded_whole, json_line
 
 __all__ = ["LoadCatalog", "OllamaEndpoint", "ollama_router", "render_error"]
 
@@ -62,11 +67,10 @@ class OllamaEndpoint:
     async def _answer(
         self, chat: Json, stream: bool | None, encoder: LineEncoder, options: SessionOptions
     ) -> Response:
-        if stream is False:
-            whole = await self._service.whole(chat, options)
-            return json_response(encoded_whole(whole.body, encoder), headers=dict(whole.headers))
-        answer = await self._service.stream(as_stream(chat), options)
-        return JsonLines(answer, encoded(answer, encoder, json_line))
+        return await respond(self._service, chat, options, encoder, None if stream is False else _LINES)
+
+
+_LINES: Final = StreamFormat(json_line, JsonLines)
 
 
 def ollama_router(service: ChatService, catalog: LoadCatalog) -> APIRouter:
@@ -76,13 +80,11 @@ def ollama_router(service: ChatService, catalog: LoadCatalog) -> APIRouter:
 
     @router.post("/chat")
     async def chat(request: Request) -> Response:
-        body = await read_body(request)
-        return await unless_gone(request, endpoint.chat(body, session_options(request.headers)))
+        return await serve(request, endpoint.chat)
 
     @router.post("/generate")
     async def generate(request: Request) -> Response:
-        body = await read_body(request)
-        return await unless_gone(request, endpoint.generate(body, session_options(request.headers)))
+        return await serve(request, endpoint.generate)
 
     @router.post("/show")
     async def show(request: Request) -> Response:
@@ -115,7 +117,8 @@ def _add_reads(router: APIRouter, catalog: LoadCatalog) -> None:
         raise ApiError(404, f"/api/{path} is not part of this gateway")
 
 
-def render_error(error: ApiError) -> Response:
-    """`error` in this protocol's shape."""
-    own = with_own_names(error, OWN_NAMES)
-    return json_response({"error": own.message}, own.status, own.headers)
+def _error_body(error: ApiError) -> Json:
+    return {"error": error.message}
+
+
+render_error = error_renderer(_error_body, OWN_NAMES)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from openai_gateway.local.schema import Strict
 
 __all__ = ["ChatRequest", "Common", "GenerateRequest", "Message", "Named"]
 
@@ -12,18 +14,14 @@ IGNORED: Final = frozenset({"keep_alive", "truncate", "shift", "_debug_render_on
 """How long to keep a model loaded, and what to do with prompts that do not fit (refused here)."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
-
-
-class Named(_Strict):
+class Named(Strict):
     """Body of POST /api/show; older clients write `name`."""
 
     model: str | None = None
     name: str | None = None
 
 
-class Common(_Strict):
+class Common(Strict):
     """What both endpoints share. `stream` is true unless it is said to be false."""
 
     model: str = Field(min_length=1)
@@ -33,7 +31,7 @@ class Common(_Strict):
     stream: bool | None = None
 
 
-class Message(_Strict):
+class Message(Strict):
     """One turn."""
 
     role: Literal["system", "user", "assistant", "tool"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError
-from openai_gateway.translation.answer import AnswerState
-from openai_gateway.translation.blocks import Block, BlockEvent, BlockKind, Closed, Grew, Opened
+from openai_gateway.translation.answer import AnswerState, Block, BlockEvent, BlockKind, Closed, Grew, Opened
 from openai_gateway.translation.responses.output import item, item_prefix, text_part
 from openai_gateway.translation.responses.tools import ToolTable
 
@@ -21,14 +20,22 @@ _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"
 class ResponsesEncoder:
     """`skeleton`: the response object's fields that the request decides, its id among them.
 
-    `new_id(prefix)` makes ids of items and calls. `state.tracker.blocks` is the answer.
+    `new_id(prefix)` makes ids of items and calls. `completed` gets the complete response and its blocks
+    before the client does, whose next request may come at once.
     """
 
-    def __init__(self, skeleton: Json, tools: ToolTable, new_id: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        skeleton: Json,
+        tools: ToolTable,
+        new_id: Callable[[str], str],
+        completed: Callable[[Json, Sequence[Block]], None] = lambda response, blocks: None,
+    ) -> None:
         self.state = AnswerState(lambda: new_id("call_"))
         self._skeleton = skeleton
         self._tools = tools
         self._new_id = new_id
+        self._completed = completed
         self._item_ids: list[str] = []
         self._sequence_number = 0
 
@@ -44,6 +51,7 @@ class ResponsesEncoder:
         for event in self.state.close():
             yield from self._block_event(event)
         response = self.final()
+        self._completed(response, self.state.tracker.blocks)
         yield self._event(f"response.{response['status']}", response=response)
 
     def fail(self, error: ApiError) -> Iterator[Json]:

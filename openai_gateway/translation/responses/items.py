@@ -10,8 +10,7 @@ from typing import Any
 
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.translation.parameters import refuse
-from openai_gateway.translation.reading import objects, string, string_or
+from openai_gateway.translation.parameters import objects, refuse, string, string_or
 from openai_gateway.translation.responses.tools import custom_arguments, tool_name
 
 __all__ = ["messages_of", "with_instructions"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from openai_gateway.local.schema import Strict
 
 __all__ = ["IGNORED", "NEUTRAL", "OWN_NAMES", "Reasoning", "ResponsesRequest", "TextOptions"]
 
@@ -43,25 +45,21 @@ OWN_NAMES: Final = {
 """The chat API's parameters as they are called here, for error messages."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
-
-
-class Reasoning(_Strict):
+class Reasoning(Strict):
     """`summary` asks for a digest of the thoughts; the thoughts themselves are given."""
 
     effort: str | None = None
     summary: str | None = None
 
 
-class TextOptions(_Strict):
+class TextOptions(Strict):
     """The form of the answer's text."""
 
     format: dict[str, Any] | None = None
     verbosity: str | None = None
 
 
-class ResponsesRequest(_Strict):
+class ResponsesRequest(Strict):
     """Body of POST /v1/responses."""
 
     input: str | list[dict[str, Any]]

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.translation.parameters import refuse
-from openai_gateway.translation.reading import object_at, objects, string, string_or
+from openai_gateway.translation.parameters import object_at, objects, refuse, string, string_or
 
 __all__ = ["ToolName", "ToolTable", "custom_arguments", "custom_input", "tool_name"]
 

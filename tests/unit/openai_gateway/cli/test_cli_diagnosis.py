@@ -17,9 +17,8 @@ from typer.testing import CliRunner
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
 from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
-from openai_gateway.cli.diagnosis import Figures, diagnose, expected_tpt_ms
+from openai_gateway.cli.diagnosis import NUM_TOKENS, UPLOAD_SIZES, Figures, Probe, diagnose, expected_tpt_ms
 from openai_gateway.cli.doctor import report
-from openai_gateway.cli.doctor_probe import NUM_TOKENS, UPLOAD_SIZES, Probe
 from openai_gateway.cli.main import app
 
 GOOD = Figures(draft_ms=2.0, plain_ms=50.0, step_ms=55.0, rtt_ms=10.0, acceptance=0.8)

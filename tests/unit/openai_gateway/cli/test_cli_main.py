@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openai_gateway.cli.ports import bind_listener
+from openai_gateway.cli.processes import bind_listener
 
 HEAVY = ("openai", "uvicorn", "fastapi", "httpx", "pydantic", "numpy", "llama_cpp", "vllm", "torch")
 

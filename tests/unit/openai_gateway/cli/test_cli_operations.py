@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from openai_gateway.cli.main import app
-from openai_gateway.cli.model_files import built_targets, drafts_in_hub_cache, size_text
+from openai_gateway.cli.models import built_targets, drafts_in_hub_cache, size_text
 from openai_gateway.cli.running import Running, alive, announced, list_running, write_state
 from openai_gateway.cli.serve import served_at
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from openai_gateway.cli.errors import CliError, PortInUse
-from openai_gateway.cli.ports import bind_listener, free_port
+from openai_gateway.cli.processes import bind_listener, free_port
 
 
 def test_busy_port_is_named() -> None:

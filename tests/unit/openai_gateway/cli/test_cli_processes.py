@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from openai_gateway.cli.errors import ServerFailed
-from openai_gateway.cli.ports import free_port
-from openai_gateway.cli.processes import ServerProcess, exit_on_signals
+from openai_gateway.cli.processes import ServerProcess, exit_on_signals, free_port
 
 HEALTHY = """
 import http.server, os, sys, time

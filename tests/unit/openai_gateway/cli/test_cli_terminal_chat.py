@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from edge_agent.errors import CloudUnreachable
 from edge_agent.testing.generator import FakeGenerator
 from openai_gateway.app import create_app
+from openai_gateway.cli.chat import Conversation, summary
 from openai_gateway.cli.errors import CliError
-from openai_gateway.cli.ports import bind_listener, free_port
-from openai_gateway.cli.terminal_chat import Conversation, summary
+from openai_gateway.cli.processes import bind_listener, free_port
 
 Connect = Callable[[FakeGenerator, Console], AbstractContextManager[Conversation]]
 

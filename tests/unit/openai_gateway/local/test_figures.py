@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from edge_agent.api import GenerationStats, Route
-from openai_gateway.local.chunks import pipesd_figures, timings, usage
+from openai_gateway.local.chunks import pipesd_stats, timings, usage
 
 
 def test_figures_before_the_first_token() -> None:
     """Figures that are not known yet are null, not wrong."""
-    figures = pipesd_figures(GenerationStats())
+    figures = pipesd_stats(GenerationStats())
     assert [figures[name] for name in ("ttft_ms", "tpt_ms", "acceptance_rate", "passes_per_token")] == [
         None
     ] * 4
@@ -28,7 +28,7 @@ def test_figures() -> None:
         draft_tokens_accepted=6,
         uplink_bytes=99,
     )
-    assert pipesd_figures(stats) == {
+    assert pipesd_stats(stats) == {
         "route": "collaborative",
         "reason": "default",
         "verified": True,
@@ -70,7 +70,7 @@ def test_figures() -> None:
 def test_verified(route: Route, num_unverified: int, verified: bool) -> None:
     """An answer is verified if every token is the target's."""
     stats = GenerationStats(route, unverified_tokens=num_unverified)
-    assert pipesd_figures(stats)["verified"] is verified
+    assert pipesd_stats(stats)["verified"] is verified
 
 
 def test_nothing_measured_yet() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.api import GenerationChunk, Source
 from edge_agent.testing.generator import FakeGenerator
-from openai_gateway.local.answer import Span, runs, spans_json
+from openai_gateway.local.generation import Span, runs, spans_json
 
 CHAT = "/v1/chat/completions"
 DRAFTED, CORRECTED, UNVERIFIED = Source

@@ -15,12 +15,11 @@ from edge_agent.api import Route
 from edge_agent.errors import CloudUnreachable
 from edge_agent.testing.generator import FakeGenerator
 from openai_gateway.app import create_app
-from openai_gateway.chat_service import Json, StreamedAnswer
+from openai_gateway.chat_service import Json, SessionOptions, StreamedAnswer
 from openai_gateway.observe.metrics import GatewayMetrics
 from openai_gateway.observe.request_log import LogFormat, RequestLog
 from openai_gateway.observe.requests import Finished
 from openai_gateway.observe.service import ObservedService
-from openai_gateway.routing.options import SessionOptions
 from openai_gateway.testing.chat_service import ChatScript, FakeChatService, chat_chunk
 
 SECRET = "my-secret-prompt"
@@ -122,7 +121,8 @@ async def test_a_client_that_leaves_is_told_once() -> None:
     """A stream closed before its end is a 499, and closing again tells nothing more."""
     spy = Spy()
     service = ObservedService(FakeChatService(ChatScript()), "chat", [spy])
-    answer = await service.stream(body(), SessionOptions())
+    answer = await service.answer(body(stream=True), SessionOptions())
+    assert isinstance(answer, StreamedAnswer)
     await anext(answer.chunks)
     await answer.aclose()
     await answer.aclose()
@@ -142,11 +142,13 @@ async def test_gaps_are_measured_between_pieces_of_text() -> None:
         pass
 
     class Service(FakeChatService):
-        async def stream(self, body: Any, options: SessionOptions) -> StreamedAnswer:
+        async def answer(self, body: Any, options: SessionOptions) -> StreamedAnswer:
             return StreamedAnswer({}, chunks(), close)
 
     spy = Spy()
-    answer = await ObservedService(Service(), "chat", [spy], lambda: next(times)).stream({}, SessionOptions())
+    service = ObservedService(Service(), "chat", [spy], lambda: next(times))
+    answer = await service.answer({"stream": True}, SessionOptions())
+    assert isinstance(answer, StreamedAnswer)
     assert len([chunk async for chunk in answer.chunks]) == 3
     assert spy.gaps == [0.5]
     assert spy.requests[0].duration_ms == 9000.0

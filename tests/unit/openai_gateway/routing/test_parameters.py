@@ -9,13 +9,13 @@ import pytest
 
 from openai_gateway.errors import UnsupportedParameter
 from openai_gateway.local.schema import ChatRequest, CompletionRequest
-from openai_gateway.routing.parameters import PARAMETERS, Needs, Support, needs_of
+from openai_gateway.routing.parameters import PARAMETERS, Requirements, Support, requirements_of
 
 BY_SUPPORT = {kind: [name for name, p in PARAMETERS.items() if p.support is kind] for kind in Support}
 
 
 def needs(body: dict[str, Any], *, adds_special_tokens: bool = False) -> tuple[str, ...]:
-    return needs_of(body, adds_special_tokens=adds_special_tokens).cloud
+    return requirements_of(body, adds_special_tokens=adds_special_tokens).cloud
 
 
 @pytest.mark.parametrize("name", BY_SUPPORT[Support.CLOUD])
@@ -43,7 +43,9 @@ def test_what_every_route_can_do(name: str) -> None:
 @pytest.mark.parametrize("name", BY_SUPPORT[Support.TARGET])
 def test_what_needs_a_target(name: str) -> None:
     """What only a target knows is a field of the schema, and refused to who asks the draft model alone."""
-    assert needs_of({name: {"some": "value"}}, adds_special_tokens=False) == Needs(target=(name,))
+    assert requirements_of({name: {"some": "value"}}, adds_special_tokens=False) == Requirements(
+        target=(name,)
+    )
     assert name in {*ChatRequest.model_fields, *CompletionRequest.model_fields}
 
 
@@ -51,7 +53,7 @@ def test_what_needs_a_target(name: str) -> None:
 def test_neutral_values_pass(name: str) -> None:
     """Clients that spell out the defaults, or send null, are served on the collaborative route."""
     for value in (None, *PARAMETERS[name].neutral):
-        assert needs_of({name: value}, adds_special_tokens=False) == Needs()
+        assert requirements_of({name: value}, adds_special_tokens=False) == Requirements()
 
 
 def fields_of(path: Path) -> set[str]:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from openai_gateway.chat_service import SessionOptions, session_options
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.routing.options import SessionOptions, session_options
 from pipesd_vllm.wire import Mode
 
 

@@ -6,8 +6,7 @@ import msgspec
 import pytest
 
 from edge_agent.errors import CloudRefused
-from openai_gateway.errors import ApiError
-from openai_gateway.target.errors import error_in_stream, refusal
+from openai_gateway.errors import ApiError, error_in_stream, refusal
 
 SPECULATION = "The min_p and logit_bias sampling parameters are not yet supported with speculative decoding."
 

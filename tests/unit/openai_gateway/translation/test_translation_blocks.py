@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 
 from openai_gateway.errors import ApiError
-from openai_gateway.translation.answer import AnswerState
-from openai_gateway.translation.blocks import Block, BlockEvent, BlockTracker, Closed, Grew, Opened
-from openai_gateway.translation.deltas import ToolCallDelta
+from openai_gateway.translation.answer import (
+    AnswerState,
+    Block,
+    BlockEvent,
+    BlockTracker,
+    Closed,
+    Grew,
+    Opened,
+    ToolCallDelta,
+)
 
 from .answers import CUTS, FINISHES, Part, chunks_of, parts
 

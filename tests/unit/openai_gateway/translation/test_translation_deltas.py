@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from openai_gateway.testing.chat_service import chat_chunk
-from openai_gateway.translation.deltas import (
+from openai_gateway.translation.answer import (
     Figures,
     Finish,
     ReasoningDelta,

@@ -10,7 +10,7 @@ from hypothesis import given
 from openai_gateway.errors import ApiError
 from openai_gateway.translation.anthropic.encoder import MessageEncoder, MessageFrame
 
-from .answers import CUTS, FINISHES, Part, chunks_of, counter, parts
+from ..answers import CUTS, FINISHES, Part, chunks_of, counter, parts
 
 FRAME = MessageFrame("msg_1", "m")
 FIELDS = {"thinking_delta": "thinking", "text_delta": "text", "input_json_delta": "partial_json"}

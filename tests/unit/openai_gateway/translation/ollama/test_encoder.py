@@ -9,7 +9,7 @@ from hypothesis import given
 from openai_gateway.errors import ApiError
 from openai_gateway.translation.ollama.encoder import ChatEncoder, GenerateEncoder, LineEncoder
 
-from .answers import CUTS, FINISHES, Part, chunks_of, counter, parts
+from ..answers import CUTS, FINISHES, Part, chunks_of, counter, parts
 
 
 class Clock:

@@ -11,7 +11,7 @@ from openai_gateway.translation.responses.encoder import ResponsesEncoder
 from openai_gateway.translation.responses.output import conversation_after
 from openai_gateway.translation.responses.tools import ToolTable
 
-from .answers import CUTS, FINISHES, Part, chunks_of, counter, parts
+from ..answers import CUTS, FINISHES, Part, chunks_of, counter, parts
 
 TOOLS = ToolTable([{"type": "custom", "name": "f1"}, {"type": "function", "name": "f0"}])
 

@@ -7,22 +7,22 @@ from typing import Any
 import pytest
 
 from openai_gateway.errors import UnsupportedParameter
-from openai_gateway.routing.parameters import Needs, needs_of
+from openai_gateway.routing.parameters import Requirements, requirements_of
 from pipesd_vllm.wire import MAX_LOGPROBS
 
 
 def needs(body: dict[str, Any], *, adds_special_tokens: bool = False) -> tuple[str, ...]:
-    return needs_of(body, adds_special_tokens=adds_special_tokens).cloud
+    return requirements_of(body, adds_special_tokens=adds_special_tokens).cloud
 
 
 @pytest.mark.parametrize("value", [-1, MAX_LOGPROBS + 1])
 def test_more_than_a_session_reports(value: int) -> None:
     """More alternatives than the wire carries, or all of them, are asked of the server's own API."""
     body = {"logprobs": True, "top_logprobs": value}
-    expected = Needs(cloud=("top_logprobs",), target=("logprobs",))
-    assert needs_of(body, adds_special_tokens=False) == expected
+    expected = Requirements(cloud=("top_logprobs",), target=("logprobs",))
+    assert requirements_of(body, adds_special_tokens=False) == expected
     at_most = {"logprobs": MAX_LOGPROBS}
-    assert needs_of(at_most, adds_special_tokens=False) == Needs(target=("logprobs",))
+    assert requirements_of(at_most, adds_special_tokens=False) == Requirements(target=("logprobs",))
 
 
 @pytest.mark.parametrize(("name", "value"), [("n", True), ("length_penalty", True)])
@@ -33,7 +33,7 @@ def test_booleans_are_not_numbers(name: str, value: object) -> None:
 
 def test_no_alternatives_are_not_no_report() -> None:
     """0 and false too: `logprobs: 0` asks for the chosen token's."""
-    assert needs_of({"logprobs": 0}, adds_special_tokens=False) == Needs(target=("logprobs",))
+    assert requirements_of({"logprobs": 0}, adds_special_tokens=False) == Requirements(target=("logprobs",))
 
 
 def test_harmless_extras_pass() -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from edge_agent.api import FinishReason, GenerationChunk, GenerationStats, Route
 from edge_agent.errors import CloudRefused, CloudUnreachable
 from openai_gateway.errors import ApiError
-from openai_gateway.local.answer import Answer
+from openai_gateway.local.generation import Generation
 from openai_gateway.local.text.detokenizer import Detokenizer
 from openai_gateway.local.text.scores import TokenScorer
 from openai_gateway.local.text.transcript import StopScanner, Transcript
@@ -21,10 +21,10 @@ def answer_of(
     chunks: AsyncIterator[GenerationChunk],
     *stops: str,
     scorer: TokenScorer | None = None,
-) -> Answer:
+) -> Generation:
     detokenizer = Detokenizer(lambda ids: tokenizer.decode(ids, skip_special_tokens=False))
     transcript = Transcript(detokenizer, StopScanner(stops))
-    return Answer(chunks, transcript, num_prompt_tokens=5, scorer=scorer)
+    return Generation(chunks, transcript, num_prompt_tokens=5, scorer=scorer)
 
 
 def chunk(tokenizer: Tokenizer, text: str, reason: FinishReason | None = None) -> GenerationChunk:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from openai_gateway.routing.parameters import PARAMETERS, Support
-from openai_gateway.routing.seeds import SEED_KEY, cloud_seed, with_noise_of
+from openai_gateway.target.seeds import SEED_KEY, cloud_seed, with_seed
 from pipesd_vllm.worker import sampling_rule
 
 
@@ -32,6 +32,6 @@ def test_what_only_the_servers_own_sampler_can_do(cause: str) -> None:
 def test_the_key_is_the_servers() -> None:
     """The request names the seed as the server's plugin reads it, in a field that is passed on."""
     assert SEED_KEY == sampling_rule.SEED_KEY
-    assert with_noise_of(5, {"n": 1}) == {"n": 1, "vllm_xargs": {"pipesd_seed": 5}}
+    assert with_seed(5, {"n": 1}) == {"n": 1, "vllm_xargs": {"pipesd_seed": 5}}
     assert PARAMETERS["vllm_xargs"].support is Support.CLOUD
-    assert with_noise_of(None, {"n": 1}) == {"n": 1}
+    assert with_seed(None, {"n": 1}) == {"n": 1}

@@ -15,7 +15,7 @@ from openai_gateway.local.pump import Pump
 from openai_gateway.local.text.scores import TokenScore, TokenScorer
 from openai_gateway.local.text.transcript import Piece, Transcript
 
-__all__ = ["Answer", "Part", "Span", "runs", "spans_json"]
+__all__ = ["Generation", "Part", "Span", "runs", "spans_json"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Part:
     scores: tuple[TokenScore, ...] = ()
 
 
-class Answer:
+class Generation:
     """Parts of a generation that has been started. Must be closed with `aclose`.
 
     `stats` are the agent's figures as of the last part. All failures are raised as `ApiError`.

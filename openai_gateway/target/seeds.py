@@ -1,4 +1,4 @@
-"""The seed that a sampled text depends on besides its request: drawn if need be, sent, and told. Pure."""
+"""The seed whose noise the server's own API is asked for. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from typing import Any, Final
 
 from edge_agent.api import draw_seed
 
-__all__ = ["SEED_HEADER", "SEED_KEY", "cloud_seed", "fingerprint", "seed_header", "with_noise_of"]
+__all__ = ["SEED_KEY", "cloud_seed", "with_seed"]
 
-Json = dict[str, Any]
-
-SEED_HEADER: Final = "x-pipesd-seed"
 SEED_KEY: Final = "pipesd_seed"
 """Asks the server's own API for the noise of a seed (docs/sampling.md)."""
 _LEAVE_THE_CHOICE_ALONE: Final = frozenset(
@@ -34,13 +31,14 @@ _LEAVE_THE_CHOICE_ALONE: Final = frozenset(
         "continuous_usage_stats",
     }
 )
-"""Of what needs the server's own API, that which says nothing of how tokens are picked or how many answers
-are."""
+"""Parameters that need the server's own API, but change neither how tokens are picked nor how many answers
+there are."""
 
 
 def cloud_seed(body: Mapping[str, Any], causes: Sequence[str], draw_bits: Callable[[int], int]) -> int | None:
-    """The seed whose noise `body` can be answered with; None: greedy, or the server's own sampler has to do.
+    """The seed whose noise `body` can be answered with.
 
+    None: the request is greedy, or only the server's own sampler will do.
     `causes` are the parameters of `body` that need the server's own API.
     """
     if body.get("temperature") == 0 or not _LEAVE_THE_CHOICE_ALONE.issuperset(causes):
@@ -49,16 +47,9 @@ def cloud_seed(body: Mapping[str, Any], causes: Sequence[str], draw_bits: Callab
     return draw_seed(draw_bits) if seed is None else seed
 
 
-def with_noise_of(seed: int | None, body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`body` for the server's own API. Whatever `cloud_seed` says yes to has no `vllm_xargs` of its own."""
+def with_seed(seed: int | None, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`body`, to be answered with the noise of `seed`.
+
+    A body for which `cloud_seed` returns a seed has no `vllm_xargs` of its own.
+    """
     return body if seed is None else {**body, "vllm_xargs": {SEED_KEY: seed}}
-
-
-def seed_header(seed: int | None) -> dict[str, str]:
-    """The header that tells it."""
-    return {} if seed is None else {SEED_HEADER: str(seed)}
-
-
-def fingerprint(seed: int | None) -> Json:
-    """OpenAI's `system_fingerprint` is to tell what a text depends on besides the request."""
-    return {} if seed is None else {"system_fingerprint": f"seed-{seed}"}

@@ -11,7 +11,7 @@ from edge_agent.api import ForwardedAnswer, TargetInfo, TokenizerBundle
 from edge_agent.errors import CloudUnreachable
 from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator, Script
 
-from .conftest import Post
+from ..conftest import Post
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
 CHOICE = {"index": 0, "message": {"content": "yes", "reasoning": "hm"}, "finish_reason": "stop"}

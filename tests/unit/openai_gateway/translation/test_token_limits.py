@@ -12,13 +12,11 @@ from fastapi import FastAPI
 
 from edge_agent.testing.generator import FakeGenerator
 from openai_gateway.app import create_app
-from openai_gateway.chat_service import StreamedAnswer, WholeAnswer
-from openai_gateway.errors import ApiError, ContextLengthExceeded, InvalidRequest
+from openai_gateway.chat_service import Answer, SessionOptions
+from openai_gateway.errors import ApiError, ContextLengthExceeded, InvalidRequest, refusal
 from openai_gateway.observe.request_log import RequestLog
-from openai_gateway.routing.options import SessionOptions
-from openai_gateway.target.errors import refusal
 from openai_gateway.testing.chat_service import FakeChatService
-from openai_gateway.translation.fitting import FittingService
+from openai_gateway.translation.token_limits import LenientLimits
 
 CHAT = {"messages": [], "max_tokens": 64_000}
 
@@ -36,9 +34,8 @@ class Limited(FakeChatService):
             raise self.error
 
 
-async def ask(service: FakeChatService, *, stream: bool) -> WholeAnswer | StreamedAnswer:
-    fitting = FittingService(service)
-    return await (fitting.stream if stream else fitting.whole)(CHAT, SessionOptions())
+async def ask(service: FakeChatService, *, stream: bool) -> Answer:
+    return await LenientLimits(service).answer(CHAT | {"stream": stream}, SessionOptions())
 
 
 def of_vllm(param: str) -> Exception:
@@ -61,7 +58,8 @@ async def test_a_limit_beyond_the_context_goes(error: Exception, stream: bool) -
     """Refused by the gateway or by vLLM, the request is made once more without its limit."""
     service = Limited(error)
     assert await ask(service, stream=stream)
-    assert [body for body, _ in service.asked] == [CHAT, {"messages": []}]
+    asked = CHAT | {"stream": stream}
+    assert [body for body, _ in service.asked] == [asked, {"messages": [], "stream": stream}]
 
 
 @pytest.mark.parametrize(
