@@ -17,30 +17,32 @@ from openai_gateway.chat_service import (
     StreamedAnswer,
     session_options,
 )
-from openai_gateway.http.access import ANY_ORIGIN, LOOPBACK_ONLY, AccessPolicy, BrowserGuard, Cors
-from openai_gateway.http.requests import (
+from openai_gateway.http import (
+    ANY_ORIGIN,
+    LOOPBACK_ONLY,
+    AccessPolicy,
+    BrowserGuard,
+    Cors,
+    answer_stream,
     install_error_handlers,
     json_response,
     key_check,
     read_body,
     unless_gone,
 )
-from openai_gateway.http.streaming import answer_stream
-from openai_gateway.local.answers import GatewayTimings, GeneratedAnswers
-from openai_gateway.local.endpoints import CHAT, COMPLETIONS
-from openai_gateway.local.schema import decode_body
-from openai_gateway.local.shapes import model_card
-from openai_gateway.observe.metrics import GatewayMetrics, metrics_router
-from openai_gateway.observe.requests import RequestObserver
-from openai_gateway.observe.service import ObservedService
-from openai_gateway.routing.routes import asked_route, check_model, full_name, served_names
-from openai_gateway.routing.service import RoutedService
-from openai_gateway.target.answers import CloudAnswers
-from openai_gateway.translation.anthropic.counting import GeneratorPromptCounter
-from openai_gateway.translation.openapi import DocumentedApp
-from openai_gateway.translation.protocols import catalog_of, protocols_router, render_error
-from openai_gateway.translation.responses.endpoint import LEFT_OUT_HEADER
-from openai_gateway.translation.token_limits import LenientLimits
+from openai_gateway.local import CHAT, COMPLETIONS, GatewayTimings, GeneratedAnswers, decode_body, model_card
+from openai_gateway.observe import GatewayMetrics, ObservedService, RequestObserver, metrics_router
+from openai_gateway.routing import RoutedService, asked_route, check_model, full_name, served_names
+from openai_gateway.target import CloudAnswers
+from openai_gateway.translation import (
+    LEFT_OUT_HEADER,
+    DocumentedApp,
+    GeneratorPromptCounter,
+    LenientLimits,
+    catalog_of,
+    protocols_router,
+    render_error,
+)
 from openai_gateway.web.pages import web_router
 
 __all__ = ["Gateway", "GatewayTimings", "create_app"]
@@ -81,7 +83,7 @@ def create_app(
     ping_s = (timings or GatewayTimings()).ping_s
     counter = GeneratorPromptCounter(generator)
     translated = protocols_router(
-        gateway.chats, gateway.fitting_chats, counter, catalog_of(generator), ping_s=ping_s
+        gateway.chats, gateway.lenient_chats, counter, catalog_of(generator), ping_s=ping_s
     )
     app.include_router(translated, dependencies=guarded)
     return app
@@ -146,9 +148,9 @@ class Gateway:
         cloud = CloudAnswers(generator, self._timings.first_chunk_s)
         chats = RoutedService(CHAT, generator, generated, cloud)
         self.chats: ChatService = ObservedService(chats, "chat", observers)
-        """What other chat APIs are built on."""
-        self.fitting_chats: ChatService = ObservedService(LenientLimits(chats), "chat", observers)
-        """The same for APIs that take any limit in tokens."""
+        """The service that the translated chat APIs use."""
+        self.lenient_chats: ChatService = ObservedService(LenientLimits(chats), "chat", observers)
+        """The same for APIs that accept any limit in tokens."""
         self._completions: ChatService = ObservedService(
             RoutedService(COMPLETIONS, generator, generated, cloud), "completions", observers
         )

@@ -2,7 +2,7 @@
 
 ApiError                      status, message, type, param, code, headers
 ├── InvalidRequest            400; the request itself is at fault
-│   ├── UnsupportedParameter  it asks for something that is not implemented
+│   ├── UnsupportedParameter  a parameter asks for something that is not implemented
 │   └── ContextLengthExceeded prompt or requested answer exceed the context
 ├── InvalidApiKey             401
 ├── HostNotAllowed            403; see access.py
@@ -95,7 +95,7 @@ class InvalidRequest(ApiError):
 
 
 class UnsupportedParameter(InvalidRequest):
-    """A parameter that would change the answer's meaning and is not implemented."""
+    """A parameter that would change the answer and is not implemented."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message, param=param, code="unsupported_parameter")
@@ -159,7 +159,7 @@ class BodyTooLarge(ApiError):
 
 
 def internal_error() -> ApiError:
-    """The answer to a fault of ours; the details are in the log, not in the body."""
+    """The answer to an unexpected exception, whose details are in the log and not in the body."""
     return ApiError(
         500,
         "The gateway failed while serving this request; its log has the details.",
@@ -169,7 +169,7 @@ def internal_error() -> ApiError:
 
 
 def from_status(status: int, message: str, headers: Mapping[str, str] | None = None) -> ApiError:
-    """An error the web framework raised (unknown path, wrong method), in our shape."""
+    """An error that the web framework raised (unknown path, wrong method)."""
     kind = INVALID_REQUEST_TYPE if status < 500 else SERVER_ERROR_TYPE
     return ApiError(status, message, kind=kind, headers=headers)
 
@@ -222,10 +222,10 @@ def translate(error: Exception) -> ApiError:
 
 
 def refusal(status: int, data: bytes, causes: tuple[str, ...], sent: Iterable[str] = ()) -> Exception:
-    """The exception for an answer with `status` 400 or more: a 4xx stays what it is, with its own words.
+    """The exception for the server's answer with `status` 400 or more; a 4xx keeps its status and message.
 
-    `causes` are the parameters that brought the request there, `sent` all of them; a refusal that names
-    none in its field `param` gets the one that its text is about.
+    `causes` are the parameters that needed the server's own API, `sent` all of them; a refusal without the
+    field `param` gets the first of them that its message names.
     """
     if status in (401, 403):
         return CloudRefused("invalid_api_key", "the server refused the agent's API key; check --api-key")

@@ -1,4 +1,4 @@
-"""From measured figures to the mode that `pipesd doctor` recommends. Pure.
+"""Measures draft, link and server, and derives the mode that `pipesd doctor` recommends.
 
 Model of a round of K drafts, each accepted with probability a, in ms: draft d a token, target pass s, round
 trip r (each verdict says these figures):
@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route, Sampling
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
-from openai_gateway.http.streaming import read_events
+from openai_gateway.http import read_events
 from pipesd_vllm.wire import Mode
 
 __all__ = [
@@ -241,7 +241,7 @@ class Probe:
         return (times_s[-1] - times_s[0]) * 1e3 / (NUM_TOKENS - 1)
 
     async def _uplink_mbit_s(self, model: str) -> float | None:
-        """What a large request takes longer than a small one; the server refuses both before its engine.
+        """How much longer a large request takes than a small one; the server refuses both before its engine.
 
         The first may have to open the connection and is not counted. One measurement of each would
         not do: on a fast link a busy moment outweighs the megabyte. None if even the largest does not

@@ -205,7 +205,7 @@ def exit_on_signals() -> Iterator[None]:
 
 
 def bind_listener(host: str, port: int) -> socket.socket:
-    """A bound, inheritable-by-nobody TCP socket; port 0 picks a free one.
+    """A bound TCP socket that child processes do not inherit; port 0 picks a free one.
 
     Raises `PortInUse`, and `CliError` for an address that is not this machine's.
     """

@@ -1,4 +1,4 @@
-"""Which gateways and servers of this user run: a small file each, written at start and removed at the end.
+"""The registry of this user's running gateways and servers: one small file each, removed at the end.
 
 A file whose process is gone is stale: it is passed over, and removed.
 """

@@ -41,7 +41,7 @@ def _keep_alive() -> ServerSentEvent:
 
 
 class EventStream(EventSourceResponse):
-    """Sends `content`, with a `ping` (a comment) every `ping_s` seconds, and calls `close` whatever happens.
+    """Sends `content`, with a `ping` (a comment) every `ping_s` seconds, and calls `close` however it ends.
 
     A client that goes away before the first event never starts `content`, so that alone could
     not close the answer.
@@ -74,7 +74,7 @@ _DATA = b"data:"
 
 
 async def read_events(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each whole event, in order; comments and other fields are passed over.
+    """The data of each whole event, in order; comments and other fields are skipped.
 
     Lines end with LF or CR LF alone: JSON may hold the other line separators of Unicode as they are.
     """

@@ -1,1 +1,40 @@
-"""Answers put together on this machine from token ids: prompts, texts and shapes."""
+"""Answers made here, from the edge agent's tokens: request schemas, prompts, text, OpenAI's bodies."""
+
+from openai_gateway.local.answers import GatewayTimings, GeneratedAnswers
+from openai_gateway.local.chunks import extensions
+from openai_gateway.local.endpoints import CHAT, COMPLETIONS, Endpoint, RequestT
+from openai_gateway.local.pump import Pump
+from openai_gateway.local.schema import (
+    ChatRequest,
+    CompletionRequest,
+    GenerationFields,
+    OpaquePromptRequest,
+    Strict,
+    decode_body,
+    parse_request,
+)
+from openai_gateway.local.shapes import model_card
+from openai_gateway.local.text.reasoning import both_names
+from openai_gateway.local.text.tokenizer import TargetText, TargetTextCache
+
+__all__ = [
+    "CHAT",
+    "COMPLETIONS",
+    "ChatRequest",
+    "CompletionRequest",
+    "Endpoint",
+    "GatewayTimings",
+    "GeneratedAnswers",
+    "GenerationFields",
+    "OpaquePromptRequest",
+    "Pump",
+    "RequestT",
+    "Strict",
+    "TargetText",
+    "TargetTextCache",
+    "both_names",
+    "decode_body",
+    "extensions",
+    "model_card",
+    "parse_request",
+]

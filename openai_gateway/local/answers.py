@@ -40,7 +40,7 @@ from openai_gateway.local.text.transcript import StopScanner, Transcript
 __all__ = ["GatewayTimings", "GeneratedAnswers"]
 
 PENDING = "pending"
-"""Reason in the header of a stream whose headers had to go before the first token."""
+"""Route reason of a stream whose headers were sent before the first token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class GatewayTimings:
 
 
 class GeneratedAnswers:
-    """Turns checked requests into generations, and generations into OpenAI's bodies."""
+    """Starts a generation for a checked request, and makes OpenAI's bodies of it."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ async def answer_chunks(
     *,
     include_usage: bool,
 ) -> AsyncIterator[Json]:
-    """Opening, one chunk a piece of text, finish, usage if asked for; the last carries the figures.
+    """The chunks: opening, each piece of text, finish, usage if asked for. The last has the statistics.
 
     `splitter`: the choices are a chat's, and their reasoning is split off.
     """
@@ -36,15 +36,15 @@ async def answer_chunks(
         for choice in _choices(part, shape, splitter):
             yield {**wrap([choice]), **common, **_marks(part)}
         if part.finish_reason is not None:
-            figures = {} if include_usage else extensions(generation.stats, generation.num_prompt_tokens)
-            yield {**wrap([shape.finish(part.finish_reason) | stop_reason(generation)]), **common, **figures}
+            stats = {} if include_usage else extensions(generation.stats, generation.num_prompt_tokens)
+            yield {**wrap([shape.finish(part.finish_reason) | stop_reason(generation)]), **common, **stats}
     if include_usage:
         counts = usage(generation.num_prompt_tokens, generation.num_completion_tokens)
         yield {**wrap([]), "usage": counts, **extensions(generation.stats, generation.num_prompt_tokens)}
 
 
 def _choices(part: Part, shape: Shape, splitter: ReasoningSplitter | None) -> list[Json]:
-    """At most one choice with the part's text, and none if there is nothing to tell."""
+    """At most one choice with the part's text; none if there is nothing to send."""
     choice = shape.text(part.text, part.scores or None)
     if splitter is None:
         return [choice] if part.text or part.scores else []
@@ -61,7 +61,7 @@ def stop_reason(generation: Generation) -> Json:
 
 
 def _marks(part: Part) -> Json:
-    """What a chunk says of its own text: always that it is unverified, more if asked for."""
+    """A chunk's own `pipesd` object: always whether its text is unverified, and its sources if asked for."""
     if part.spans:
         return {"pipesd": {"verified": part.verified, "provenance": spans_json(part.spans)}}
     return {} if part.verified else {"pipesd": {"verified": False}}

@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """More text (maybe none) and, with the last part, why it ended.
+    """More text (possibly none) and, in the last part, the finish reason.
 
     `verified`: all of it is the target's own. If that was asked for, `spans` say where it came from, and
     `scores` what the target thought of its tokens (text that may become a stop string lags behind them).
@@ -59,7 +59,7 @@ class Part:
 
 
 class Generation:
-    """Parts of a generation that has been started. Must be closed with `aclose`.
+    """A running generation, read as parts of text. Must be closed with `aclose`.
 
     `stats` are the agent's figures as of the last part. All failures are raised as `ApiError`.
     """

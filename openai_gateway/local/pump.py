@@ -1,4 +1,4 @@
-"""Reading an async iterator in a task of its own."""
+"""Reads an async iterator in a task of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CLOSE_TIMEOUT_S = 5.0
-"""How long `aclose` waits for the source to wind up; it goes on by itself afterwards."""
+"""How long `aclose` waits for the source to close; after that the source goes on closing by itself."""
 
 
 class Pump(Generic[T]):

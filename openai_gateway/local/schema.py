@@ -1,7 +1,7 @@
 """What clients may send to /v1/chat/completions and /v1/completions.
 
 Types are strict (no "1" for 1, no 1.0 for 1); a field may be null where it may be left out.
-What the fields that are not modelled ask for, `parameters.py` knows.
+`routing/parameters.py` says which routes support the fields that are not modelled here.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ _Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 
 
 class SamplingFields(Strict):
-    """Null always asks for nothing. The last six say what form the answer has (`structures.py`)."""
+    """Sampling parameters; null asks for nothing. The last six set the answer's form (`structures.py`)."""
 
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0.0, le=1.0)
@@ -258,7 +258,7 @@ class GenerationFields(SamplingFields):
 
     @property
     def may_think(self) -> bool:
-        """False if the client has switched reasoning off, by one of the names that templates know."""
+        """False if the client has switched reasoning off, under any name that templates use."""
         return True
 
     @property

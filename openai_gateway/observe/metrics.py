@@ -98,32 +98,32 @@ class GatewayMetrics:
         self._running.dec()
         labels = (request.endpoint, request.route, _reason(request), str(request.status))
         self._requests.labels(*labels).inc()
-        if request.figures:
+        if request.stats:
             self._count(request)
 
     def _count(self, request: Finished) -> None:
-        of, figures = (request.model or "", request.route), request.figures
+        of, stats = (request.model or "", request.route), request.stats
         for counter, amount in (
             (self._prompt, request.prompt_tokens),
             (self._generated, request.completion_tokens),
-            (self._unverified, figures.get("unverified_tokens")),
-            (self._sent, figures.get("draft_tokens_sent")),
-            (self._verified, figures.get("draft_tokens_verified")),
-            (self._accepted, figures.get("draft_tokens_accepted")),
-            (self._passes, figures.get("target_passes")),
-            (self._up, figures.get("uplink_bytes")),
-            (self._down, figures.get("downlink_bytes")),
+            (self._unverified, stats.get("unverified_tokens")),
+            (self._sent, stats.get("draft_tokens_sent")),
+            (self._verified, stats.get("draft_tokens_verified")),
+            (self._accepted, stats.get("draft_tokens_accepted")),
+            (self._passes, stats.get("target_passes")),
+            (self._up, stats.get("uplink_bytes")),
+            (self._down, stats.get("downlink_bytes")),
         ):
             counter.labels(*of).inc(amount or 0)
         if request.status == 200:
             self._latency.labels(*of).observe(request.duration_ms / 1e3)
-        if (ttft_ms := figures.get("ttft_ms")) is not None:
+        if (ttft_ms := stats.get("ttft_ms")) is not None:
             self._ttft.labels(*of).observe(ttft_ms / 1e3)
             self._observe_tpot(request, ttft_ms)
 
     def _observe_tpot(self, request: Finished, ttft_ms: float) -> None:
         """vLLM's definition leaves the first token out; our TPT (the paper's) has it in."""
-        tpt_ms, num_tokens = request.figures.get("tpt_ms"), request.completion_tokens
+        tpt_ms, num_tokens = request.stats.get("tpt_ms"), request.completion_tokens
         if tpt_ms is not None and num_tokens > 1:
             after_first_s = max(0.0, tpt_ms * num_tokens - ttft_ms) / 1e3
             self._tpot.labels(request.model or "", request.route).observe(after_first_s / (num_tokens - 1))

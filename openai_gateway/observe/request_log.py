@@ -13,7 +13,7 @@ __all__ = ["LogFormat", "RequestLog"]
 
 LogFormat = Literal["console", "json"]
 
-_FIGURES = ("ttft_ms", "tpt_ms", "acceptance_rate", "passes_per_token")
+_STATS = ("ttft_ms", "tpt_ms", "acceptance_rate", "passes_per_token")
 
 
 class RequestLog:
@@ -59,6 +59,6 @@ def fields(request: Finished) -> dict[str, Any]:
         "prompt_tokens": request.prompt_tokens,
         "completion_tokens": request.completion_tokens,
         "duration_ms": round(request.duration_ms, 1),
-        **{name: request.figures.get(name) for name in _FIGURES},
+        **{name: request.stats.get(name) for name in _STATS},
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What is known of a finished request, for metrics and logs: never its text, never a key."""
+"""What metrics and logs get of a finished request: never its text, never a key."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Final, Protocol
 __all__ = ["CLIENT_GONE", "UNROUTED", "Finished", "RequestObserver"]
 
 CLIENT_GONE: Final = 499
-"""nginx's code for a client that did not wait."""
+"""nginx's status for a client that closed the connection."""
 UNROUTED: Final = "none"
-"""Route of a request that was refused before it had one."""
+"""Route of a request that was refused before one was chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,23 +20,23 @@ class Finished:
 
     endpoint: str
     status: int
-    """As of the end: a stream that failed half way has its error's status here."""
+    """A stream that failed half way has its error's status here."""
     duration_ms: float
     streamed: bool
     model: str | None = None
     request_id: str | None = None
     route: str = UNROUTED
     reason: str | None = None
-    """Why this route; of a request that failed before it had one, the error's code."""
+    """Why this route was chosen; the error's code if the request failed before that."""
     error_code: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int = 0
-    figures: Mapping[str, Any] = field(default_factory=dict)
-    """The answer's `pipesd` object (`figures.py`); empty without an answer."""
+    stats: Mapping[str, Any] = field(default_factory=dict)
+    """The answer's `pipesd` object (`pipesd_stats`); empty without an answer."""
 
 
 class RequestObserver(Protocol):
-    """Told of every request that generates text. Must be quick and must not raise."""
+    """Gets every request that generates text. Must be quick and must not raise."""
 
     def started(self) -> None:
         """A request came in."""

@@ -1,4 +1,4 @@
-"""A `ChatService` that is watched: the figures that its answers carry anyway are told to observers."""
+"""A `ChatService` that reports each request, and the statistics in its answer, to observers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ObservedService"]
 
 
 class ObservedService:
-    """`service` as it is, watched by `observers`. Implements `ChatService`. `clock` in seconds."""
+    """Reports the requests to `service` to `observers`. Implements `ChatService`. `clock` in seconds."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ async def _watched(chunks: AsyncIterator[Json], watch: _Watch) -> AsyncIterator[
 
 
 class _Watch:
-    """One request from its start to its end, which is told once however often it is noticed."""
+    """One request from its start to its end; the end is reported once, however often it is noticed."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class _Watch:
         self._model: str | None = None
         self._request_id: str | None = None
         self._route, self._reason = UNROUTED, ""
-        self._figures: Mapping[str, Any] = {}
+        self._stats: Mapping[str, Any] = {}
         self._timings: Mapping[str, Any] = {}
         self._is_over = False
         for observer in observers:
@@ -96,11 +96,11 @@ class _Watch:
         self._request_id = headers.get("x-request-id")
 
     def saw(self, body: Mapping[str, Any]) -> None:
-        """A chunk, or the whole body; the one with `timings` has the figures."""
+        """A chunk, or the whole body; the one with `timings` has the statistics."""
         self._model = body.get("model") or self._model
         self._request_id = self._request_id or body.get("id")
         if "timings" in body:
-            self._figures, self._timings = body["pipesd"], body["timings"]
+            self._stats, self._timings = body["pipesd"], body["timings"]
         if self._streamed and _has_text(body):
             self._piece()
 
@@ -137,12 +137,12 @@ class _Watch:
             streamed=self._streamed,
             model=self._model,
             request_id=self._request_id,
-            route=str(self._figures.get("route", self._route)),
-            reason=str(self._figures.get("reason", "") or self._reason or error_code or "") or None,
+            route=str(self._stats.get("route", self._route)),
+            reason=str(self._stats.get("reason", "") or self._reason or error_code or "") or None,
             error_code=error_code,
             prompt_tokens=self._timings.get("prompt_n"),
             completion_tokens=self._timings.get("predicted_n") or 0,
-            figures=self._figures,
+            stats=self._stats,
         )
         for observer in self._observers:
             observer.finished(request)

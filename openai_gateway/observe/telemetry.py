@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, if they are asked for: a span for each request and one for its generation.
+"""OpenTelemetry traces, which are optional: a span for each request and one for its generation.
 
 Without an endpoint nothing of OpenTelemetry is imported; it comes with `pip install 'pipesd[otel]'`.
 """
@@ -9,24 +9,10 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
-from opentelemetry import context, trace
-from opentelemetry.context import Context
-from opentelemetry.trace import Span, StatusCode, Tracer
-
-from edge_agent.api import (
-    ForwardedAnswer,
-    GenerationChunk,
-    GenerationRequest,
-    GenerationStats,
-    Generator,
-    TargetInfo,
-    TokenizerBundle,
-)
 from edge_agent.errors import ConfigError
-from openai_gateway.observe.requests import Finished
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -35,140 +21,7 @@ if TYPE_CHECKING:
     from edge_agent.api import Generator
     from openai_gateway.observe.requests import RequestObserver
 
-__all__ = ["SpanObserver", "Telemetry", "TracedGenerator", "start_telemetry", "wants_traces"]
-
-
-Attributes = dict[str, Any]
-
-
-class SpanObserver:
-    """A `RequestObserver` that puts its figures on the request's span, which is the current one.
-
-    Names are those of OpenTelemetry's conventions for generative AI and of vLLM where they exist.
-    """
-
-    def started(self) -> None:
-        """Its span has been started by the web framework."""
-
-    def gap(self, model: str, route: str, elapsed_s: float) -> None:
-        """Not on spans: the histogram of /metrics has it."""
-
-    def finished(self, request: Finished) -> None:
-        """See `RequestObserver.finished`."""
-        _put(
-            trace.get_current_span(),
-            {
-                "gen_ai.operation.name": request.endpoint,
-                "gen_ai.request.model": request.model,
-                "gen_ai.response.id": request.request_id,
-                "gen_ai.usage.input_tokens": request.prompt_tokens,
-                "gen_ai.usage.output_tokens": request.completion_tokens,
-                "gen_ai.latency.time_to_first_token": _seconds(request.figures.get("ttft_ms")),
-                "pipesd.route": request.route,
-                "pipesd.reason": request.reason,
-                "pipesd.status": request.status,
-                "pipesd.streamed": request.streamed,
-                "error.type": request.error_code,
-            },
-        )
-
-
-class TracedGenerator:
-    """`generator` as it is, with a span for each generation. Implements `Generator`."""
-
-    def __init__(self, generator: Generator, tracer: Tracer) -> None:
-        self._generator = generator
-        self._tracer = tracer
-
-    async def target(self, *, offline: bool = False) -> TargetInfo:
-        return await self._generator.target(offline=offline)
-
-    async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
-        return await self._generator.tokenizer(offline=offline)
-
-    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
-        """See `Generator.generate`. The span's parent is the one that is current now."""
-        return self._generate(request, context.get_current())
-
-    async def _generate(self, request: GenerationRequest, parent: Context) -> AsyncIterator[GenerationChunk]:
-        span = self._tracer.start_span("generation", context=parent)
-        _put(span, _asked(request))
-        stats = GenerationStats()
-        chunks = self._generator.generate(request)
-        try:
-            async for chunk in chunks:
-                stats = chunk.stats
-                yield chunk
-        except Exception as error:
-            _fail(span, error)
-            raise
-        finally:
-            _put(span, _figures(stats))
-            span.end()
-            if (close := getattr(chunks, "aclose", None)) is not None:
-                await close()  # a reader that leaves early ends the generation now
-
-    async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
-        """See `Generator.forward`. The span ends with the answer's headers: the request's has the rest."""
-        span = self._tracer.start_span("forward")
-        _put(span, {"url.path": path, "pipesd.route": "cloud"})
-        try:
-            answer = await self._generator.forward(path, body)
-            _put(span, {"http.response.status_code": answer.status})
-            return answer
-        except Exception as error:
-            _fail(span, error)
-            raise
-        finally:
-            span.end()
-
-    async def health(self) -> dict[str, str]:
-        return await self._generator.health()
-
-    async def close(self) -> None:
-        await self._generator.close()
-
-
-def _asked(request: GenerationRequest) -> Attributes:
-    return {
-        "gen_ai.response.id": request.request_id,
-        "gen_ai.usage.input_tokens": len(request.prompt_token_ids),
-        "gen_ai.request.max_tokens": request.sampling.max_tokens,
-        "gen_ai.request.temperature": request.sampling.temperature,
-        "gen_ai.request.top_p": request.sampling.top_p,
-    }
-
-
-def _figures(stats: GenerationStats) -> Attributes:
-    return {
-        "pipesd.route": str(stats.route),
-        "pipesd.reason": stats.route_reason,
-        "pipesd.verified": stats.verified,
-        "gen_ai.usage.output_tokens": stats.completion_tokens,
-        "gen_ai.latency.time_to_first_token": _seconds(stats.ttft_ms),
-        "pipesd.tpt_ms": stats.tpt_ms,
-        "pipesd.acceptance_rate": stats.acceptance_rate,
-        "pipesd.target_passes": stats.target_passes,
-        "pipesd.draft_tokens_sent": stats.draft_tokens_sent,
-        "pipesd.draft_tokens_accepted": stats.draft_tokens_accepted,
-        "pipesd.unverified_tokens": stats.unverified_tokens,
-    }
-
-
-def _fail(span: Span, error: Exception) -> None:
-    """The kind of error alone: a message may quote what was asked."""
-    span.set_status(StatusCode.ERROR, type(error).__name__)
-    span.set_attribute("error.type", type(error).__name__)
-
-
-def _put(span: Span, attributes: Attributes) -> None:
-    """Those that are known."""
-    span.set_attributes({name: value for name, value in attributes.items() if value is not None})
-
-
-def _seconds(elapsed_ms: float | None) -> float | None:
-    return None if elapsed_ms is None else elapsed_ms / 1e3
-
+__all__ = ["Telemetry", "start_telemetry", "wants_traces"]
 
 logger = logging.getLogger("pipesd.gateway")
 
@@ -188,11 +41,13 @@ class Telemetry:
 
     def traced(self, generator: Generator) -> Generator:
         """`generator` with a span for each generation and each request that is passed on."""
+        from openai_gateway.observe.spans import TracedGenerator
 
         return TracedGenerator(generator, self._provider.get_tracer("pipesd"))
 
     def observer(self) -> RequestObserver:
         """Puts what is known of a finished request on its span."""
+        from openai_gateway.observe.spans import SpanObserver
 
         return SpanObserver()
 

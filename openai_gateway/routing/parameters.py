@@ -1,4 +1,4 @@
-"""Which route can do what: one line a parameter. What asks for something is never dropped silently.
+"""Which routes support which parameter: one line each. A listed parameter is never dropped silently.
 
 Fields that are not listed are ignored, as vLLM's and llama.cpp's servers do, so that clients which
 send `user`, `metadata`, `store` or a vendor's own fields work unchanged.
@@ -24,16 +24,16 @@ _ADD_SPECIAL_TOKENS: Final = "add_special_tokens"
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """The parameters of a request that not every route can do, in the body's order."""
+    """The parameters of a request that some routes do not support, in the body's order."""
 
     cloud: tuple[str, ...] = ()
-    """Only the server's own API can."""
+    """Supported only by the server's own API."""
     target: tuple[str, ...] = ()
-    """The draft model alone cannot."""
+    """Not supported by the draft model alone."""
 
 
 def requirements_of(body: Mapping[str, Any], *, adds_special_tokens: bool) -> Requirements:
-    """What the parameters of `body` need. Raises `UnsupportedParameter` for the first that nobody can do."""
+    """What `body` needs of its route. Raises `UnsupportedParameter` for the first that no route supports."""
     found: dict[Support, list[str]] = {support: [] for support in Support}
     for name, value in _fields(body):
         parameter = PARAMETERS.get(name)
@@ -98,18 +98,18 @@ class Support(enum.Enum):
     COLLABORATIVE = enum.auto()
     """On every route; `schema.py` has the field."""
     TARGET = enum.auto()
-    """Wherever a target answers, not with the draft model alone; `schema.py` has the field."""
+    """Wherever a target answers, but not with the draft model alone; `schema.py` has the field."""
     CLOUD = enum.auto()
-    """On the server's own API alone."""
+    """Only on the server's own API."""
     REFUSED = enum.auto()
-    """Nowhere: a 400 that names it."""
+    """On no route: a 400 that names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """`neutral`: the values that ask for nothing; null always does.
+    """`neutral`: the values that ask for nothing; null never does.
 
-    `most`: a number beyond it, or below 0, needs the server's own API.
+    `most`: a number above it, or below 0, needs the server's own API.
     """
 
     support: Support

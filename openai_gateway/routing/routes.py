@@ -1,4 +1,4 @@
-"""Which route a request takes: asked for by the model's name, or needed for a parameter. Pure."""
+"""Chooses a request's route, by the model's name or by its parameters. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = [
 ]
 
 DEFAULT_MODEL: Final = "default"
-"""Name under which the target is served whatever it is called."""
+"""A name for the target that works whatever its own name is."""
 
 ASKED_FOR: Final = "asked for"
 BY_DEFAULT: Final = "default"
 REASONING: Final = "reasoning parser"
-"""The server splits reasoning from content, and not in the plain way that the collaborative path knows."""
+"""The server splits reasoning from content in a way that the collaborative route cannot."""
 _SUFFIXES: Final = {f":{route}": route for route in (Route.CLOUD, Route.LOCAL)}
 
 
@@ -44,14 +44,14 @@ def served_names(model: str) -> tuple[str, ...]:
 
 
 def full_name(name: str, target: TargetInfo) -> str:
-    """`name` with the target's for "default"."""
+    """`name` with the target's name in place of "default"."""
     return target.model + name.removeprefix(DEFAULT_MODEL) if name in served_names(DEFAULT_MODEL) else name
 
 
 def check_model(name: str | None, target: TargetInfo) -> None:
     """Raise `ModelNotFound` unless `name` is one of the target's, "default" or left out.
 
-    While nobody knows what the verifier serves, any name will do.
+    Any name passes while the verifier's model is not known.
     """
     names = {None, "", *served_names(DEFAULT_MODEL), *served_names(target.model)}
     if target.is_known and name not in names:
@@ -65,9 +65,11 @@ def choose_route(
     *,
     splits_reasoning: bool = False,
 ) -> RouteChoice:
-    """`causes` need the server's own API, `target_needs` any target. `splits_reasoning`: only the server can.
+    """The route for a request.
 
-    Raises `UnsupportedParameter` if `asked` cannot do the first.
+    `causes` are parameters that need the server's own API, `target_needs` those that need any target;
+    `splits_reasoning`: only the server can split this request's reasoning.
+    Raises `UnsupportedParameter` if `asked` does not support one of the parameters.
     """
     if asked is Route.LOCAL and (beyond := (*causes, *target_needs)):
         message = f"The draft model alone (route 'local') cannot do '{beyond[0]}'."

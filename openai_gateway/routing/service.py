@@ -9,12 +9,10 @@ from typing import Any, Generic
 from edge_agent.api import Generator, Route, TargetInfo
 from edge_agent.errors import CloudUnreachable
 from openai_gateway.chat_service import Answer, RouteChoice, SessionOptions
-from openai_gateway.local.answers import GeneratedAnswers
-from openai_gateway.local.endpoints import Endpoint, RequestT
-from openai_gateway.local.schema import OpaquePromptRequest, parse_request
+from openai_gateway.local import Endpoint, GeneratedAnswers, OpaquePromptRequest, RequestT, parse_request
 from openai_gateway.routing.parameters import requirements_of
 from openai_gateway.routing.routes import BY_DEFAULT, asked_route, check_model, choose_route
-from openai_gateway.target.answers import CloudAnswers
+from openai_gateway.target import CloudAnswers
 
 __all__ = ["RoutedService"]
 

@@ -1,1 +1,7 @@
-"""The `cloud` route: requests passed on to the server's own API, answers passed back."""
+"""The route `cloud`: requests passed on to the server's own API, answers passed back."""
+
+from openai_gateway.target.answers import CloudAnswers
+
+__all__ = [
+    "CloudAnswers",
+]

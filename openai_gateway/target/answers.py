@@ -22,8 +22,8 @@ from openai_gateway.chat_service import (
     seed_header,
 )
 from openai_gateway.errors import error_in_stream, refusal, translate
-from openai_gateway.http.streaming import read_events
-from openai_gateway.local.pump import Pump
+from openai_gateway.http import read_events
+from openai_gateway.local import Pump
 from openai_gateway.target.seeds import cloud_seed, with_seed
 from openai_gateway.target.shapes import CloudChunks, complete_whole
 

@@ -1,4 +1,4 @@
-"""What is added to the server's own bodies: what clients expect of every server, and our extensions. Pure."""
+"""Additions to the server's own bodies: fields that clients expect everywhere, and our extensions. Pure."""
 
 from __future__ import annotations
 
@@ -8,53 +8,52 @@ from typing import Any, Final
 
 from edge_agent.api import GenerationStats
 from openai_gateway.chat_service import Json
-from openai_gateway.local.chunks import extensions
-from openai_gateway.local.text.reasoning import both_names
+from openai_gateway.local import both_names, extensions
 
 __all__ = ["CloudChunks", "complete_whole"]
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
-def complete_whole(body: Json, stats: GenerationStats, told: Mapping[str, Any] = _NOTHING) -> Json:
-    """A whole answer with both names of reasoning, `told` and our extensions; `stats` gets its counts."""
+def complete_whole(body: Json, stats: GenerationStats, extra: Mapping[str, Any] = _NOTHING) -> Json:
+    """A whole answer with both names of reasoning, `extra` and our extensions; `stats` gets its counts."""
     for choice in _choices(body):
         _both_names(choice.get("message"))
-    return {**body, **told, **extensions(stats, _count(body.get("usage"), stats))}
+    return {**body, **extra, **extensions(stats, _count(body.get("usage"), stats))}
 
 
 class CloudChunks:
-    """The chunks of one stream, in order, each with `told`. `clock` as of `stats.started_s`.
+    """The chunks of one stream, in order, each with `extra`. `clock` as of `stats.started_s`.
 
-    The server counts tokens in a chunk after the one that ends a choice; that one is held back for it.
+    The server sends its token counts in a chunk after the one that ends a choice, so that one is held back.
     """
 
     def __init__(
         self,
         stats: GenerationStats,
         clock: Callable[[], float],
-        told: Mapping[str, Any] = _NOTHING,
+        extra: Mapping[str, Any] = _NOTHING,
         *,
         include_usage: bool,
     ) -> None:
         self._stats = stats
         self._clock = clock
-        self._told = told
+        self._extra = extra
         self._include_usage = include_usage
         self._calls: set[tuple[int, int]] = set()
         self._held: Json | None = None
         self._num_prompt_tokens: int | None = None
 
     def push(self, chunk: Json) -> Iterator[Json]:
-        """What the client gets now that `chunk` has come.
+        """The chunks that the client gets after `chunk` has come.
 
-        A usage chunk that nobody asked for is left out: some clients trip on empty choices.
+        A usage chunk that the client did not ask for is left out: some clients fail on empty choices.
         """
         self._num_prompt_tokens = _count(chunk.get("usage"), self._stats) or self._num_prompt_tokens
         yield from self.flush()
-        chunk |= self._told
+        chunk |= self._extra
         if not chunk.get("choices"):
             if self._include_usage:
-                yield self._with_figures(chunk)
+                yield self._with_stats(chunk)
             return
         if not self._include_usage:
             chunk.pop("usage", None)
@@ -66,12 +65,12 @@ class CloudChunks:
             yield chunk
 
     def flush(self) -> Iterator[Json]:
-        """The chunk that was held back, if one is, with the figures as of now. No more will come for it."""
+        """The chunk that was held back, if any, with the statistics as of now. No counts will come for it."""
         held, self._held = self._held, None
         if held is not None:
-            yield self._with_figures(held)
+            yield self._with_stats(held)
 
-    def _with_figures(self, chunk: Json) -> Json:
+    def _with_stats(self, chunk: Json) -> Json:
         return {**chunk, **extensions(self._stats, self._num_prompt_tokens)}
 
     def _complete_choice(self, choice: Json) -> None:
@@ -86,7 +85,7 @@ class CloudChunks:
             self._complete_call(int(choice.get("index", 0)), position, call)
 
     def _complete_call(self, choice: int, position: int, call: Json) -> None:
-        """Every delta of a call has its `index`, the first also `id`, `type` and a name."""
+        """Give every delta of a call its `index`, and the first also `id`, `type` and a name."""
         key = (choice, call.setdefault("index", position))
         if key in self._calls:
             return
@@ -107,14 +106,14 @@ def _says_something(delta: object) -> bool:
 
 
 def _both_names(message: object) -> None:
-    """Reasoning is `reasoning` to some clients and `reasoning_content` to others."""
+    """Add both names of reasoning: some clients read `reasoning`, others `reasoning_content`."""
     if not isinstance(message, dict):
         return
     message |= both_names(message.get("reasoning") or message.get("reasoning_content") or "")
 
 
 def _count(usage: object, stats: GenerationStats) -> int | None:
-    """Book the server's token counts; returns those of the prompt."""
+    """Write the server's token counts to `stats`; returns the prompt's."""
     if not isinstance(usage, dict):
         return None
     stats.completion_tokens = usage.get("completion_tokens") or stats.completion_tokens

@@ -18,11 +18,11 @@ __all__ = [
     "BlockTracker",
     "Closed",
     "Delta",
-    "Figures",
     "Finish",
     "Grew",
     "Opened",
     "ReasoningDelta",
+    "Stats",
     "TextDelta",
     "TokenCounts",
     "ToolCallDelta",
@@ -57,7 +57,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Why the answer ended, in OpenAI's words; `stop` is the stop string that ended it, where known."""
+    """OpenAI's reason why the answer ended; `stop` is the stop string that ended it, where known."""
 
     reason: str
     stop: str | None = None
@@ -74,13 +74,13 @@ class TokenCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Stats:
     """The extension object `pipesd`: how the answer was made."""
 
     values: Mapping[str, Any]
 
 
-Delta = TextDelta | ReasoningDelta | ToolCallDelta | Finish | TokenCounts | Figures
+Delta = TextDelta | ReasoningDelta | ToolCallDelta | Finish | TokenCounts | Stats
 
 
 def read_chunk(chunk: Mapping[str, Any]) -> Iterator[Delta]:
@@ -92,8 +92,8 @@ def read_chunk(chunk: Mapping[str, Any]) -> Iterator[Delta]:
             yield Finish(reason, stop if isinstance(stop, str) else None)
     if usage := chunk.get("usage"):
         yield _counts(usage)
-    if figures := chunk.get("pipesd"):
-        yield Figures(figures)
+    if stats := chunk.get("pipesd"):
+        yield Stats(stats)
 
 
 def chunk_of_whole(body: Mapping[str, Any]) -> Json:
@@ -182,7 +182,7 @@ BlockEvent = Opened | Grew | Closed
 
 
 class BlockTracker:
-    """Deltas in, block events out; however the deltas are cut, the `blocks` in the end are the same.
+    """Turns deltas into block events. The final `blocks` do not depend on how the deltas were cut.
 
     `new_id` makes an id for a tool call that came without one.
     """
@@ -193,10 +193,10 @@ class BlockTracker:
         self._open: Block | None = None
 
     def feed(self, delta: Delta) -> Iterator[BlockEvent]:
-        """Deltas that are no part of a block are ignored.
+        """Add `delta`; one that belongs to no block is ignored.
 
-        Raises `ApiError` (502) for more of a tool call that another one has followed: nothing that was
-        sent on could be taken back.
+        Raises `ApiError` (502) if `delta` continues a tool call after another one has begun: what was sent
+        on cannot be taken back.
         """
         match delta:
             case ReasoningDelta(text):
@@ -245,11 +245,11 @@ class BlockTracker:
 
 
 PROVENANCE = "provenance"
-"""Says of one chunk where its text comes from; of a whole answer that would be the text once more."""
+"""Says where a chunk's text comes from. It is not collected: for a whole answer it would repeat the text."""
 
 
 class AnswerState:
-    """Chunks in, block events out. `finish` is None until the model has ended.
+    """Turns chunks into block events. `finish` is None until the model has ended.
 
     A closing brace of a tool call and the reason it ended with may come in one chunk or in two, so
     nothing here depends on where chunks are cut.
@@ -259,7 +259,7 @@ class AnswerState:
         self.tracker = BlockTracker(new_call_id)
         self.finish: Finish | None = None
         self.counts = TokenCounts()
-        self.figures: dict[str, Any] = {}
+        self.stats: dict[str, Any] = {}
 
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[BlockEvent]:
         """Raises `ApiError` as `BlockTracker.feed`."""
@@ -269,8 +269,8 @@ class AnswerState:
                     self.finish = delta
                 case TokenCounts():
                     self.counts = delta
-                case Figures(values):
-                    self.figures |= {name: value for name, value in values.items() if name != PROVENANCE}
+                case Stats(values):
+                    self.stats |= {name: value for name, value in values.items() if name != PROVENANCE}
                 case _:
                     yield from self.tracker.feed(delta)
 
@@ -280,10 +280,10 @@ class AnswerState:
 
     @property
     def finish_reason(self) -> str:
-        """In OpenAI's words; a stream that just ended counts as stopped."""
+        """OpenAI's finish reason; a stream that ended without one counts as "stop"."""
         return "stop" if self.finish is None else self.finish.reason
 
     @property
     def extension(self) -> dict[str, Any]:
         """`{"pipesd": ...}` for the final object, empty if nothing is known."""
-        return {"pipesd": self.figures} if self.figures else {}
+        return {"pipesd": self.stats} if self.stats else {}

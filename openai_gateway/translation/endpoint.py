@@ -24,8 +24,7 @@ from openai_gateway.chat_service import (
     session_options,
 )
 from openai_gateway.errors import ApiError, translate
-from openai_gateway.http.requests import json_response, read_body, unless_gone
-from openai_gateway.http.streaming import sse_event
+from openai_gateway.http import json_response, read_body, sse_event, unless_gone
 from openai_gateway.translation.answer import chunk_of_whole
 from openai_gateway.translation.parameters import with_own_names
 

@@ -1,4 +1,4 @@
-"""The gateway's OpenAPI document, at `/openapi.json`: what is checked by hand is described by hand."""
+"""The gateway's OpenAPI document, at `/openapi.json`, with the bodies that FastAPI does not read itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from openai_gateway.chat_service import Json
-from openai_gateway.local.schema import ChatRequest, CompletionRequest, GenerationFields
+from openai_gateway.local import ChatRequest, CompletionRequest, GenerationFields
 from openai_gateway.translation.anthropic import schema as anthropic
 from openai_gateway.translation.ollama import schema as ollama
 from openai_gateway.translation.responses import schema as responses
@@ -79,7 +79,7 @@ _GENERATED: Final[Json] = {
 
 
 class DocumentedApp(FastAPI):
-    """An application that reads its bodies by hand, and has a document of them nevertheless."""
+    """An application whose document describes bodies that it reads itself."""
 
     def openapi(self) -> Json:
         """The document, built once."""
@@ -123,11 +123,11 @@ def _describe_body(operation: Json, path: str, model: type[BaseModel], schemas: 
 
 
 def _package(model: type[BaseModel]) -> str:
-    return model.__module__.split(".")[1]
+    return model.__module__.split(".")[-2]
 
 
 def _protocol(path: str) -> str:
-    """Whose error shape `path` has; OpenAI's has no name."""
+    """The protocol whose error shape `path` has; empty for OpenAI's."""
     if path.startswith("/api/"):
         return "Ollama"
     return "Anthropic" if path.startswith("/v1/messages") else ""

@@ -22,10 +22,10 @@ __all__ = [
 def rest_of(
     extra: Mapping[str, Any], *, ignored: Collection[str], neutral: Mapping[str, tuple[object, ...]]
 ) -> dict[str, Any]:
-    """What is left of `extra` for the chat service to judge.
+    """The parameters of `extra` that are passed on to the chat service, which checks them.
 
-    `ignored` changes nothing about an answer. For each name in `neutral` these values (and null) ask for
-    nothing. Raises `UnsupportedParameter` for another value of those.
+    Names in `ignored` do not change an answer and are dropped. Names in `neutral` may have only the values
+    listed there (or null), and are dropped too; another value raises `UnsupportedParameter`.
     """
     rest: dict[str, Any] = {}
     for name, value in extra.items():
@@ -39,7 +39,7 @@ def rest_of(
 
 
 def refuse(param: str, why: str) -> UnsupportedParameter:
-    """The error for `param`, which `why` completes to a sentence."""
+    """The error for `param`; its message is the sentence "'PARAM' WHY."."""
     return UnsupportedParameter(param, f"'{param}' {why}.")
 
 
@@ -65,12 +65,12 @@ def string(item: Mapping[str, Any], key: str, where: str) -> str:
 
 
 def string_or(item: Mapping[str, Any], key: str, default: str, where: str) -> str:
-    """As `string`; `default` for null, nothing and an empty string."""
+    """As `string`, but `default` if the string is null, missing or empty."""
     return string(item, key, where) if item.get(key) else default
 
 
 def object_at(item: Mapping[str, Any], key: str, where: str) -> Json:
-    """`item[key]`, empty for null and nothing. Raises `InvalidRequest` unless it is an object."""
+    """`item[key]`, empty if it is null or missing. Raises `InvalidRequest` unless it is an object."""
     value = item.get(key)
     if value is None:
         return {}

@@ -11,8 +11,8 @@ from fastapi import APIRouter, Response
 from edge_agent.api import Generator, Route, TargetInfo
 from openai_gateway.chat_service import ChatService
 from openai_gateway.errors import ApiError
-from openai_gateway.http.requests import json_response
-from openai_gateway.routing.routes import asked_route, served_names
+from openai_gateway.http import json_response
+from openai_gateway.routing import asked_route, served_names
 from openai_gateway.translation.anthropic import endpoint as anthropic
 from openai_gateway.translation.anthropic.counting import PromptCounter
 from openai_gateway.translation.anthropic.endpoint import messages_router
@@ -31,16 +31,16 @@ _ERRORS: Final[Mapping[str, RenderError]] = {
 
 
 def protocols_router(
-    service: ChatService, fitting: ChatService, counter: PromptCounter, catalog: LoadCatalog, *, ping_s: float
+    service: ChatService, lenient: ChatService, counter: PromptCounter, catalog: LoadCatalog, *, ping_s: float
 ) -> APIRouter:
-    """`fitting` is `service` for APIs that take any limit in tokens.
+    """The router of all three protocols. `lenient` is `service` for APIs that accept any limit in tokens.
 
     `ping_s`: time between keep-alives of a stream that is silent.
     """
     router = APIRouter()
     router.include_router(responses_router(service, ping_s=ping_s))
-    router.include_router(messages_router(fitting, counter, ping_s=ping_s))
-    router.include_router(ollama_router(fitting, catalog))
+    router.include_router(messages_router(lenient, counter, ping_s=ping_s))
+    router.include_router(ollama_router(lenient, catalog))
     return router
 
 

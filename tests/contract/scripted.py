@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 from edge_agent.api import ForwardedAnswer, TargetInfo
 from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
-from openai_gateway.http.access import LOOPBACK_ONLY, AccessPolicy
-from openai_gateway.testing.chat_service import chat_chunk
+from openai_gateway.http import LOOPBACK_ONLY, AccessPolicy
+from openai_gateway.testing import chat_chunk
 from tests.e2e.stack import serving
 
 MODEL = "org/target"

@@ -1,4 +1,4 @@
-"""How many tokens a chat request's prompt has."""
+"""Counts the tokens of a chat request's prompt."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from edge_agent.api import Generator
 from edge_agent.errors import CloudMisbehaved
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError
-from openai_gateway.local.schema import ChatRequest, parse_request
-from openai_gateway.local.text.tokenizer import TargetTextCache
+from openai_gateway.local import ChatRequest, TargetTextCache, parse_request
 
 __all__ = ["GeneratorPromptCounter", "PromptCounter"]
 
@@ -29,7 +28,7 @@ class PromptCounter(Protocol):
 
 
 class GeneratorPromptCounter:
-    """With the target's tokenizer here; prompts that the server renders (tools) are counted there."""
+    """Counts with the target's tokenizer here, and asks the server for prompts that it renders (tools)."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator

@@ -37,9 +37,9 @@ def error_body(error: ApiError, request_id: str | None = None) -> Json:
 
 
 SIGNATURE = "unsigned"
-"""Clients want thoughts signed, so that Anthropic's servers take them back; ours take any."""
+"""Stands in for the signature without which Anthropic's servers would not take thoughts back."""
 INVALID_JSON = "INVALID_JSON"
-"""Where Anthropic's documentation puts a tool input that is no JSON object."""
+"""Key under which Anthropic's documentation puts a tool input that is not a JSON object."""
 
 _DELTAS = {
     BlockKind.REASONING: ("thinking_delta", "thinking"),
@@ -57,8 +57,8 @@ _STOP_REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class MessageFrame:
-    """What the request decides. `max_tokens`: the client's limit; an answer that reached another one
-    filled the model's context."""
+    """The fields that the request decides. `max_tokens` is the client's limit; an answer that ended at
+    another one filled the model's context."""
 
     message_id: str
     model: str
@@ -67,7 +67,7 @@ class MessageFrame:
 
 
 class MessageEncoder:
-    """`new_id(prefix)` makes ids of tool calls that came without one."""
+    """Encodes one answer. `new_id(prefix)` makes ids for tool calls that came without one."""
 
     def __init__(self, frame: MessageFrame, new_id: Callable[[str], str]) -> None:
         self.state = AnswerState(lambda: new_id("toolu_"))
@@ -132,7 +132,7 @@ class MessageEncoder:
         return self._frame.shows_thinking or block.kind is not BlockKind.REASONING
 
     def _index(self, block: Block) -> int:
-        """The place of `block` among those that are shown."""
+        """The index of `block` among the blocks that are shown."""
         return sum(self._shows(earlier) for earlier in self.state.tracker.blocks[: block.index])
 
     def _block_event(self, event: BlockEvent) -> Iterator[Json]:

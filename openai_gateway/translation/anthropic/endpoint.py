@@ -9,9 +9,8 @@ from fastapi import APIRouter, Request, Response
 from sse_starlette import ServerSentEvent
 
 from openai_gateway.chat_service import ChatService, SessionOptions
-from openai_gateway.http.requests import json_response, read_body
-from openai_gateway.http.streaming import EventStream
-from openai_gateway.local.schema import parse_request
+from openai_gateway.http import EventStream, json_response, read_body
+from openai_gateway.local import parse_request
 from openai_gateway.translation.anthropic.counting import PromptCounter
 from openai_gateway.translation.anthropic.encoder import MessageEncoder, MessageFrame, error_body
 from openai_gateway.translation.anthropic.request import prompt_fields, translate_request

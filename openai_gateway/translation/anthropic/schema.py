@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from openai_gateway.local.schema import Strict
+from openai_gateway.local import Strict
 
 __all__ = ["IGNORED", "NEUTRAL", "OWN_NAMES", "CountRequest", "Message", "MessagesRequest"]
 
@@ -24,8 +24,8 @@ IGNORED: Final = frozenset(
         "workspace_id",
     }
 )
-"""Billing, caching and telling users apart. `context_management` lets Anthropic shorten a long prompt;
-here the whole prompt is read."""
+"""Billing, caching and user identification, which do not change the answer. `context_management` lets
+Anthropic shorten a long prompt; here the whole prompt is read."""
 
 NEUTRAL: Final[dict[str, tuple[object, ...]]] = {"container": (), "mcp_servers": ([],)}
 
@@ -53,14 +53,14 @@ class Thinking(Strict):
 
 
 class OutputConfig(Strict):
-    """How much effort, and in what form."""
+    """Effort and format of the answer."""
 
     effort: str | None = None
     format: dict[str, Any] | None = None
 
 
 class CountRequest(Strict):
-    """Body of POST /v1/messages/count_tokens: what makes the prompt."""
+    """Body of POST /v1/messages/count_tokens: the fields that make up the prompt."""
 
     model: str | None = None
     messages: list[Message] = Field(min_length=1)

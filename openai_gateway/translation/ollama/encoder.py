@@ -18,7 +18,7 @@ _DONE_REASONS = {"length": "length"}
 
 
 class LineEncoder:
-    """What both endpoints share. `clock` gives Unix time in seconds; the request starts now.
+    """Base of both endpoints' encoders. `clock` gives Unix time in seconds; the request starts now.
 
     Durations are measured here: up to the first piece of the answer (`prompt_eval_duration`), and from
     there to its end (`eval_duration`), in ns.
@@ -120,7 +120,7 @@ def _text(blocks: list[Block], kind: BlockKind) -> str:
 
 
 def _call(block: Block) -> Json:
-    """Arguments are an object here; what is none is given under the name of what went wrong."""
+    """A tool call; its arguments are an object here, and text that is none is given as `invalid_json`."""
     try:
         arguments = json.loads(block.text or "{}")
     except ValueError:

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Request, Response
 
 from openai_gateway.chat_service import ChatService, Json, SessionOptions
 from openai_gateway.errors import ApiError
-from openai_gateway.http.requests import json_response, read_body
-from openai_gateway.local.schema import parse_request
+from openai_gateway.http import json_response, read_body
+from openai_gateway.local import parse_request
 from openai_gateway.translation.endpoint import (
     JsonLines,
     StreamFormat,

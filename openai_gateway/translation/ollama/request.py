@@ -62,7 +62,7 @@ _HOW_TO_LOAD: Final = frozenset(
         "vocab_only",
     }
 )
-"""How Ollama would load a model; the server that runs ours is configured elsewhere."""
+"""Options of how Ollama loads a model. They are ignored: the vLLM server is configured elsewhere."""
 
 _NEUTRAL_OPTIONS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "mirostat": lambda value: value == 0,
@@ -138,7 +138,7 @@ def _thinking(think: bool | str | None) -> Json:
 
 
 def _messages(messages: Sequence[Message]) -> list[Json]:
-    """Ollama's results need not say which call they belong to: then they answer the calls in their order."""
+    """A tool result that does not say which call it belongs to answers the calls in their order."""
     rendered: list[Json] = []
     waiting: list[Json] = []
     for index, message in enumerate(messages):
@@ -161,7 +161,7 @@ def _messages(messages: Sequence[Message]) -> list[Json]:
 
 
 def _answered(message: Message, waiting: list[Json], where: str) -> str:
-    """The id of the call that `message` answers, which no longer waits then."""
+    """The id of the call that `message` answers; removes the call from `waiting`."""
     if message.tool_call_id:
         return message.tool_call_id
     fitting = [call for call in waiting if message.tool_name in (None, call["function"]["name"])]

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from openai_gateway.local.schema import Strict
+from openai_gateway.local import Strict
 
 __all__ = ["ChatRequest", "Common", "GenerateRequest", "Message", "Named"]
 

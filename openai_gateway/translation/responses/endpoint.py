@@ -10,9 +10,8 @@ from fastapi import APIRouter, Request, Response
 
 from openai_gateway.chat_service import ChatService, Json, SessionOptions
 from openai_gateway.errors import ApiError
-from openai_gateway.http.requests import json_response
-from openai_gateway.http.streaming import EventStream
-from openai_gateway.local.schema import parse_request
+from openai_gateway.http import EventStream, json_response
+from openai_gateway.local import parse_request
 from openai_gateway.translation.answer import Block
 from openai_gateway.translation.endpoint import (
     StreamFormat,

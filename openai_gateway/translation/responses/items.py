@@ -21,7 +21,10 @@ _ROLES = (*_SYSTEM_ROLES, "user", "assistant")
 
 
 def messages_of(items: str | Sequence[Mapping[str, Any]]) -> list[Json]:
-    """Raises `InvalidRequest` or `UnsupportedParameter` that names the first item that has no translation."""
+    """Chat messages for `items`.
+
+    Raises `InvalidRequest` or `UnsupportedParameter` that names the first item without a translation.
+    """
     if isinstance(items, str):
         return [{"role": "user", "content": items}]
     messages: list[Json] = []
@@ -31,7 +34,7 @@ def messages_of(items: str | Sequence[Mapping[str, Any]]) -> list[Json]:
 
 
 def with_instructions(instructions: str | None, messages: Iterable[Json]) -> list[Json]:
-    """`messages` with all that leads them in as one system message: most templates take only one."""
+    """`messages` with all leading instructions in one system message: most templates take only one."""
     rest = list(messages)
     leading = [instructions] if instructions else []
     while rest and rest[0]["role"] in _SYSTEM_ROLES:

@@ -19,7 +19,10 @@ __all__ = [
 
 
 def skeleton(request: ResponsesRequest, tools: ToolTable, response_id: str, created_s: int) -> Json:
-    """`tools` names the tools that were left out; the others are listed as the client sent them."""
+    """The fields of a response object that the request decides.
+
+    Tools are listed as the client sent them, except those that `tools` left out.
+    """
     text = request.text
     offered = [tool for tool in request.tools or () if tool.get("type") not in tools.left_out]
     return {
@@ -66,7 +69,7 @@ def item_prefix(block: Block, tools: ToolTable) -> str:
 
 
 def item(block: Block, item_id: str, tools: ToolTable, status: str) -> Json:
-    """`block` as far as it is known. `status` is "in_progress", "completed" or "incomplete"."""
+    """The output item for `block` so far. `status` is "in_progress", "completed" or "incomplete"."""
     is_new = status == "in_progress"
     match block.kind:
         case BlockKind.REASONING:
@@ -93,7 +96,7 @@ def item(block: Block, item_id: str, tools: ToolTable, status: str) -> Json:
 
 
 def text_part(block: Block, text: str | None = None) -> Json:
-    """The one part of a message or of thoughts; `text` stands in for the block's own."""
+    """The only part of a message or of thoughts, with `text` in place of the block's own if given."""
     shown = block.text if text is None else text
     if block.kind is BlockKind.REASONING:
         return {"type": "reasoning_text", "text": shown}
@@ -101,7 +104,7 @@ def text_part(block: Block, text: str | None = None) -> Json:
 
 
 def conversation_after(conversation: Sequence[Json], blocks: Sequence[Block]) -> list[Json]:
-    """The chat messages up to and with this answer: what a next request may go on with."""
+    """The chat messages including this answer, for a request that continues them."""
     by_kind = {kind: [block for block in blocks if block.kind is kind] for kind in BlockKind}
     message: Json = {
         "role": "assistant",

@@ -18,7 +18,7 @@ _LOGPROBS = "message.output_text.logprobs"
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """The chat request, and what the way back needs: the tools, and the conversation it was made of."""
+    """The chat request, and what encoding its answer needs: the tools, and the conversation so far."""
 
     body: Json
     tools: ToolTable
@@ -26,7 +26,7 @@ class Translated:
 
 
 def translate_request(request: ResponsesRequest, earlier: Sequence[Json] = ()) -> Translated:
-    """`earlier`: the conversation of the previous response, which `request` goes on with.
+    """The chat request for `request`, which continues `earlier`, the conversation of its previous response.
 
     Raises `InvalidRequest` or `UnsupportedParameter` naming the parameter at fault.
     """

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from openai_gateway.local.schema import Strict
+from openai_gateway.local import Strict
 
 __all__ = ["IGNORED", "NEUTRAL", "OWN_NAMES", "Reasoning", "ResponsesRequest", "TextOptions"]
 
@@ -22,7 +22,7 @@ IGNORED: Final = frozenset(
         "stream_options",
     }
 )
-"""Billing, caching, telling users apart, and a limit on tools that run at OpenAI: nothing for us to do."""
+"""Billing, caching, user identification, and a limit on tools that run at OpenAI: ignored."""
 
 NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "background": (False,),
@@ -46,7 +46,7 @@ OWN_NAMES: Final = {
 
 
 class Reasoning(Strict):
-    """`summary` asks for a digest of the thoughts; the thoughts themselves are given."""
+    """`summary` asks for a digest of the thoughts; the answer has the thoughts themselves."""
 
     effort: str | None = None
     summary: str | None = None

@@ -23,7 +23,7 @@ class StoredResponse:
 
 
 class ResponseStore:
-    """Keeps the responses used last, at most `max_responses` and `max_bytes` of them together.
+    """Keeps the most recently used responses, up to `max_responses` and `max_bytes` in total.
 
     The size of one is that of its conversation as JSON; conversations that share messages count them
     each, so this is an upper bound. Nothing outlives the process.
@@ -36,7 +36,7 @@ class ResponseStore:
         self._num_bytes = 0
 
     def put(self, stored: StoredResponse) -> None:
-        """Keep `stored` under its response's id; what was used longest ago goes."""
+        """Keep `stored` under its response's id; the responses used least recently are dropped."""
         num_bytes = len(msgspec.json.encode([stored.response, stored.conversation]))
         self._entries[stored.response["id"]] = (stored, num_bytes)
         self._num_bytes += num_bytes

@@ -22,7 +22,7 @@ SEPARATOR: Final = "__"
 OPTIONAL_HOSTED: Final = frozenset(
     {"code_interpreter", "image_generation", "tool_search", "web_search", "web_search_preview"}
 )
-"""Offers of help that come with OpenAI's service; agents send them by default."""
+"""Tools that OpenAI runs itself and that agents offer by default; they are left out."""
 
 CUSTOM_SCHEMA: Final[Json] = {
     "type": "object",
@@ -58,7 +58,7 @@ class ToolTable:
             self._add(tool, f"tools[{index}]", None)
 
     def resolve(self, chat_name: str) -> ToolName:
-        """Whose call it is; a name that was never offered is passed on as it is."""
+        """The client's name of the tool that the model calls `chat_name`; an unknown name is kept."""
         return self._names.get(chat_name, ToolName(chat_name))
 
     def choice(self, choice: str | Mapping[str, Any] | None) -> str | Json | None:
@@ -116,7 +116,7 @@ def custom_arguments(text: str) -> str:
 
 
 def custom_input(arguments: str) -> str:
-    """The free text in a finished call's `arguments`; what is not in that form is taken as it is."""
+    """The free text in a finished call's `arguments`; arguments of another form are returned unchanged."""
     try:
         value = json.loads(arguments)
     except ValueError:

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from edge_agent.errors import CloudUnreachable
-from openai_gateway.http.requests import install_error_handlers, read_body, unless_gone
+from openai_gateway.http import install_error_handlers, read_body, unless_gone
 
 
 def request_of(*parts: bytes, announced: str = "0") -> Request:

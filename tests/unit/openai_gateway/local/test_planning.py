@@ -7,8 +7,8 @@ import pytest
 
 from edge_agent.api import Sampling, TargetInfo
 from openai_gateway.errors import ContextLengthExceeded, InvalidRequest
+from openai_gateway.local import CompletionRequest, parse_request
 from openai_gateway.local.planning import check_prompt, sampling_settings
-from openai_gateway.local.schema import CompletionRequest, parse_request
 
 TARGET = TargetInfo("org/target", max_model_len=10, vocab_size=100)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from openai_gateway.local.pump import Pump
+from openai_gateway.local import Pump
 
 
 class Source:

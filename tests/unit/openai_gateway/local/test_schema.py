@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.schema import ChatRequest, CompletionRequest, parse_request
+from openai_gateway.local import ChatRequest, CompletionRequest, parse_request
 
 USER = {"role": "user", "content": "hi"}
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from openai_gateway.errors import InvalidRequest, UnsupportedParameter
-from openai_gateway.local.schema import CompletionRequest, parse_request
+from openai_gateway.local import CompletionRequest, parse_request
 from openai_gateway.local.structures import structure_of
 from pipesd_vllm.wire import MAX_STRUCTURE_BYTES, Structure, StructureKind
 

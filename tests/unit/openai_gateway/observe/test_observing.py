@@ -16,11 +16,9 @@ from edge_agent.errors import CloudUnreachable
 from edge_agent.testing.generator import FakeGenerator
 from openai_gateway.app import create_app
 from openai_gateway.chat_service import Json, SessionOptions, StreamedAnswer
-from openai_gateway.observe.metrics import GatewayMetrics
-from openai_gateway.observe.request_log import LogFormat, RequestLog
-from openai_gateway.observe.requests import Finished
-from openai_gateway.observe.service import ObservedService
-from openai_gateway.testing.chat_service import ChatScript, FakeChatService, chat_chunk
+from openai_gateway.observe import Finished, GatewayMetrics, ObservedService, RequestLog
+from openai_gateway.observe.request_log import LogFormat
+from openai_gateway.testing import ChatScript, FakeChatService, chat_chunk
 
 SECRET = "my-secret-prompt"
 KEY = "sk-very-secret"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openai_gateway.errors import UnsupportedParameter
-from openai_gateway.local.schema import ChatRequest, CompletionRequest
+from openai_gateway.local import ChatRequest, CompletionRequest
 from openai_gateway.routing.parameters import PARAMETERS, Requirements, Support, requirements_of
 
 BY_SUPPORT = {kind: [name for name, p in PARAMETERS.items() if p.support is kind] for kind in Support}

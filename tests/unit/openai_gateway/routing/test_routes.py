@@ -5,7 +5,8 @@ import pytest
 from edge_agent.api import Route, TargetInfo
 from openai_gateway.chat_service import route_header
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
-from openai_gateway.routing.routes import asked_route, check_model, choose_route, full_name
+from openai_gateway.routing import asked_route, check_model, full_name
+from openai_gateway.routing.routes import choose_route
 
 TARGET = TargetInfo("org/target", max_model_len=10, vocab_size=100)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from openai_gateway.testing.chat_service import chat_chunk
+from openai_gateway.testing import chat_chunk
 
 TEXTS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 USAGE = {"prompt_tokens": 5, "completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 2}}

@@ -14,9 +14,9 @@ from edge_agent.testing.generator import FakeGenerator
 from openai_gateway.app import create_app
 from openai_gateway.chat_service import Answer, SessionOptions
 from openai_gateway.errors import ApiError, ContextLengthExceeded, InvalidRequest, refusal
-from openai_gateway.observe.request_log import RequestLog
-from openai_gateway.testing.chat_service import FakeChatService
-from openai_gateway.translation.token_limits import LenientLimits
+from openai_gateway.observe import RequestLog
+from openai_gateway.testing import FakeChatService
+from openai_gateway.translation import LenientLimits
 
 CHAT = {"messages": [], "max_tokens": 64_000}
 

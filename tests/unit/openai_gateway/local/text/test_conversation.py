@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.schema import ChatRequest, parse_request
+from openai_gateway.local import ChatRequest, parse_request
 from openai_gateway.local.text.conversation import render_chat
 from openai_gateway.local.text.template import ChatTemplate
 

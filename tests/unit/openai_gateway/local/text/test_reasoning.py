@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openai_gateway.local.schema import ChatRequest, parse_request
-from openai_gateway.local.text.reasoning import ReasoningSplitter, both_names, split_message
+from openai_gateway.local import ChatRequest, both_names, parse_request
+from openai_gateway.local.text.reasoning import ReasoningSplitter, split_message
 
 MARKS = ("<a>", "</a>")
 TEXTS = st.lists(st.sampled_from([*MARKS, "<", "</", "a", ">", "x\n", ""]), max_size=8).map("".join)

@@ -9,7 +9,8 @@ import pytest
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.errors import ApiError
-from openai_gateway.translation.anthropic.counting import TOKENIZE_PATH, GeneratorPromptCounter
+from openai_gateway.translation import GeneratorPromptCounter
+from openai_gateway.translation.anthropic.counting import TOKENIZE_PATH
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 TOOLS = [{"type": "function", "function": {"name": "f"}}]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.schema import parse_request
+from openai_gateway.local import parse_request
 from openai_gateway.translation.ollama.request import translate_chat, translate_generate
 from openai_gateway.translation.ollama.schema import ChatRequest, GenerateRequest
 

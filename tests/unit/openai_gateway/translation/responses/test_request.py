@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.schema import parse_request
+from openai_gateway.local import parse_request
 from openai_gateway.translation.responses.request import Translated, translate_request
 from openai_gateway.translation.responses.schema import ResponsesRequest
 

@@ -1,9 +1,8 @@
-"""A server as a child process: it gets ready, it says why it died, and it never outlives us."""
-
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from openai_gateway.cli.errors import ServerFailed
-from openai_gateway.cli.processes import ServerProcess, exit_on_signals, free_port
+from openai_gateway.cli.errors import CliError, PortInUse, ServerFailed
+from openai_gateway.cli.processes import ServerProcess, bind_listener, exit_on_signals, free_port
 
 HEALTHY = """
 import http.server, os, sys, time
@@ -173,3 +172,30 @@ def test_signals_leave_contexts_in_order(number: int) -> None:
         os.kill(os.getpid(), number)
     assert caught.value.code == 128 + number
     assert signal.getsignal(number) == before
+
+
+def test_busy_port_is_named() -> None:
+    """A port that somebody listens on gives one sentence with the port and the flag."""
+    with bind_listener("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortInUse, match=rf"^Port {port} on .* is in use: choose another with --port\.$"):
+            bind_listener("127.0.0.1", port)
+
+
+def test_listener_accepts_at_once() -> None:
+    """Clients can connect as soon as the listener is bound."""
+    with bind_listener("127.0.0.1", 0) as listener:
+        socket.create_connection(listener.getsockname(), timeout=30).close()
+
+
+def test_free_port_is_free() -> None:
+    """The port can be bound right away."""
+    port = free_port()
+    with bind_listener("127.0.0.1", port) as listener:
+        assert listener.getsockname()[1] == port
+
+
+def test_address_of_another_machine() -> None:
+    """An address that is not this machine's gives a sentence that names --host."""
+    with pytest.raises(CliError, match=r"^Cannot listen on 192\.0\.2\.1 .*--host\.$"):
+        bind_listener("192.0.2.1", 0)

@@ -9,8 +9,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from edge_agent.api import TokenizerBundle
+from openai_gateway.local import TargetText
 from openai_gateway.local.text.scores import LOWEST, TokenScore, TokenScorer
-from openai_gateway.local.text.tokenizer import TargetText
 from pipesd_vllm.wire import TokenLogprobs
 
 TEXT = "naïve 日本 🙂, ok"

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
 from edge_agent.errors import CloudUnreachable
 from openai_gateway.errors import ApiError, InvalidRequest
-from openai_gateway.http.requests import key_check
+from openai_gateway.http import key_check
 from openai_gateway.translation.endpoint import route_class
 
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.schema import parse_request
+from openai_gateway.local import parse_request
 from openai_gateway.translation.anthropic.request import translate_request as translate_messages
 from openai_gateway.translation.anthropic.schema import MessagesRequest
 from openai_gateway.translation.ollama.request import translate_chat

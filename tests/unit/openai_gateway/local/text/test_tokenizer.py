@@ -8,8 +8,8 @@ from tokenizers import AddedToken, Tokenizer, processors
 
 from edge_agent.api import TokenizerBundle
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.schema import ChatRequest, parse_request
-from openai_gateway.local.text.tokenizer import LONG_PROMPT_CHARACTERS, TargetText, TargetTextCache
+from openai_gateway.local import ChatRequest, TargetText, TargetTextCache, parse_request
+from openai_gateway.local.text.tokenizer import LONG_PROMPT_CHARACTERS
 
 CHAT = parse_request(ChatRequest, msgspec.json.encode({"messages": [{"role": "user", "content": "hi"}]}))
 
