@@ -45,7 +45,7 @@ def chat(
 
 
 class Conversation:
-    """The turns so far. `ask` prints the answer to `out`, then a dim line of figures. A context manager."""
+    """The turns so far; a context manager. `ask` prints the answer to `out`, then a line of statistics."""
 
     def __init__(
         self, client: openai.OpenAI, model: str, *, max_tokens: int, temperature: float, out: Console
@@ -132,7 +132,7 @@ class Conversation:
 
 
 def converse(conversation: Conversation) -> None:
-    """Ask what the user types until Ctrl-D; Ctrl-C stops an answer, and at the prompt it leaves."""
+    """Ask what the user types, until Ctrl-D. Ctrl-C stops an answer; at the prompt it leaves."""
     import readline  # noqa: F401 - gives input() line editing and history
 
     print(f"{conversation.model}: Ctrl-C stops an answer, Ctrl-D leaves, /new starts over.")
@@ -158,7 +158,7 @@ def _ask_patiently(conversation: Conversation, text: str) -> None:
 
 
 def summary(figures: Mapping[str, Any]) -> str:
-    """One line of the figures that the gateway sent; what is missing is left out."""
+    """One line of the statistics that the gateway sent; missing ones are left out."""
     parts = [
         ("TTFT {:.0f} ms", figures.get("ttft_ms")),
         ("TPT {:.1f} ms", figures.get("tpt_ms")),
@@ -170,7 +170,7 @@ def summary(figures: Mapping[str, Any]) -> str:
 
 
 def _route(figures: Mapping[str, Any]) -> str | None:
-    """The route and, in brackets, why this one."""
+    """The route, with its reason in brackets."""
     route, reason = figures.get("route"), figures.get("reason")
     return f"{route} ({reason})" if route and reason else route
 

@@ -43,7 +43,7 @@ def show(
 
 
 def _rows(flags: dict[str, Any]) -> list[tuple[str, Any, str]]:
-    """(setting, value, origin). Raises `ConfigError` for a setting that makes no sense."""
+    """(setting, value, origin). Raises `ConfigError` for an invalid setting."""
     from edge_agent.settings import load_settings, setting_origins
 
     origins = setting_origins(flags)
@@ -58,7 +58,7 @@ def _rows(flags: dict[str, Any]) -> list[tuple[str, Any, str]]:
 
 
 def _shown(value: Any) -> Any:
-    """The value as JSON has it; secrets masked."""
+    """The value as JSON; secrets are masked."""
     from pydantic import SecretStr
 
     if isinstance(value, SecretStr):

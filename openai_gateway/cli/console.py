@@ -1,4 +1,4 @@
-"""What the commands print besides their results: all of it on stderr."""
+"""Output of the commands besides their results, all of it on stderr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ stderr = Console(stderr=True, highlight=False)
 
 @contextmanager
 def live_status(console: Console = stderr) -> Iterator[Callable[[str], None]]:
-    """A function that shows what is going on in one live line; without a terminal, a line every 10 s."""
+    """A function that shows progress in one live line; without a terminal, it prints a line every 10 s."""
     if console.is_terminal:
         with console.status("") as status:
             yield lambda text: status.update(escape(text[: max(20, console.width - 4)]))

@@ -43,9 +43,9 @@ FORMULA: Final = (
     "d draft, s pass, r round trip, a acceptance"
 )
 _WORTHWHILE: Final = 0.95
-"""Speculation that saves less than 5 % is called none: the model above is no better than that."""
+"""A saving below 5 % does not count: the model above is not more precise than that."""
 _PREFERENCE: Final = ("balanced", "offload", "latency")
-"""Among modes that are as fast: the bounded wait first, then the fewest passes."""
+"""Order of preference among equally fast modes: the bounded wait first, then the fewest passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,12 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Expected total time per token by mode, and what to do."""
+    """The expected total time per token by mode, and the recommendation."""
 
     expected_tpt_ms: Mapping[str, float]
     """`plain` and the three modes."""
     window: int
-    """The K that is best for `offload`."""
+    """The best K for `offload`."""
     mode: str
     helps: bool
     reason: str
@@ -148,7 +148,7 @@ def _why_not(figures: Figures, offload_ms: float) -> str:
 
 NUM_TOKENS: Final = 32
 UPLOAD_SIZES: Final = (1 << 20, 4 << 20, 16 << 20)
-"""Bytes of the large request; a larger one is sent only if the smaller was too quick to be told."""
+"""Bytes of the large request; a larger one is sent only if the smaller was too quick to be measured."""
 _TRIES: Final = 3
 _LONG_S: Final = 0.25
 _COMPLETIONS: Final = "/v1/completions"
@@ -193,7 +193,7 @@ class Probe:
         )
 
     async def measure_downlink(self, download: Callable[[], AsyncIterator[bytes]]) -> float | None:
-        """Mbit/s of what `download` gives, from its first part to its last; None for less than two."""
+        """Mbit/s of the parts of `download`, from the first to the last; None for less than two."""
         first_s = last_s = None
         num_bytes = 0
         async for part in download():
@@ -219,7 +219,7 @@ class Probe:
         return replace(stats)
 
     async def _plain_ms(self, model: str, prompt: tuple[int, ...]) -> float:
-        """ms a token of the server's own stream, after its first."""
+        """ms per token of the server's own stream, after the first token."""
         body = {
             "model": model,
             "prompt": list(prompt),
@@ -257,7 +257,7 @@ class Probe:
         return size * 8 / extra_s / 1e6 if extra_s > 0 else None
 
     async def _least_s(self, model: str, num_bytes: int) -> float:
-        """Of a few tries; one is exact enough if it takes long."""
+        """The best of a few tries; a long one is exact enough alone."""
         least_s = await self._refused_s(model, num_bytes)
         for _ in range(_TRIES - 1):
             if least_s > _LONG_S:
@@ -278,7 +278,7 @@ class Probe:
 
 
 def _ms_per_token(stats: GenerationStats) -> float:
-    """ms a token after the first."""
+    """ms per token after the first."""
     if stats.first_token_s is None or stats.last_token_s is None or stats.completion_tokens < 2:
         raise CloudMisbehaved("the draft model gave too few tokens to be timed; try another with --draft")
     return (stats.last_token_s - stats.first_token_s) * 1e3 / (stats.completion_tokens - 1)

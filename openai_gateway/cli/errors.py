@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class CliError(Exception):
-    """A failure that is the user's to solve; printed without a traceback."""
+    """A failure that the user can solve; printed without a traceback."""
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class PortInUse(CliError):
 
 
 class ServerFailed(CliError):
-    """A server that was started stopped or did not get ready; `log_path` has all it said."""
+    """A started server stopped or did not become ready; `log_path` has its log."""
 
     def __init__(self, message: str, log_path: Path) -> None:
         super().__init__(message)

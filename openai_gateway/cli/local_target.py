@@ -27,14 +27,14 @@ _ENVIRONMENT: Final = {
 
 
 def target_flags(extra: Sequence[str] = ()) -> list[str]:
-    """vLLM flags for a server on this machine; those in `extra` replace ours."""
+    """vLLM flags for a server on this machine; flags in `extra` replace the defaults."""
     given = {argument.partition("=")[0] for argument in extra}
     ours = [part for flag, value in _FLAGS.items() if flag not in given for part in (flag, value)]
     return [*ours, *extra]
 
 
 def target_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """`environ`, completed by what a server on this machine needs."""
+    """`environ` with the variables that a server on this machine needs."""
     return {**_ENVIRONMENT, **environ}
 
 

@@ -1,4 +1,4 @@
-"""`pipesd models` and `pipesd pull`: which models are here, what the server serves, and getting more."""
+"""`pipesd models` and `pipesd pull`: lists the models here and on the server, and downloads more."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _bytes_of(paths: Iterable[Path]) -> int:
 
 
 def size_text(num_bytes: int) -> str:
-    """`num_bytes` in decimal units, as disks are sold."""
+    """`num_bytes` in decimal units."""
     size = float(num_bytes)
     for unit in ("B", "kB", "MB"):
         if size < 1000:

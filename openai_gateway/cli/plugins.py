@@ -19,7 +19,7 @@ GROUP: Final = "pipesd.commands"
 
 
 class PluginGroup(TyperGroup):
-    """The commands of its own plus those of `GROUP`. Its own win."""
+    """Its own commands and those of the entry point group `GROUP`; its own take precedence."""
 
     def plugins(self) -> Mapping[str, EntryPoint]:
         """Entry points by command name."""
@@ -30,12 +30,12 @@ class PluginGroup(TyperGroup):
         return [*super().list_commands(ctx), *sorted(self.plugins())]
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
-        """The command `cmd_name`; of a plugin only a description, for the list of commands."""
+        """The command `cmd_name`; for a plugin only a description, for the list of commands."""
         entry = self.plugins().get(cmd_name)
         return _describe(entry) if entry else super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
-        """Name, command and remaining arguments of what is about to run; here a plugin is imported."""
+        """Name, command and remaining arguments of the command to run; a plugin is imported here."""
         name, command, rest = super().resolve_command(ctx, args)
         entry = self.plugins().get(name or "")
         return name, _load(entry) if entry else command, rest

@@ -36,7 +36,7 @@ _PROBE_TIMEOUT_S: Final = 2.0
 _STARTING_GRACE_S: Final = 2.0
 _TAIL_BYTES: Final = 64 * 1024
 _SENTENCE: Final = "pipesd serve: "
-"""How the line starts with which our server says why it does not even try."""
+"""Start of the line in which `pipesd serve` says why it refuses to start."""
 _NOISE: Final = re.compile(
     r"\x1b\[[0-9;]*m"  # colours
     r"|^\([^)]*pid=\d+\) "  # vLLM's process names
@@ -155,7 +155,7 @@ class ServerProcess:
         return [line for line in lines if line][-count:]
 
     def stop(self) -> None:
-        """End the child and all its group. Idempotent; a second Ctrl-C skips the grace time."""
+        """End the child and its whole group. Idempotent; a second Ctrl-C skips the grace time."""
         process = self._process
         if process is None:
             return
@@ -226,7 +226,7 @@ def bind_listener(host: str, port: int) -> socket.socket:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that was free a moment ago. Somebody else may take it before you do."""
+    """A port that was free a moment ago; another process may take it first."""
     with bind_listener(host, 0) as listener:
         return int(listener.getsockname()[1])
 

@@ -30,7 +30,7 @@ def ps(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON arra
 
 
 def _health(url: str) -> str:
-    """ "ok", "degraded", or why it is neither."""
+    """The status "ok" or "degraded", or why there is none."""
     import httpx
 
     try:

@@ -1,4 +1,4 @@
-"""`pipesd trace`: a recorded trace as figures or as a picture."""
+"""`pipesd trace`: a recorded trace as numbers or as a Gantt chart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the command line loads in an instant
 __all__ = ["trace"]
 
 MAX_SESSIONS: Final = 20
-"""Most sessions listed one by one."""
+"""Number of sessions that are listed one by one."""
 
 _COLUMNS: Final = (
     "tokens",
@@ -35,20 +35,20 @@ _COLUMNS: Final = (
 
 
 def trace(
-    file: Annotated[Path, typer.Argument(help="What --trace recorded.", metavar="FILE", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Recorded by --trace.", metavar="FILE", show_default=False)],
     html: Annotated[
         Path | None,
-        typer.Option("--html", help="Draw it: a page that needs no network.", metavar="FILE"),
+        typer.Option("--html", help="Write a Gantt chart: a page that needs no network.", metavar="FILE"),
     ] = None,
     request: Annotated[
-        str | None, typer.Option("--request", help="Only requests whose id begins so.", metavar="ID")
+        str | None, typer.Option("--request", help="Only requests whose id starts so.", metavar="ID")
     ] = None,
     tokenizer: Annotated[
         Path | None,
         typer.Option("--tokenizer", help="The target's tokenizer.json: shows text, not ids.", metavar="FILE"),
     ] = None,
 ) -> None:
-    """Where the time of a traced generation went: figures here, or a Gantt chart with --html."""
+    """Show where the time of traced generations went: as numbers, or as a Gantt chart with --html."""
     from edge_agent.tracing.analysis.reading import TraceReader
     from openai_gateway.cli.console import stderr
 
@@ -64,7 +64,7 @@ def trace(
 
 
 def _timelines(reader: TraceReader, file: Path, request: str) -> Iterator[Timeline]:
-    """One by one, since a trace can be large. Raises `CliError` if there is none."""
+    """The events one by one, since a trace can be large. Raises `CliError` if there is none."""
     from edge_agent.tracing.analysis.timeline import reconstruct
 
     found = False

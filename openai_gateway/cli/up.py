@@ -47,7 +47,7 @@ def up(
     otel_endpoint: options.OtelEndpoint = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Start server and edge agent on this machine; with nothing said, for the small embedded model.
+    """Start server and edge agent on this machine, by default for the small embedded model.
 
     Flags after `--` go to vLLM. Ctrl-C stops both.
     """
@@ -70,7 +70,7 @@ def up(
 
 
 def wait_with_status(server: ServerProcess) -> None:
-    """Wait until `server` is ready and show how it goes. Raises `ServerFailed`."""
+    """Wait until `server` is ready and show its progress. Raises `ServerFailed`."""
     from openai_gateway.cli.console import live_status, stderr
 
     with live_status() as show:

@@ -26,7 +26,7 @@ def sse_event(body: Mapping[str, Any], name: str | None = None) -> bytes:
 
 
 async def events(chunks: AsyncIterator[Json]) -> AsyncIterator[bytes]:
-    """One event a chunk, then [DONE]. If the answer fails, an event with the error is the last one."""
+    """One event for each chunk, then [DONE]. If the answer fails, the last event has the error instead."""
     try:
         async for chunk in chunks:
             yield sse_event(chunk)

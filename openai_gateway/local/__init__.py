@@ -5,6 +5,7 @@ from openai_gateway.local.chunks import extensions
 from openai_gateway.local.endpoints import CHAT, COMPLETIONS, Endpoint, RequestT
 from openai_gateway.local.pump import Pump
 from openai_gateway.local.schema import (
+    ChatMessage,
     ChatRequest,
     CompletionRequest,
     GenerationFields,
@@ -20,6 +21,7 @@ from openai_gateway.local.text.tokenizer import TargetText, TargetTextCache
 __all__ = [
     "CHAT",
     "COMPLETIONS",
+    "ChatMessage",
     "ChatRequest",
     "CompletionRequest",
     "Endpoint",

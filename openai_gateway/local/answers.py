@@ -46,7 +46,7 @@ PENDING = "pending"
 @dataclass(frozen=True, slots=True)
 class GatewayTimings:
     """`first_chunk_s`: how long a stream's headers wait for the generation's first chunk, so that
-    a refusal can still be a 4xx; `ping_s`: time between keep-alive comments."""
+    a refusal can still be a 4xx; `ping_s`: time between keep-alive comments. In seconds."""
 
     first_chunk_s: float = 2.0
     ping_s: float = 10.0
@@ -79,8 +79,8 @@ class GeneratedAnswers:
     ) -> Answer:
         """The answer to `request`, streamed if it says so.
 
-        Raises `ApiError`, `EdgeError` for what fails before there is an answer, of a stream its first token
-        (and soon enough). Cancelling the call ends the generation.
+        Raises `ApiError`, `EdgeError` for a failure before there is an answer; for a stream, before its first
+        token and within `GatewayTimings.first_chunk_s`. Cancelling the call ends the generation.
         """
         generation, envelope = await self._start(endpoint, request, target, choice, options)
         marks = target.reasoning_marks if endpoint.splits_reasoning and request.may_think else None

@@ -1,4 +1,4 @@
-"""A generated answer as the chunks of a stream in OpenAI's shape."""
+"""A generated answer as the chunks of a stream in OpenAI's shape, with its statistics."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def pipesd_stats(stats: GenerationStats) -> Json:
 
 
 def timings(stats: GenerationStats, num_prompt_tokens: int | None) -> Json:
-    """llama.cpp's names. `prompt_ms` is the time to the first token, the network included."""
+    """llama.cpp's `timings`. `prompt_ms` is the time to the first token, including the network."""
     predicted_ms = None
     if stats.first_token_s is not None and stats.last_token_s is not None:
         predicted_ms = (stats.last_token_s - stats.first_token_s) * 1e3

@@ -1,4 +1,4 @@
-"""The two endpoints that generate text: what their bodies are and how their prompts are made."""
+"""The two endpoints that generate text: their request types, prompts and response shapes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def with_thinking(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _meanings(wish: str, value: object) -> Iterator[tuple[str, object]]:
-    """What `wish` sets: a field of the chat request, or the template's switch."""
+    """The fields that `wish` sets: of the chat request, or the template's switch."""
     if isinstance(value, bool) and wish != "reasoning":
         yield _SWITCH, value
     elif not isinstance(value, dict) or wish == _SWITCH:
@@ -106,7 +106,7 @@ def _look_up(values: Mapping[str, bool], value: object, param: str) -> bool:
 
 
 def _put(body: Json, name: str, value: object, wish: str) -> None:
-    """Set `name`. Raises `InvalidRequest` if the client has said otherwise by another field."""
+    """Set `name`. Raises `InvalidRequest` if another field of the client contradicts it."""
     if name == _SWITCH:
         kwargs = body.get(_KWARGS)
         if kwargs is not None and not isinstance(kwargs, dict):

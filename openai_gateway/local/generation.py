@@ -28,7 +28,7 @@ class Span:
 
 
 def runs(chunk: GenerationChunk) -> Iterator[tuple[Source, tuple[int, ...]]]:
-    """The chunk's tokens, cut where the source changes. Without known sources the target's own."""
+    """The chunk's tokens, cut where the source changes; unknown sources count as the target's own."""
     sources = chunk.sources or (Source.CORRECTED,) * len(chunk.token_ids)
     pairs = zip(sources, chunk.token_ids, strict=True)
     for source, run in groupby(pairs, key=lambda pair: pair[0]):
@@ -36,7 +36,7 @@ def runs(chunk: GenerationChunk) -> Iterator[tuple[Source, tuple[int, ...]]]:
 
 
 def spans_json(spans: Sequence[Span]) -> list[dict[str, Any]]:
-    """As the extension object `pipesd` carries them."""
+    """`spans` as the extension object `pipesd` carries them."""
     return [{"source": span.source, "tokens": span.num_tokens, "text": span.text} for span in spans]
 
 
@@ -84,7 +84,7 @@ class Generation:
 
     @property
     def num_completion_tokens(self) -> int:
-        """Tokens behind the text so far, the one that ended it included."""
+        """Number of tokens of the text so far, including the one that ended it."""
         return self._transcript.num_tokens
 
     @property
@@ -151,7 +151,7 @@ class Generation:
         return piece
 
     def _score(self, chunk: GenerationChunk, num_counted: int) -> tuple[TokenScore, ...]:
-        """Of the chunk's tokens that count, the first ones: what follows a stop string is no part of it."""
+        """Scores of the chunk's first `num_counted` tokens; the answer ends before the others."""
         if self._scorer is None:
             return ()
         logprobs = None if chunk.logprobs is None else chunk.logprobs[:num_counted]

@@ -21,7 +21,7 @@ CLOSE_TIMEOUT_S = 5.0
 
 
 class Pump(Generic[T]):
-    """Runs `source` and hands its items over in order; starts at once, inside a running loop.
+    """Runs `source` and yields its items in order; starts at once, inside a running loop.
 
     The source is read and closed in one task, apart from the web framework's. So it can be
     cancelled at any moment, also by a reader that is itself being cancelled, and its clean-up is

@@ -118,7 +118,7 @@ class SamplingFields(Strict):
 
 
 MAX_STOP_STRINGS = 64
-"""OpenAI's own API stops at 4; vLLM, llama.cpp and the clients made for them know no bound."""
+"""OpenAI's own API allows 4; vLLM and llama.cpp have no limit, and their clients may send more."""
 _TEXT_PART_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
@@ -168,7 +168,7 @@ def _stop(value: object) -> tuple[str, ...]:
 
 
 def _none_for_false(value: object) -> object:
-    """In a chat `logprobs` is a boolean; clients of both say "none" with false."""
+    """In a chat `logprobs` is a boolean; clients of both endpoints send false for "none"."""
     return None if value is False else value
 
 
@@ -248,7 +248,7 @@ class GenerationFields(SamplingFields):
 
     @property
     def token_limit(self) -> int | None:
-        """Most tokens the client wants, if it said so."""
+        """The client's limit on generated tokens, if it set one."""
         return self.max_tokens
 
     @property
@@ -324,7 +324,7 @@ _RequestT = TypeVar("_RequestT", bound=BaseModel)
 
 
 def decode_body(body: bytes) -> dict[str, Any]:
-    """A request body as JSON. Raises `InvalidRequest` if it is none, or not an object."""
+    """A request body as JSON. Raises `InvalidRequest` if it is not JSON, or not an object."""
     try:
         decoded = from_json(body, allow_inf_nan=False)
     except ValueError as error:

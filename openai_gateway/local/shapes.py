@@ -23,9 +23,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """What all bodies of one answer share. `created_s` is a Unix time.
+    """The fields that all bodies of one answer share. `created_s` is a Unix time.
 
-    `seed`, if there is one, is what it takes besides the request to get the same text once more.
+    With the same request and `seed`, if there is one, the text can be generated again.
     """
 
     answer_id: str
@@ -46,7 +46,7 @@ class Envelope:
 
 
 Scores = Sequence[TokenScore] | None
-"""Those of a choice's tokens; None where nobody asked for them."""
+"""Scores of a choice's tokens; None if they were not asked for."""
 
 
 class Shape(Protocol):

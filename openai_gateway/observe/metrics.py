@@ -122,7 +122,7 @@ class GatewayMetrics:
             self._observe_tpot(request, ttft_ms)
 
     def _observe_tpot(self, request: Finished, ttft_ms: float) -> None:
-        """vLLM's definition leaves the first token out; our TPT (the paper's) has it in."""
+        """vLLM's definition excludes the first token; our TPT (the paper's) includes it."""
         tpt_ms, num_tokens = request.stats.get("tpt_ms"), request.completion_tokens
         if tpt_ms is not None and num_tokens > 1:
             after_first_s = max(0.0, tpt_ms * num_tokens - ttft_ms) / 1e3
@@ -136,7 +136,7 @@ class GatewayMetrics:
 
 
 def _reason(request: Finished) -> str:
-    """A label with few values: what a client or server may write is not among them."""
+    """A label with few values, none of which a client or server can choose."""
     if request.error_code is not None:
         return "error"
     if request.reason in _REASONS:
@@ -145,7 +145,7 @@ def _reason(request: Finished) -> str:
 
 
 def metrics_router(registry: CollectorRegistry) -> APIRouter:
-    """GET /metrics, open as vLLM's own is; in the format that the scraper asks for."""
+    """GET /metrics, which needs no key (as vLLM's), in the format that the scraper asks for."""
     router = APIRouter()
 
     @router.get("/metrics")

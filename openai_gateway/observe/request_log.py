@@ -47,7 +47,7 @@ class RequestLog:
 
 
 def fields(request: Finished) -> dict[str, Any]:
-    """What the line says; what is unknown is left out."""
+    """The fields of the line; unknown ones are left out."""
     values = {
         "request_id": request.request_id,
         "endpoint": request.endpoint,

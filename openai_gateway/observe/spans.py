@@ -93,7 +93,7 @@ class TracedGenerator:
                 await close()  # a reader that leaves early ends the generation now
 
     async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
-        """See `Generator.forward`. The span ends with the answer's headers: the request's has the rest."""
+        """See `Generator.forward`. The span ends with the answer's headers; the request's goes on."""
         span = self._tracer.start_span("forward")
         _put(span, {"url.path": path, "pipesd.route": "cloud"})
         try:
@@ -140,13 +140,13 @@ def _stats(stats: GenerationStats) -> Attributes:
 
 
 def _fail(span: Span, error: Exception) -> None:
-    """The kind of error alone: a message may quote what was asked."""
+    """Record only the kind of `error`: its message may quote the request."""
     span.set_status(StatusCode.ERROR, type(error).__name__)
     span.set_attribute("error.type", type(error).__name__)
 
 
 def _put(span: Span, attributes: Attributes) -> None:
-    """Those that are known."""
+    """Set the attributes that are known."""
     span.set_attributes({name: value for name, value in attributes.items() if value is not None})
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger("pipesd.gateway")
 _SERVICE: Final = "pipesd-gateway"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _NOT_TRACED: Final = "/health$,/metrics$"
-"""Asked for by machines, all the time."""
+"""Paths that machines poll."""
 _NEEDS_EXTRA: Final = "traces need OpenTelemetry's packages: run `pip install 'pipesd[otel]'`"
 
 
@@ -46,13 +46,13 @@ class Telemetry:
         return TracedGenerator(generator, self._provider.get_tracer("pipesd"))
 
     def observer(self) -> RequestObserver:
-        """Puts what is known of a finished request on its span."""
+        """An observer that puts a finished request's statistics on its span."""
         from openai_gateway.observe.spans import SpanObserver
 
         return SpanObserver()
 
     def instrument(self, app: FastAPI) -> None:
-        """A span for each request to `app`, which has not been started; a client's trace goes on in it."""
+        """Add a span for each request to `app`, which must not run yet; it continues the client's trace."""
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
         # Without a span for each piece of a stream: those would cost more than the gateway itself.
@@ -64,7 +64,7 @@ class Telemetry:
         )
 
     async def close(self) -> None:
-        """Send what has not been sent; a collector that does not answer is given up soon."""
+        """Send the remaining spans, for `close_s` seconds at most."""
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         await asyncio.to_thread(sending.join, self._close_s)

@@ -96,9 +96,9 @@ class Support(enum.Enum):
     """Where a parameter works, if it asks for anything."""
 
     COLLABORATIVE = enum.auto()
-    """On every route; `schema.py` has the field."""
+    """On every route; `local/schema.py` has the field."""
     TARGET = enum.auto()
-    """Wherever a target answers, but not with the draft model alone; `schema.py` has the field."""
+    """Wherever a target answers, but not with the draft model alone; `local/schema.py` has the field."""
     CLOUD = enum.auto()
     """Only on the server's own API."""
     REFUSED = enum.auto()

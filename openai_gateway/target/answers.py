@@ -53,7 +53,7 @@ class CloudAnswers:
     ) -> Answer:
         """The server's answer to `body` on its `path`, streamed if `body` says so.
 
-        Raises `ApiError`, `EdgeError` for what fails before there is an answer, of a stream its first chunk.
+        Raises `ApiError`, `EdgeError` for a failure before there is an answer, or a stream's first chunk.
         Cancelling the call ends the request on the server.
         """
         streamed = bool(body.get("stream"))

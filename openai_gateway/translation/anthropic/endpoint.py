@@ -25,11 +25,11 @@ from openai_gateway.translation.endpoint import (
     typed_event,
 )
 
-__all__ = ["MessagesEndpoint", "messages_router", "render_error"]
+__all__ = ["messages_router", "render_error"]
 
 
-class MessagesEndpoint:
-    """Serves one request at a time on top of a `ChatService` that takes any limit. Failures are raised."""
+class _Endpoint:
+    """Serves requests on top of a `ChatService` that accepts any limit. Failures are raised."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class MessagesEndpoint:
 
 def messages_router(service: ChatService, counter: PromptCounter, *, ping_s: float) -> APIRouter:
     """The routes, under /v1."""
-    endpoint = MessagesEndpoint(service, counter, ping_s=ping_s)
+    endpoint = _Endpoint(service, counter, ping_s=ping_s)
     router = APIRouter(prefix="/v1/messages", route_class=route_class(render_error))
 
     @router.post("")

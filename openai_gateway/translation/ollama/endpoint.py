@@ -27,13 +27,15 @@ from openai_gateway.translation.ollama.encoder import ChatEncoder, GenerateEncod
 from openai_gateway.translation.ollama.request import OWN_NAMES, translate_chat, translate_generate
 from openai_gateway.translation.ollama.schema import ChatRequest, GenerateRequest, Named
 
-__all__ = ["LoadCatalog", "OllamaEndpoint", "ollama_router", "render_error"]
+__all__ = ["LoadCatalog", "ollama_router", "render_error"]
 
 LoadCatalog = Callable[[], Awaitable[Catalog]]
 
+_LINES: Final = StreamFormat(json_line, JsonLines)
 
-class OllamaEndpoint:
-    """Serves one request at a time on top of a `ChatService` that takes any limit. Failures are raised."""
+
+class _Endpoint:
+    """Serves requests on top of a `ChatService` that accepts any limit. Failures are raised."""
 
     def __init__(
         self,
@@ -70,12 +72,9 @@ class OllamaEndpoint:
         return await respond(self._service, chat, options, encoder, None if stream is False else _LINES)
 
 
-_LINES: Final = StreamFormat(json_line, JsonLines)
-
-
 def ollama_router(service: ChatService, catalog: LoadCatalog) -> APIRouter:
     """The routes, under /api."""
-    endpoint = OllamaEndpoint(service)
+    endpoint = _Endpoint(service)
     router = APIRouter(prefix="/api", route_class=route_class(render_error))
 
     @router.post("/chat")
@@ -111,7 +110,7 @@ def _add_reads(router: APIRouter, catalog: LoadCatalog) -> None:
     async def running() -> Response:
         return json_response((await catalog()).running())
 
-    # Declared last: what Ollama has and we have not is refused in Ollama's shape.
+    # Declared last, so that Ollama's other paths are refused in Ollama's shape.
     @router.api_route("/{path:path}", methods=["GET", "POST", "DELETE", "HEAD"], include_in_schema=False)
     async def unknown(path: str) -> Response:
         raise ApiError(404, f"/api/{path} is not part of this gateway")

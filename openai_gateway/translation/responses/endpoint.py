@@ -1,4 +1,4 @@
-"""POST /v1/responses and what goes with it."""
+"""POST /v1/responses, and reading and deleting stored responses."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from openai_gateway.translation.responses.schema import OWN_NAMES, ResponsesRequ
 from openai_gateway.translation.responses.store import ResponseStore, StoredResponse
 from openai_gateway.translation.responses.tools import ToolTable
 
-__all__ = ["LEFT_OUT_HEADER", "ResponsesEndpoint", "responses_router"]
+__all__ = ["LEFT_OUT_HEADER", "responses_router"]
 
 LEFT_OUT_HEADER = "x-pipesd-left-out"
-"""Types of the tools that were not offered to the model, with commas between them."""
+"""Response header: the types of the tools that were not offered to the model, separated by commas."""
 
 
-class ResponsesEndpoint:
-    """Serves one request at a time on top of a `ChatService`. Failures are raised."""
+class _Endpoint:
+    """Serves requests on top of a `ChatService`. Failures are raised."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class ResponsesEndpoint:
 def responses_router(service: ChatService, *, ping_s: float, store: ResponseStore | None = None) -> APIRouter:
     """The routes, under /v1."""
     store = store or ResponseStore()
-    endpoint = ResponsesEndpoint(service, store, ping_s=ping_s)
+    endpoint = _Endpoint(service, store, ping_s=ping_s)
     router = APIRouter(
         prefix="/v1/responses", route_class=route_class(error_renderer(ApiError.body, OWN_NAMES))
     )

@@ -10,6 +10,7 @@ import pytest
 from openai_gateway.errors import UnsupportedParameter
 from openai_gateway.local import ChatRequest, CompletionRequest
 from openai_gateway.routing.parameters import PARAMETERS, Requirements, Support, requirements_of
+from pipesd_vllm.wire import MAX_LOGPROBS
 
 BY_SUPPORT = {kind: [name for name, p in PARAMETERS.items() if p.support is kind] for kind in Support}
 
@@ -73,3 +74,71 @@ def test_the_server_knows_what_it_is_sent() -> None:
         folder / "completion" / "protocol.py"
     )
     assert set(BY_SUPPORT[Support.CLOUD]) - known == {"continuous_usage_stats"}  # of its stream options
+
+
+@pytest.mark.parametrize("value", [-1, MAX_LOGPROBS + 1])
+def test_more_than_a_session_reports(value: int) -> None:
+    """More alternatives than the wire carries, or all of them, are asked of the server's own API."""
+    body = {"logprobs": True, "top_logprobs": value}
+    expected = Requirements(cloud=("top_logprobs",), target=("logprobs",))
+    assert requirements_of(body, adds_special_tokens=False) == expected
+    at_most = {"logprobs": MAX_LOGPROBS}
+    assert requirements_of(at_most, adds_special_tokens=False) == Requirements(target=("logprobs",))
+
+
+@pytest.mark.parametrize(("name", "value"), [("n", True), ("length_penalty", True)])
+def test_booleans_are_not_numbers(name: str, value: object) -> None:
+    """1 and true are different wishes."""
+    assert needs({name: value}) == (name,)
+
+
+def test_no_alternatives_are_not_no_report() -> None:
+    """0 and false too: `logprobs: 0` asks for the chosen token's."""
+    assert requirements_of({"logprobs": 0}, adds_special_tokens=False) == Requirements(target=("logprobs",))
+
+
+def test_harmless_extras_pass() -> None:
+    """Fields that change nothing, and fields nobody knows, are ignored."""
+    extra = {"user": "u", "metadata": {"a": 1}, "store": True, "service_tier": "auto", "unheard_of": [1]}
+    assert needs(extra) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("xtc_probability", 0.5),
+        ("dry_multiplier", 0.8),
+        ("tfs_z", 0.9),
+        ("top_a", 0.1),
+        ("samplers", ["top_k"]),
+    ],
+)
+def test_samplers_of_other_servers(name: str, value: object) -> None:
+    """A sampler that nobody here has is refused by name; settings of samplers that are off change nothing."""
+    off = {"xtc_probability": 0.0, "xtc_threshold": 0.1, "dry_base": 1.75, "mirostat": 0, "mirostat_tau": 5.0}
+    assert needs(off) == ()
+    with pytest.raises(UnsupportedParameter, match=name):
+        needs(off | {name: value})
+
+
+def test_add_special_tokens_only_as_the_endpoint_does() -> None:
+    """`add_special_tokens` needs the server where it asks for the other behaviour."""
+    assert needs({"add_special_tokens": True}, adds_special_tokens=True) == ()
+    assert needs({"add_special_tokens": False}, adds_special_tokens=True) == ("add_special_tokens",)
+
+
+def test_images_and_several_prompts() -> None:
+    """Parts that are not text, and several prompts, are the server's; one prompt of tokens is ours."""
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
+    assert needs({"messages": [image]}) == ("messages",)
+    assert needs({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}) == ()
+    assert needs({"prompt": ["a", "b"]}) == needs({"prompt": [[1], [2]]}) == ("prompt",)
+    assert needs({"prompt": [None, None]}) == needs({"prompt": [[1], ["a"]]}) == ()  # nobody's
+    unhashable = {"role": "user", "content": [{"type": {}}]}
+    assert needs({"messages": [unhashable]}) == ()
+    assert needs({"prompt": [1, 2]}) == needs({"prompt": ["a"]}) == needs({"messages": [7]}) == ()
+
+
+def test_options_of_the_stream() -> None:
+    """What the stream's options ask for counts as well."""
+    assert needs({"stream_options": {"continuous_usage_stats": True}}) == ("continuous_usage_stats",)
