@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from benchmarks.harness.clients import Client, sampling_body
-from edge_agent.api import FinishReason, SamplingSettings
+from edge_agent.api import FinishReason, Sampling
 from edge_agent.sampling.adjustment import LogitAdjuster
 from edge_agent.sampling.noise import gumbel
 from edge_agent.sampling.restriction import least_kept
@@ -108,7 +108,7 @@ class Margin:
 
 def margin_of(
     logits: Mapping[int, float],
-    sampling: SamplingSettings,
+    sampling: Sampling,
     prompt: Sequence[int],
     generated: Sequence[int],
     plain_token: int,
@@ -142,7 +142,7 @@ def margin_of(
 class Reference(Protocol):
     """The target without us."""
 
-    async def complete(self, prompt: Sequence[int], sampling: SamplingSettings) -> Continuation:
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Continuation:
         """The whole continuation, drawn with the seed of `sampling`."""
         ...
 
@@ -159,7 +159,7 @@ class TargetAlone:
         self._client = client
         self._num_logprobs = num_logprobs
 
-    async def complete(self, prompt: Sequence[int], sampling: SamplingSettings) -> Continuation:
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Continuation:
         body = {**sampling_body(sampling), "return_token_ids": True}
         if sampling.temperature > 0:  # the server's own API draws with the noise of our sessions if asked to
             body["vllm_xargs"] = {"pipesd_seed": sampling.seed}
@@ -169,7 +169,7 @@ class TargetAlone:
         return Continuation(tuple(choice["token_ids"]), choice["text"], FinishReason(choice["finish_reason"]))
 
     async def most_likely(self, prefix: Sequence[int]) -> Mapping[int, float]:
-        body = sampling_body(SamplingSettings(1)) | {
+        body = sampling_body(Sampling(1)) | {
             "logprobs": self._num_logprobs,
             "return_tokens_as_token_ids": True,
         }
@@ -183,7 +183,7 @@ class TargetAlone:
 async def explained(
     reference: Reference,
     prompt: Sequence[int],
-    sampling: SamplingSettings,
+    sampling: Sampling,
     plain: Continuation,
     ours: Continuation,
 ) -> tuple[Difference | None, Margin | None]:

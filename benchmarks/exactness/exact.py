@@ -26,7 +26,7 @@ from benchmarks.harness.pair import Pair, started_pair
 from benchmarks.harness.prompts import HUMANEVAL, Prompt, fitting, in_order, load_prompts
 from benchmarks.harness.server import running_server
 from benchmarks.reports.records import write_json
-from edge_agent.api import FinishReason, SamplingSettings
+from edge_agent.api import FinishReason, Sampling
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.errors import CliError
@@ -40,7 +40,7 @@ class ExactPlan:
 
     sources: tuple[Sequence[Prompt], ...]
     num: int
-    sampling: SamplingSettings
+    sampling: Sampling
     near_tie_nats: float
     dtype: str | None
 
@@ -92,7 +92,7 @@ def exact(
     At a temperature above 0 both draw with the noise of the same seed, so the texts are to be equal, too.
     Exits 1 if any differs; every difference is shown with how close the two tokens were.
     """
-    sampling = SamplingSettings(
+    sampling = Sampling(
         tokens,
         temperature,
         top_p,
@@ -143,7 +143,7 @@ async def check_all(pair: Pair, plain: Reference, plan: ExactPlan, out: Console)
     return results
 
 
-async def _through_gateway(pair: Pair, prompt: Sequence[int], sampling: SamplingSettings) -> Continuation:
+async def _through_gateway(pair: Pair, prompt: Sequence[int], sampling: Sampling) -> Continuation:
     """The client's text, with the agent's tokens."""
     answer_id, choice = await pair.gateway.complete(
         prompt, {**sampling_body(sampling), "seed": sampling.seed}
@@ -179,7 +179,7 @@ def exact_json(
         "differences": [asdict(checked) for checked in different],
         "near_tie_nats": plan.near_tie_nats,
         "settings": {
-            **asdict(plan.sampling),
+            **msgspec.structs.asdict(plan.sampling),
             "mode": settings.mode,
             "target": target,
             "dtype": plan.dtype,

@@ -31,9 +31,8 @@ from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
 from benchmarks.reports.records import write_json
 from edge_agent.agent import cloud_api, cloud_connector
-from edge_agent.api import SamplingSettings
+from edge_agent.api import Sampling
 from edge_agent.errors import CloudMisbehaved
-from edge_agent.session.wire_sampling import wire_sampling
 from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
@@ -78,9 +77,9 @@ class Setting:
         """As `--settings` takes it, such as `T=0.7,top_p=0.9,penalties`."""
         return f"T={self.temperature:g},top_p={self.top_p:g},{'penalties' if self.penalties else 'plain'}"
 
-    def sampling(self, num_tokens: int, seed: int) -> SamplingSettings:
+    def sampling(self, num_tokens: int, seed: int) -> Sampling:
         """Exactly `num_tokens` tokens; at temperature 0 the seed says nothing and is left out."""
-        return SamplingSettings(
+        return Sampling(
             num_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -250,11 +249,11 @@ class Matrix:
         return results
 
     async def _truths(
-        self, prompts: Sequence[TokenisedPrompt], samplings: Sequence[SamplingSettings]
+        self, prompts: Sequence[TokenisedPrompt], samplings: Sequence[Sampling]
     ) -> list[Continuation]:
         room = asyncio.Semaphore(max(_BATCHES))
 
-        async def truth(prompt: TokenisedPrompt, sampling: SamplingSettings) -> Continuation:
+        async def truth(prompt: TokenisedPrompt, sampling: Sampling) -> Continuation:
             async with room:
                 return await self.reference.complete(prompt.token_ids, sampling)
 
@@ -284,7 +283,7 @@ class Run:
 async def run_session(
     connector: Connector,
     prompt: Sequence[int],
-    sampling: SamplingSettings,
+    sampling: Sampling,
     truth: Sequence[int],
     rng: random.Random,
 ) -> Run:
@@ -298,8 +297,8 @@ async def run_session(
         run.rebuilt = bool(run.tokens)
         async with opened(connector) as transport:
             await welcome(transport)
-            mode, wire = rng.choice(_MODES), wire_sampling(sampling)
-            await transport.send(Open(1, list(prompt), wire, mode, _PATIENCE_MS, list(run.tokens)))
+            mode = rng.choice(_MODES)
+            await transport.send(Open(1, list(prompt), sampling, mode, _PATIENCE_MS, list(run.tokens)))
             drafts = DraftMaker(1, len(prompt), truth)
             while not run.finished and len(run.tokens) < until:
                 await _follow(transport, run, len(prompt))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
-from edge_agent.api import GenerationStats, SamplingSettings
+from edge_agent.api import GenerationStats, Sampling
 from openai_gateway.cli.errors import CliError
 from openai_gateway.http.streaming import read_events
 
@@ -52,7 +52,7 @@ class TimedAnswer:
         return self.chunks_s[-1] - self.started_s
 
 
-def sampling_body(sampling: SamplingSettings) -> Json:
+def sampling_body(sampling: Sampling) -> Json:
     """All that a body says about picking tokens, whoever it is sent to: nobody's defaults count."""
     return {
         "max_tokens": sampling.max_tokens,
@@ -68,7 +68,7 @@ def sampling_body(sampling: SamplingSettings) -> Json:
 
 def exactly(num_tokens: int) -> Json:
     """A greedy answer of so many tokens, neither more nor fewer."""
-    return sampling_body(SamplingSettings(num_tokens, ignore_eos=True))
+    return sampling_body(Sampling(num_tokens, ignore_eos=True))
 
 
 def question(text: str) -> Json:

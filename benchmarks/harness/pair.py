@@ -13,7 +13,7 @@ from benchmarks.harness.clients import Client, TimedAnswer, connected, exactly
 from benchmarks.harness.pacing import PacedDrafter
 from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.netlink.proxy import delayed_link
-from edge_agent.api import GenerationRequest, Generator, Route, SamplingSettings, TargetInfo
+from edge_agent.api import GenerationRequest, Generator, Route, Sampling, TargetInfo
 from edge_agent.control.parameters import AgentParameters
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.settings import EdgeSettings
@@ -64,7 +64,7 @@ class Pair:
         request = GenerationRequest(
             f"local-{uuid.uuid4().hex}",
             tuple(prompt),
-            SamplingSettings(num_tokens, ignore_eos=True),
+            Sampling(num_tokens, ignore_eos=True),
             Route.LOCAL,
         )
         started_s = time.perf_counter()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.harness.prompts import HUMANEVAL, in_order, load_prompts
-from edge_agent.api import SamplingSettings
+from edge_agent.api import Sampling
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.restriction import least_kept
 from edge_agent.sampling.sampled import SampledPicker
@@ -48,15 +48,15 @@ class Acceptance:
         return self.coupled / self.most
 
 
-def settings_of(seed: int) -> list[SamplingSettings]:
+def settings_of(seed: int) -> list[Sampling]:
     """The samplings that are compared."""
     return [
-        SamplingSettings(1, temperature, top_p, seed=seed)
+        Sampling(1, temperature, top_p, seed=seed)
         for temperature, top_p in ((1.0, 1.0), (0.7, 1.0), (1.0, 0.9), (0.7, 0.9))
     ]
 
 
-def compare(pairs: Sequence[tuple[Logits, Logits]], settings: SamplingSettings) -> Acceptance:
+def compare(pairs: Sequence[tuple[Logits, Logits]], settings: Sampling) -> Acceptance:
     """Acceptance over pairs of target's and draft's logits `[num_tokens]`, one for each position."""
     coupled, greedy, most = 0.0, 0.0, 0.0
     target, draft, likeliest = SampledPicker(settings, 0), SampledPicker(settings, 0), GreedyPicker()
@@ -71,7 +71,7 @@ def compare(pairs: Sequence[tuple[Logits, Logits]], settings: SamplingSettings) 
     return Acceptance(num, coupled / num, greedy / num, most / num)
 
 
-def probabilities(logits: Logits, settings: SamplingSettings) -> NDArray[np.float64]:
+def probabilities(logits: Logits, settings: Sampling) -> NDArray[np.float64]:
     """The distribution that `settings` (temperature, min-p, top-k, top-p) make of `logits`."""
     scores = logits * np.float32(1.0 / settings.temperature)
     least = least_kept(scores, min_p=settings.min_p, top_k=settings.top_k, top_p=settings.top_p)
@@ -80,7 +80,7 @@ def probabilities(logits: Logits, settings: SamplingSettings) -> NDArray[np.floa
     return distribution
 
 
-def describe(settings: SamplingSettings, acceptance: Acceptance) -> str:
+def describe(settings: Sampling, acceptance: Acceptance) -> str:
     """One line of figures."""
     return (
         f"T={settings.temperature:g} top_p={settings.top_p:g}: coupled {acceptance.coupled:.3f}, "

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.api import SamplingSettings
+from edge_agent.api import Sampling
 from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.picker import TokenPicker
 from edge_agent.sampling.sampled import SampledPicker
@@ -25,15 +25,15 @@ NUM_TOKENS: Final = 49_152
 _NUM_ROWS: Final = 10
 _PROMPT: Final = list(range(200))
 _SETTINGS: Final = {
-    "T=1": SamplingSettings(512, temperature=1.0, seed=7),
-    "T=0.7": SamplingSettings(512, temperature=0.7, seed=7),
-    "T=1 top_p=0.9": SamplingSettings(512, temperature=1.0, top_p=0.9, seed=7),
-    "T=1 top_k=40 top_p=0.9": SamplingSettings(512, temperature=1.0, top_k=40, top_p=0.9, seed=7),
-    "T=1 min_p=0.05": SamplingSettings(512, temperature=1.0, min_p=0.05, seed=7),
-    "T=1 all penalties": SamplingSettings(
+    "T=1": Sampling(512, temperature=1.0, seed=7),
+    "T=0.7": Sampling(512, temperature=0.7, seed=7),
+    "T=1 top_p=0.9": Sampling(512, temperature=1.0, top_p=0.9, seed=7),
+    "T=1 top_k=40 top_p=0.9": Sampling(512, temperature=1.0, top_k=40, top_p=0.9, seed=7),
+    "T=1 min_p=0.05": Sampling(512, temperature=1.0, min_p=0.05, seed=7),
+    "T=1 all penalties": Sampling(
         512, 1.0, seed=7, presence_penalty=0.5, frequency_penalty=0.5, repetition_penalty=1.1
     ),
-    "T=0.7 top_p=0.9, all penalties": SamplingSettings(
+    "T=0.7 top_p=0.9, all penalties": Sampling(
         512, 0.7, 0.9, seed=7, presence_penalty=0.5, frequency_penalty=0.5, repetition_penalty=1.1
     ),
 }

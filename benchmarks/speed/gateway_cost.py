@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.harness.clients import Clock, TimedAnswer, connected, exactly, question
 from benchmarks.harness.recorder import Recording, RecordingGenerator
-from edge_agent.api import GenerationRequest, Generator, Route, SamplingSettings, TargetInfo
+from edge_agent.api import GenerationRequest, Generator, Route, Sampling, TargetInfo
 from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
@@ -121,7 +121,7 @@ async def measure_pure_cost(
 
 async def _alone_s(generator: Generator, num_tokens: int) -> float:
     """Seconds of CPU that the generator takes for itself."""
-    sampling = SamplingSettings(num_tokens, ignore_eos=True)
+    sampling = Sampling(num_tokens, ignore_eos=True)
     request = GenerationRequest(f"bench-{uuid.uuid4().hex}", (1,), sampling, Route.COLLABORATIVE)
     started_s = time.process_time()
     async for _ in generator.generate(request):

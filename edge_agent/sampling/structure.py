@@ -35,7 +35,7 @@ class StructureMasks:
         self._tokenizer = LLTokenizer(bundle.tokenizer_json, eos_token=ends)
 
     def mask(self, structure: Structure, prompt_length: int) -> GrammarMask | None:
-        """A mask for a sequence whose first `prompt_length` tokens are prompt; None for a form not understood.
+        """A mask for a sequence with `prompt_length` prompt tokens; None if the form is not understood.
 
         Why not is left out of the log: the parsers quote the client's text.
         """

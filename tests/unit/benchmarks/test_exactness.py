@@ -37,7 +37,7 @@ from benchmarks.exactness.matrix import (
 from benchmarks.exactness.matrix import describe as describe_compared
 from benchmarks.harness.clients import Client
 from benchmarks.harness.prompts import Prompt, TokenisedPrompt
-from edge_agent.api import FinishReason, SamplingSettings
+from edge_agent.api import FinishReason, Sampling
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.sampling.noise import gumbel
 from edge_agent.settings import EdgeSettings
@@ -81,7 +81,7 @@ LOGITS = {0: 3.0, 1: 2.0, 2: 1.0, 3: -1.0}
 PROMPT, GENERATED = (0, 3), (1, 1)
 
 
-def lead(sampling: SamplingSettings, plain: int = 0, ours: int = 1) -> Margin:
+def lead(sampling: Sampling, plain: int = 0, ours: int = 1) -> Margin:
     found = margin_of(LOGITS, sampling, PROMPT, GENERATED, plain, ours)
     assert found is not None
     return found
@@ -89,11 +89,11 @@ def lead(sampling: SamplingSettings, plain: int = 0, ours: int = 1) -> Margin:
 
 def test_penalties_count() -> None:
     """Each as the target applies it: repetition by the logit's sign, prompt included; the others by count."""
-    assert lead(SamplingSettings(8, top_p=0.5)) == Margin(pytest.approx(1.0))  # greedy: no noise, no edge
-    assert lead(SamplingSettings(8, repetition_penalty=2.0)).by_score == pytest.approx(1.5 - 1.0)
-    assert lead(SamplingSettings(8, repetition_penalty=2.0), 2, 3).by_score == pytest.approx(1.0 + 2.0)
-    assert lead(SamplingSettings(8, frequency_penalty=0.5)).by_score == pytest.approx(1.0 + 1.0)
-    assert lead(SamplingSettings(8, presence_penalty=0.5)).by_score == pytest.approx(1.0 + 0.5)
+    assert lead(Sampling(8, top_p=0.5)) == Margin(pytest.approx(1.0))  # greedy: no noise, no edge
+    assert lead(Sampling(8, repetition_penalty=2.0)).by_score == pytest.approx(1.5 - 1.0)
+    assert lead(Sampling(8, repetition_penalty=2.0), 2, 3).by_score == pytest.approx(1.0 + 2.0)
+    assert lead(Sampling(8, frequency_penalty=0.5)).by_score == pytest.approx(1.0 + 1.0)
+    assert lead(Sampling(8, presence_penalty=0.5)).by_score == pytest.approx(1.0 + 0.5)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
@@ -101,13 +101,13 @@ def test_the_noise_of_the_position_counts(temperature: float) -> None:
     """In nats of logit: the noise is scaled by the temperature."""
     noise = gumbel(7, len(PROMPT) + len(GENERATED), np.array([0, 1]))
     expected = 1.0 + temperature * float(noise[0] - noise[1])
-    assert lead(SamplingSettings(8, temperature, seed=7)) == Margin(pytest.approx(expected))
+    assert lead(Sampling(8, temperature, seed=7)) == Margin(pytest.approx(expected))
 
 
 def test_the_edge_of_the_nucleus() -> None:
     """A token that just about is in or out explains a difference, however far the scores are apart."""
     shares = np.exp(list(LOGITS.values())) / np.exp(list(LOGITS.values())).sum()
-    within = SamplingSettings(8, 1.0, top_p=float(shares[0]) - 0.01, seed=7)
+    within = Sampling(8, 1.0, top_p=float(shares[0]) - 0.01, seed=7)
     assert lead(within).to_edge == pytest.approx(0.0, abs=1e-4)
     assert lead(within).is_tie(0.001)
     assert not Margin(-0.4, 0.2).is_tie(0.001)
@@ -115,8 +115,8 @@ def test_the_edge_of_the_nucleus() -> None:
 
 def test_what_is_not_known() -> None:
     """A server may tell the most likely tokens only."""
-    assert margin_of(LOGITS, SamplingSettings(8), PROMPT, GENERATED, 0, 9) is None
-    penalised = SamplingSettings(8, presence_penalty=1.0)
+    assert margin_of(LOGITS, Sampling(8), PROMPT, GENERATED, 0, 9) is None
+    penalised = Sampling(8, presence_penalty=1.0)
     assert margin_of(LOGITS, penalised, (70, 80), (90,), 0, 1) == Margin(1.0)
 
 
@@ -144,11 +144,11 @@ class Vllm:
 async def test_the_server_is_asked_for_tokens_and_our_noise() -> None:
     """Nobody's defaults count, and at a temperature it draws with the noise of our seed."""
     vllm = Vllm(token_ids=[7, 8])
-    greedy = SamplingSettings(2, ignore_eos=True)
+    greedy = Sampling(2, ignore_eos=True)
     assert await vllm.alone().complete((1, 2), greedy) == Continuation((7, 8), "ab", FinishReason.LENGTH)
     assert vllm.asked.items() >= {"prompt": [1, 2], "return_token_ids": True, "ignore_eos": True}.items()
     assert (vllm.asked["repetition_penalty"], "vllm_xargs" in vllm.asked) == (1.0, False)
-    await vllm.alone().complete((1, 2), SamplingSettings(4, 0.7, 0.9, seed=11, presence_penalty=0.5))
+    await vllm.alone().complete((1, 2), Sampling(4, 0.7, 0.9, seed=11, presence_penalty=0.5))
     assert vllm.asked["vllm_xargs"] == {"pipesd_seed": 11}
     assert (vllm.asked["temperature"], vllm.asked["top_p"], vllm.asked["presence_penalty"]) == (0.7, 0.9, 0.5)
 
@@ -163,7 +163,7 @@ async def test_the_most_likely_tokens() -> None:
 async def test_other_servers_are_found_out() -> None:
     """A server without vLLM's extensions ends in a sentence."""
     with pytest.raises(CliError, match="no token ids"):
-        await Vllm().alone().complete((1,), SamplingSettings(1))
+        await Vllm().alone().complete((1,), Sampling(1))
     with pytest.raises(CliError, match="no log-probabilities"):
         await Vllm().alone().most_likely((1,))
 
@@ -180,7 +180,7 @@ class FakePlain:
         self._continuation = Continuation(tuple(token_ids(text)), text, FinishReason.LENGTH)
         self.prefixes: list[Sequence[int]] = []
 
-    async def complete(self, prompt: Sequence[int], sampling: SamplingSettings) -> Continuation:
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Continuation:
         return self._continuation
 
     async def most_likely(self, prefix: Sequence[int]) -> Mapping[int, float]:
@@ -200,7 +200,7 @@ def printed(out: Console) -> str:
 
 def plan(*texts: str, num: int = 2) -> ExactPlan:
     prompts = tuple(Prompt(f"p{i}", text, is_chat=False) for i, text in enumerate(texts))
-    return ExactPlan((prompts,), num, SamplingSettings(40, ignore_eos=True), 0.05, "float32")
+    return ExactPlan((prompts,), num, Sampling(40, ignore_eos=True), 0.05, "float32")
 
 
 async def test_identical(connect_pair: ConnectPair, token_ids: TokenIds, out: Console) -> None:
@@ -317,7 +317,7 @@ class FakeReference:
         self.prefixes: list[Sequence[int]] = []
         self._differs = differs
 
-    async def complete(self, prompt: Sequence[int], sampling: SamplingSettings) -> Continuation:
+    async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Continuation:
         tokens = list(prompt)
         while len(tokens) < len(prompt) + sampling.max_tokens:
             tokens.append(next_token(tokens))
@@ -362,10 +362,8 @@ async def test_a_session_that_differs_is_measured() -> None:
 async def test_the_stream_is_the_targets_and_crosses_connections(number: int) -> None:
     """Whatever is drafted, all tokens come once and in order, the second half on a connection of its own."""
     lines = [FakeTransport(next_token, WELCOME) for _ in range(2)]
-    truth = (await FakeReference().complete([1, 2, 3], SamplingSettings(40))).token_ids
-    run = await run_session(
-        FakeConnector(lines), [1, 2, 3], SamplingSettings(40), truth, random.Random(number)
-    )
+    truth = (await FakeReference().complete([1, 2, 3], Sampling(40))).token_ids
+    run = await run_session(FakeConnector(lines), [1, 2, 3], Sampling(40), truth, random.Random(number))
     assert tuple(run.tokens) == truth
     assert run.finished
     assert run.rebuilt
@@ -381,7 +379,7 @@ async def test_a_gap_in_the_stream_is_an_error() -> None:
     line = FakeTransport(next_token, WELCOME)
     line.push(Commit(1, 4, [9]))
     with pytest.raises(CloudMisbehaved, match="position 4, not at 3"):
-        await run_session(FakeConnector([line]), [1, 2, 3], SamplingSettings(40), range(40), random.Random(1))
+        await run_session(FakeConnector([line]), [1, 2, 3], Sampling(40), range(40), random.Random(1))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from benchmarks.harness.prompts import (
 from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.harness.rivals import EVERYBODY, Rival, Wire, interleaved, parse_rivals, rival_parameters
 from benchmarks.harness.server import running_server
-from edge_agent.api import GenerationChunk, GenerationRequest, SamplingSettings
+from edge_agent.api import GenerationChunk, GenerationRequest, Sampling
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.errors import ModelError
 from edge_agent.sampling.picker import DraftToken
@@ -186,7 +186,7 @@ async def test_recording_changes_nothing(make_fake: MakeFake) -> None:
     """What was given can be taken once, a reader that leaves ends the generation, the rest is passed on."""
     fake = make_fake(TEXT)
     recorder = RecordingGenerator(fake)
-    request = GenerationRequest("one", (5, 6), SamplingSettings(8))
+    request = GenerationRequest("one", (5, 6), Sampling(8))
     chunks = [chunk async for chunk in recorder.generate(request)]
     recording = recorder.take("one")
     assert tuple(recording.token_ids) == sum((chunk.token_ids for chunk in chunks), ())

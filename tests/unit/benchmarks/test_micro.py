@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from benchmarks.micro import acceptance, control, drafting
-from edge_agent.api import SamplingSettings
+from edge_agent.api import Sampling
 from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Commit, Draft, Open, fingerprint
 
 RNG = np.random.default_rng(3)
-SETTINGS = SamplingSettings(1, 1.0, seed=5)
+SETTINGS = Sampling(1, 1.0, seed=5)
 WELCOME = fake_welcome(fingerprint([f"t{i}" for i in range(300)]))
 
 
@@ -51,7 +51,7 @@ def test_probabilities_follow_the_parameters() -> None:
     """Temperature and top-k are those of the definition."""
     logits = np.log(np.array([0.5, 0.25, 0.125, 0.125], dtype=np.float32))
     assert acceptance.probabilities(logits, SETTINGS) == pytest.approx([0.5, 0.25, 0.125, 0.125], abs=1e-6)
-    cold = SamplingSettings(1, 0.5, top_k=2, seed=5)
+    cold = Sampling(1, 0.5, top_k=2, seed=5)
     assert acceptance.probabilities(logits, cold) == pytest.approx([0.8, 0.2, 0.0, 0.0], abs=1e-6)
 
 

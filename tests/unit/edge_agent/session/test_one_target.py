@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from edge_agent.api import Fallback, GenerationRequest, SamplingSettings
+from edge_agent.api import Fallback, GenerationRequest, Sampling
 from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.drafting.worker import DraftWorker
@@ -124,7 +124,7 @@ async def answer(server: Server, mode: Mode, fallback: Fallback) -> tuple[list[i
     pool = ConnectionPool(server, check, 1.0)
     plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
     control = plane.start_session("r", len(PROMPT), "adaptive", mode)
-    request = GenerationRequest("r", PROMPT, SamplingSettings(NUM_TOKENS))
+    request = GenerationRequest("r", PROMPT, Sampling(NUM_TOKENS))
     session = CollaborativeSession(
         request, pool, worker, control, mode, time.monotonic, fallback=fallback, draw=lambda: 0.0
     )
