@@ -189,7 +189,7 @@ def explained(url: str) -> Iterator[None]:
             f"No gateway answers at {url}: start one with `pipesd up`, or name it with --url."
         ) from error
     except openai.APIError as error:  # an error event in the middle of a stream
-        raise CliError(f"The answer broke off: {error.message}") from error
+        raise CliError(f"The answer was cut off: {error.message}") from error
 
 
 def _message(error: openai.APIStatusError) -> str:

@@ -178,9 +178,9 @@ class Probe:
         uplink = await self._uplink_mbit_s(model)
         link = self.link()
         if together.route is not Route.COLLABORATIVE:
-            raise CloudMisbehaved("the verifier was lost while it was measured; run it again")
+            raise CloudMisbehaved("the verifier was lost during the measurement; run it again")
         if link.step_s is None or link.rtt_s is None:
-            raise CloudMisbehaved("the verifier reported no times of its passes; update it")
+            raise CloudMisbehaved("the verifier reported no step times; update it")
         return Figures(
             draft_ms=_ms_per_token(draft),
             plain_ms=plain_ms,

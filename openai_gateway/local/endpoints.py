@@ -72,7 +72,7 @@ def _meanings(wish: str, value: object) -> Iterator[tuple[str, object]]:
     if isinstance(value, bool) and wish != "reasoning":
         yield _SWITCH, value
     elif not isinstance(value, dict) or wish == _SWITCH:
-        raise InvalidRequest(f"Invalid '{wish}': a wrong type.", param=wish, code="invalid_value")
+        raise InvalidRequest(f"Invalid '{wish}': it has the wrong type.", param=wish, code="invalid_value")
     elif wish == "thinking":
         yield _SWITCH, _look_up(_TYPES, value.get("type"), "thinking.type")
     else:

@@ -223,7 +223,7 @@ class BlockTracker:
         if self._open is None or self._open.tool_index != delta.index:
             if any(block.tool_index == delta.index for block in self.blocks):
                 raise ApiError(
-                    502, "The server's tool calls came mixed up.", kind="server_error", code="bad_tool_calls"
+                    502, "The server interleaved its tool calls.", kind="server_error", code="bad_tool_calls"
                 )
             call_id = delta.call_id or self._new_id()
             block = Block(len(self.blocks), BlockKind.TOOL_CALL, delta.name or "", call_id)

@@ -54,7 +54,7 @@ def _tools(request: CountRequest) -> Json:
     choice = request.tool_choice or {}
     if not request.tools:
         if choice.get("type") in ("any", "tool"):
-            raise refuse("tool_choice", "asks for a tool, and there is none to call")
+            raise refuse("tool_choice", "asks for a tool, but there are no 'tools'")
         return {}
     parallel = False if choice.get("disable_parallel_tool_use") else None
     tools = [_tool(tool, f"tools[{index}]") for index, tool in enumerate(request.tools)]

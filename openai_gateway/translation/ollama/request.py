@@ -166,7 +166,7 @@ def _answered(message: Message, waiting: list[Json], where: str) -> str:
         return message.tool_call_id
     fitting = [call for call in waiting if message.tool_name in (None, call["function"]["name"])]
     if not fitting:
-        raise InvalidRequest(f"'{where}' answers no tool call.", param=where)
+        raise InvalidRequest(f"'{where}' answers a tool call that was not made.", param=where)
     waiting.remove(fitting[0])
     return str(fitting[0]["id"])
 

@@ -52,7 +52,7 @@ def translate_request(request: ResponsesRequest, earlier: Sequence[Json] = ()) -
             "parallel_tool_calls": request.parallel_tool_calls,
         }
     elif choice not in (None, "auto", "none"):
-        raise refuse("tool_choice", "asks for a tool, and there is none to call")
+        raise refuse("tool_choice", "asks for a tool, but there are no 'tools'")
     body |= {name: value for name, value in optional.items() if value is not None}
     return Translated(body, tools, conversation)
 

@@ -100,9 +100,9 @@ def test_a_failure_in_the_middle(
     """An answer that breaks off is one sentence, and the turn is not remembered."""
     broken = generator_for("hello world", error=CloudUnreachable("the server is gone"), error_after=1)
     with connect(broken, out) as conversation:
-        with pytest.raises(CliError, match="broke off: the server is gone"):
+        with pytest.raises(CliError, match="cut off: the server is gone"):
             conversation.ask("hi")
-        with pytest.raises(CliError, match="broke off"):
+        with pytest.raises(CliError, match="cut off"):
             conversation.ask("again")
     second = tokenizer.decode(broken.records[1].request.prompt_token_ids)
     assert "again" in second

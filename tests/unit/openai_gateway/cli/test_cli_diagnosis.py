@@ -170,7 +170,7 @@ async def test_what_cannot_be_measured_is_an_error(generator_for: MakeFake) -> N
     """A server that refuses, and one that reports no times, are named."""
     with pytest.raises(CloudRefused, match="HTTP 500"):
         await Probe(scripted(generator_for, 500), lambda: LINK, 500.0, 8).measure()
-    with pytest.raises(CloudMisbehaved, match="no times"):
+    with pytest.raises(CloudMisbehaved, match="no step times"):
         await Probe(scripted(generator_for), EnvironmentSnapshot, 500.0, 8).measure()
 
 

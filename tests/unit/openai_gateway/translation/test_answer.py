@@ -130,5 +130,5 @@ def test_mixed_up_calls_end_the_answer() -> None:
     tracker = BlockTracker(lambda: "call_new")
     for delta in (ToolCallDelta(0, "a", "f", "{"), ToolCallDelta(1, "b", "g", "{")):
         list(tracker.feed(delta))
-    with pytest.raises(ApiError, match="mixed up"):
+    with pytest.raises(ApiError, match="interleaved"):
         list(tracker.feed(ToolCallDelta(0, None, None, "}")))
