@@ -38,7 +38,7 @@ def show(number: int = 1) -> None:
     print(f"number {number}")
 ''',
     "broken": '''
-"""Requirements what is not there."""
+"""Needs what is not there."""
 import no_such_package_anywhere
 ''',
 }
@@ -90,7 +90,7 @@ def test_help_describes_plugins_without_running_them(app: typer.Typer) -> None:
     for text in (
         "Measures things. With care.",
         "Shows things.",
-        "Requirements what is not there.",
+        "Needs what is not there.",
         "(not installed)",
     ):
         assert text in result.output
