@@ -34,8 +34,7 @@ from benchmarks.speed.gateway_crowd import (
 )
 from edge_agent.settings import ENV_PREFIX, EdgeSettings
 from openai_gateway.cli.console import live_status
-from openai_gateway.cli.ports import free_port
-from openai_gateway.cli.processes import ServerProcess
+from openai_gateway.cli.processes import ServerProcess, free_port
 
 __all__ = ["describe_cost", "describe_cpu", "describe_crowd", "edge_process", "gateway"]
 

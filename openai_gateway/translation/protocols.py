@@ -16,11 +16,11 @@ from openai_gateway.routing import asked_route, served_names
 from openai_gateway.translation.anthropic import endpoint as anthropic
 from openai_gateway.translation.anthropic.counting import PromptCounter
 from openai_gateway.translation.anthropic.endpoint import messages_router
+from openai_gateway.translation.endpoint import RenderError
 from openai_gateway.translation.ollama import endpoint as ollama
 from openai_gateway.translation.ollama.catalog import Catalog, Model
 from openai_gateway.translation.ollama.endpoint import LoadCatalog, ollama_router
 from openai_gateway.translation.responses.endpoint import responses_router
-from openai_gateway.translation.routes import RenderError
 
 __all__ = ["catalog_of", "protocols_router", "render_error"]
 

@@ -25,7 +25,7 @@ from edge_agent.verifier.connection import ConnectionPool
 from edge_agent.verifier.target import check_pairing, check_same_target
 from pipesd_vllm.wire import Downstream, Identity, Mode, Upstream, Welcome, fingerprint
 
-from .conftest import VOCABULARY, target_next, target_text
+from ..conftest import VOCABULARY, target_next, target_text
 
 PROMPT = (5, 17, 42)
 NUM_TOKENS = 20

@@ -13,7 +13,7 @@ from edge_agent.testing.transport import FakeTransport, fake_welcome
 from edge_agent.verifier.retry import ImpatientConnector, Patience, RetryPolicy, retry_after_s
 from pipesd_vllm.wire import fingerprint
 
-from .conftest import VOCABULARY, target_next
+from ..conftest import VOCABULARY, target_next
 
 
 class Moody:
