@@ -1,1 +1,48 @@
-"""Decisions made from measurements: when to send, how far to draft, with which parameters."""
+"""Decides for each session when to send and verify drafts, by what drafting, sending and verifying cost."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from edge_agent.control.batch_schedule import BatchScheduler
+from edge_agent.control.confidence import CalibratedConfidence, Confidence, Judged, RawConfidence
+from edge_agent.control.monitor import EnvironmentMonitor, EnvironmentSnapshot, LinkEstimate
+from edge_agent.control.parameters import AgentParameters, FixedParameters, SessionParameters
+from edge_agent.control.policies.base import ChainView, Decision, Policy, PolicyParameters, RoundOutcome
+from edge_agent.control.policies.registry import DEFAULT_POLICY, POLICY_NAMES, make_policy
+
+if TYPE_CHECKING:
+    from edge_agent.control.tuning.registry import TunedParameters
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "POLICY_NAMES",
+    "AgentParameters",
+    "BatchScheduler",
+    "CalibratedConfidence",
+    "ChainView",
+    "Confidence",
+    "Decision",
+    "EnvironmentMonitor",
+    "EnvironmentSnapshot",
+    "FixedParameters",
+    "Judged",
+    "LinkEstimate",
+    "Policy",
+    "PolicyParameters",
+    "RawConfidence",
+    "RoundOutcome",
+    "SessionParameters",
+    "TunedParameters",
+    "make_policy",
+]
+
+_MODULES = {"TunedParameters": "edge_agent.control.tuning.registry"}
+"""What takes long to import, and where it is."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
