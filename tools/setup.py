@@ -60,7 +60,7 @@ CAUSES = (
         "the package index cannot be reached: check the network or proxy, then run it again.",
     ),
     (
-        r"no (?:version|wheels?)[^│]*torch==|torch==\S+ has no wheels",
+        r"Because (?:there is no version of )?torch\b",
         "the package index has no CPU build of torch for this Python: name one that has to pip "
         "(PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS), then run it again.",
     ),
@@ -249,7 +249,7 @@ def explain_failure(output: str, log_file: Path) -> str:
     for pattern, advice in CAUSES:
         if re.search(pattern, output):
             return advice
-    errors = re.findall(r"^\s*(?:ERROR:|error:|\N{MULTIPLICATION SIGN}) (.*)", output, re.MULTILINE)
+    errors = re.findall(r"^\s*(?:ERROR:|error:|cause:|\N{MULTIPLICATION SIGN}) (.*)", output, re.MULTILINE)
     return f"{errors[-1] if errors else 'a command failed'}; see {log_file}."
 
 

@@ -96,6 +96,9 @@ def test_full_disk(setup: ModuleType, tmp_path: Path) -> None:
             "error: Failed to build `llama-cpp-python==0.3.36`\n  The build backend",
             "llama.cpp did not compile",
         ),
+        ("  cause: Because there is no version of torch{linux}==2.13.0+cpu", "no CPU build of torch"),
+        ("  cause: Because torch==2.13.0+cpu has no wheels with a matching", "no CPU build of torch"),
+        ("error: No solution found\n  cause: Because a==1 needs b", "Because a==1 needs b; see "),
         ("ERROR: something\nERROR: else", "else; see "),
         (
             "  \N{MULTIPLICATION SIGN} Failed to build `six==1.0`",
