@@ -351,7 +351,7 @@ def floor() -> None:
             run_step("Installing pytest", [*pip, *OVERRIDES, "-c", pins, *tools], LOG, environment)
             tests = [str(Path("tests/unit", package)) for package in packages]
             if subprocess.run(
-                [python, "-m", "pytest", "-m", "not engine", *tests], cwd=ROOT, check=False
+                [python, "-m", "pytest", "-W", "default", "-m", "not engine", *tests], cwd=ROOT, check=False
             ).returncode:
                 raise SetupError(f"The minimum versions of {extras} do not hold.")
 
