@@ -1,25 +1,34 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format bench-quick clean
+.PHONY: help setup demo test lint format lock floor bench-quick clean
 
 help:
-	@echo "make setup   create .venv, install everything, build the embedded models (skips what is done)"
 	@echo "make demo    a real question through both halves of PipeSD on this machine, and its figures"
+	@echo "make setup   create .venv, install everything, build the embedded models (skips what is done)"
 	@echo "make bench-quick  scenario 1 and fast-edge, the main rivals, one seed: under 10 minutes"
 	@echo "make test    set up what is missing, check the code, run all tests"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff fix and format"
-	@echo "make clean   remove caches and .venv"
+	@echo "make lock    renew the pinned versions in requirements/"
+	@echo "make floor   run the unit tests with the oldest versions that pyproject.toml allows"
+	@echo "make clean   remove .venv and this folder's caches (uv keeps the compiled llama.cpp in its own)"
+
+# Runs tools/setup.py, or says that there is no Python which could.
+SETUP = @$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
+		echo "make: Python 3.11 or newer is needed as $(PYTHON): install it," \
+		     "or name another one with 'make $@ PYTHON=/path/to/python3'." >&2; exit 1; }; \
+	$(PYTHON) tools/setup.py
 
 setup:
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \
-		echo "make setup: Python 3.11 or newer is needed as $(PYTHON): install it," \
-		     "or name another one with 'make setup PYTHON=/path/to/python3'." >&2; exit 1; }
-	@$(PYTHON) tools/setup.py
+	$(SETUP) all
 
-demo: setup
+demo:
+	$(SETUP) demo
 	@$(BIN)/pipesd demo
+
+lock floor:
+	$(SETUP) $@
 
 bench-quick: setup
 	$(BIN)/pipesd bench run --scenario scenario-1 --scenario fast-edge --datasets humaneval --seeds 1 --prompts 2 \

@@ -63,8 +63,10 @@ def test_every_bit_is_fair(seed: int) -> None:
     bits = uniform_bits(seed, 23, VOCABULARY)
     planes = np.array([(bits >> np.uint64(k)) & np.uint64(1) for k in range(40)])
     half = [len(VOCABULARY) / 2] * 2
-    assert min(chi_square_p(np.bincount(plane, minlength=2), half) for plane in planes) > 1e-5
-    pairs = [np.bincount(2 * a + b, minlength=4) for a, b in itertools.pairwise(planes)]
+    assert (
+        min(chi_square_p(np.bincount(plane.astype(np.int64), minlength=2), half) for plane in planes) > 1e-5
+    )
+    pairs = [np.bincount((2 * a + b).astype(np.int64), minlength=4) for a, b in itertools.pairwise(planes)]
     assert min(chi_square_p(pair, [len(VOCABULARY) / 4] * 4) for pair in pairs) > 1e-5
 
 
