@@ -13,8 +13,7 @@ from vllm.v1.outputs import DraftTokenIds
 from vllm.v1.request import RequestStatus
 
 from pipesd_vllm import compat
-from pipesd_vllm.scheduling.commands import AddDrafts, CloseSession, GoAlone, OpenSession, Suspend
-from pipesd_vllm.scheduling.engine_session import EngineSession
+from pipesd_vllm.scheduling import AddDrafts, CloseSession, DecodeAlone, EngineSession, OpenSession, Suspend
 from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
 from pipesd_vllm.worker.sampling_rule import SEED_KEY, SamplingRule, pack_rule
 
@@ -91,7 +90,7 @@ def test_late_chunks_of_an_ended_session_are_dropped() -> None:
     engine.open("s", PROMPT, 6)
     engine.run()
     engine.scheduler.finish_requests("s", RequestStatus.FINISHED_ABORTED)
-    for command in (draft(1, 6), GoAlone(6), Suspend(), CloseSession()):
+    for command in (draft(1, 6), DecodeAlone(6), Suspend(), CloseSession()):
         engine.tell("s", command)
     assert not engine.scheduler.requests
     engine.run()
@@ -117,7 +116,7 @@ def test_patience_and_eager_sessions_decode_alone() -> None:
     engine.open("eager", PROMPT, 10, eager=True)
     engine.run()
     assert engine.text["eager"] == target_text(PROMPT, 10)
-    engine.tell("patient", GoAlone(6))
+    engine.tell("patient", DecodeAlone(6))
     engine.step()
     engine.step()
     truth = target_text(PROMPT, 10)
@@ -450,7 +449,7 @@ class Unstaged(PipeSDScheduler):
 class Jammed(PipeSDScheduler):
     """Nobody is made way for."""
 
-    def _make_way(self, output: SchedulerOutput) -> None:
+    def _evict_for_waiting(self, output: SchedulerOutput) -> None:
         raise RuntimeError("no making way today")
 
 

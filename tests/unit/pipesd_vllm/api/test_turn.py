@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from vllm.engine.protocol import StreamingInput
 
+from pipesd_vllm.api.metrics import Overhead
 from pipesd_vllm.api.turn import Turn
-from pipesd_vllm.scheduling.commands import Command, GoAlone, OpenSession, Suspend, unpack
-from pipesd_vllm.scheduling.stopwatch import OwnTime
+from pipesd_vllm.scheduling import Command, DecodeAlone, OpenSession, Suspend, unpack_command
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import Commit, Draft, Mode, Open, Sampling
 
@@ -38,10 +38,10 @@ class IdleEngine:
         """The next command that came."""
         chunk = await asyncio.wait_for(self.chunks.get(), 30.0)
         assert chunk.sampling_params is not None
-        return unpack(chunk.sampling_params.extra_args)
+        return unpack_command(chunk.sampling_params.extra_args)
 
 
-async def ignore(commit: Commit, own: OwnTime) -> None:
+async def ignore(commit: Commit, overhead: Overhead) -> None:
     """Nobody is told of commits."""
 
 
@@ -69,7 +69,7 @@ async def test_a_turn_left_to_the_engine_is_not_abandoned() -> None:
     turn = turn_of(engine, Mode.BALANCED, 0.05, suspend_after_s=0.1, abandon_after_s=0.2)
     running = asyncio.create_task(turn.run(ignore))
     assert isinstance(await engine.command(), OpenSession)
-    assert await engine.command() == GoAlone(4)
+    assert await engine.command() == DecodeAlone(4)
     await asyncio.sleep(0.5)
     assert engine.chunks.empty()
     assert not turn.abandoned.is_set()
@@ -101,7 +101,7 @@ async def test_an_ended_turn_sends_the_engine_nothing_more() -> None:
     engine = EndingEngine()
     turn = turn_of(engine, Mode.BALANCED, 0.01, suspend_after_s=0.02)
 
-    async def slow_edge(commit: Commit, own: OwnTime) -> None:
+    async def slow_edge(commit: Commit, overhead: Overhead) -> None:
         await turn.add(Draft(turn=1, first=1, base=4, anchor=0, tokens=[5], verify=True), 0.0)
         await asyncio.sleep(0.1)  # time enough for what must not come
 

@@ -173,7 +173,7 @@ def test_fingerprints_tell_vocabularies_apart() -> None:
 
 def test_every_refusal_and_close_is_on_the_protocol_page() -> None:
     """The table of docs/protocol.md names each with its answer, and no other."""
-    page = (Path(__file__).resolve().parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[4] / "docs" / "protocol.md").read_text(encoding="utf-8")
     answers = [
         row.split("|")[2] for row in re.findall(r"^\|.*", page.split("## When something is wrong")[1], re.M)
     ]
