@@ -1,7 +1,7 @@
-"""vLLM entry points, both named `pipesd`. Importing this module imports neither vLLM nor torch.
+"""The two vLLM entry points, both named `pipesd`. Importing this module imports neither vLLM nor torch.
 
 Both do nothing unless `pipesd serve` has switched the plugin on: an installed pipesd changes no other vLLM,
-of whatever version.
+whatever its version.
 """
 
 from __future__ import annotations
