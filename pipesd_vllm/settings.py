@@ -10,12 +10,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ServerSettings(BaseSettings):
-    """Times in seconds."""
+    """Settings of one API server process. Times in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="PIPESD_SERVER_", frozen=True, extra="forbid")
 
     idle_timeout_s: float = Field(300.0, gt=0)
-    """A connection without a turn and without a frame is closed after this."""
+    """A connection with neither turn nor frame for this long is closed."""
     suspend_after_s: float = Field(5.0, gt=0)
     """An open turn that waits for drafts this long gives its KV blocks back."""
     abandon_after_s: float = Field(120.0, gt=0)
@@ -25,8 +25,8 @@ class ServerSettings(BaseSettings):
     max_sessions: int = Field(1024, ge=1)
     """Connections at a time; more are refused with HTTP 429."""
     key_share: float = Field(0.25, gt=0, le=1)
-    """Part of them that connections with one API key may take; never less than an equal part for each key."""
+    """The share of `max_sessions` that one API key may take; never less than an equal share for each key."""
 
     def max_sessions_per_key(self, num_keys: int) -> int:
-        """Connections at a time with one of the `num_keys` that the server takes (0: it asks for none)."""
+        """The most connections at a time with one of `num_keys` API keys (0: the server asks for none)."""
         return max(1, int(self.max_sessions * max(self.key_share, 1 / max(1, num_keys))))

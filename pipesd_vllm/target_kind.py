@@ -1,4 +1,4 @@
-"""Kinds of model and of parallelism that sessions do not work with, refused by name before weights load.
+"""Refuses, before weights load, the kinds of model and of parallelism that sessions do not work with.
 
 The reasons are in docs/vllm_surface.md, "What is refused".
 """
@@ -19,7 +19,7 @@ _PARALLELISM: Final = {
     "decode_context_parallel_size": _NEVER_TRIED,
     "prefill_context_parallel_size": _NEVER_TRIED,
 }
-"""Fields of vLLM's `ParallelConfig` and `EngineArgs` that must be 1, and what to know of each."""
+"""Fields of vLLM's `ParallelConfig` and `EngineArgs` that must be 1, and the reason for each."""
 _PLAIN: Final = "use a model of attention layers alone, or serve this one without pipesd."
 
 
@@ -28,7 +28,7 @@ class UnsupportedTargetError(Exception):
 
 
 class TargetKind(Protocol):
-    """What is read of vLLM's `ModelConfig`."""
+    """The fields of vLLM's `ModelConfig` that are read."""
 
     model: str
     architectures: list[str]
@@ -65,7 +65,7 @@ def check_target_kind(model: TargetKind, parallel: Any) -> None:
 
 
 def check_kv_cache(config: KVCacheConfig) -> None:
-    """Raise `UnsupportedTargetError` for a cache with recurrent state, however its model is called."""
+    """Raise `UnsupportedTargetError` for a cache with recurrent state, whatever its model is called."""
     from vllm.v1.kv_cache_interface import MambaSpec
 
     if any(isinstance(group.kv_cache_spec, MambaSpec) for group in config.kv_cache_groups):

@@ -94,7 +94,7 @@ def collect(num_positions: int, num_tokens: int) -> Iterator[tuple[Logits, Logit
     import torch
     from tokenizers import Tokenizer
 
-    from pipesd_vllm.launch.embedded import ensure_embedded_target
+    from pipesd_vllm.launch import ensure_embedded_target
 
     folder = ensure_embedded_target()
     torch.manual_seed(0)

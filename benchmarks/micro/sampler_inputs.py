@@ -18,11 +18,11 @@ def prepare_cpu_kernels() -> None:
     """As vLLM's CPU worker does at its start; on GPUs there is nothing to do."""
     from vllm.platforms import current_platform
 
-    from pipesd_vllm.worker.cpu_kernels import mend_cpu_kernels
+    from pipesd_vllm.worker.cpu_kernels import register_cpu_kernels
 
     current_platform.import_kernels()
     current_platform.register_triton_kernel_overrides()
-    mend_cpu_kernels()
+    register_cpu_kernels()
 
 
 def sampling_metadata(

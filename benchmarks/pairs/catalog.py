@@ -61,7 +61,7 @@ class Catalog:
         if match is None:
             _check_other(name, "depth-", "target", "depth-x1.1 to depth-x8.9 in tenths, depth-x9")
             return name
-        from pipesd_vllm.launch.embedded import ensure_embedded_target
+        from pipesd_vllm.launch import ensure_embedded_target
 
         source = ensure_embedded_target(progress=self.show)
         path = self.folder / source.parent.name / f"{_BASE}-{name}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.simulation.costs import Costs
 from benchmarks.simulation.events import Events
-from pipesd_vllm.scheduling.engine_session import EngineSession
+from pipesd_vllm.scheduling import EngineSession
 from pipesd_vllm.wire import Commit, Draft, Mode
 
 __all__ = ["SimulatedServer", "right_token"]
@@ -77,7 +77,7 @@ class SimulatedServer:
 
         def lose_patience() -> None:
             if turn.num_alive == num_alive and number in self._turns:
-                turn.session.go_alone(frontier)
+                turn.session.decode_alone(frontier)
                 self._note(number, turn)
                 self._step()
 

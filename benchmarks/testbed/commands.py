@@ -271,10 +271,10 @@ def _target_flags(target: str, given: tuple[str, ...]) -> list[str]:
     """Flags for models made here are those of the embedded one, which they are made from."""
     if target_description(target) == target:
         return list(given)
-    from pipesd_vllm.launch import cpu_host
+    from pipesd_vllm.launch import embedded_flags, is_cpu_build
 
     names = frozenset(flag.partition("=")[0] for flag in given)
-    ours = cpu_host.embedded_flags(names) if cpu_host.is_cpu_build() else []
+    ours = embedded_flags(names) if is_cpu_build() else []
     return [*ours, "--served-model-name", target, *given]
 
 

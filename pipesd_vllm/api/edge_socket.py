@@ -1,4 +1,4 @@
-"""The WebSocket of one edge, in protocol messages; what can go wrong on it becomes an exception."""
+"""The WebSocket of one edge: turns frames into protocol messages and faults into exceptions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TOO_BIG: Final = 1009
 
 
 class EdgeLeft(Exception):
-    """A frame could not be sent: nobody is there any more."""
+    """A frame could not be sent because the edge has gone."""
 
 
 def read_event(event: Mapping[str, Any]) -> Upstream | None:
@@ -54,11 +54,11 @@ class EdgeSocket:
         self._send_timeout_s = send_timeout_s
 
     async def receive(self) -> Mapping[str, Any]:
-        """The next ASGI event, not looked at yet: `read_event` does that."""
+        """The next ASGI event as it came; `read_event` decodes it."""
         return await self._websocket.receive()
 
     async def send(self, message: Downstream) -> None:
-        """Raises `EdgeLeft`, and `CloseConnection` for an edge that does not read."""
+        """Send one frame. Raises `EdgeLeft`, and `CloseConnection` for an edge that does not read."""
         data = encode(message)
         try:
             async with asyncio.timeout(self._send_timeout_s):  # wait_for would start a task a frame
@@ -70,7 +70,7 @@ class EdgeSocket:
             raise EdgeLeft(str(error)) from error
 
     async def close(self, error: CloseConnection) -> None:
-        """Close with the code and the reason of `error`; an edge that has left is none."""
+        """Close with the code and the reason of `error`; does nothing if the edge has left."""
         with contextlib.suppress(TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
             closing = self._websocket.close(code=error.code, reason=str(error))
             await asyncio.wait_for(closing, self._send_timeout_s)

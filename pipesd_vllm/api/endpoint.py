@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 _RETRY_AFTER_S: Final = 5
-_REFUSALS: Final = {
+_TOO_MANY: Final = {
     "server_full": "too many sessions; try again in some seconds",
     "key_full": "too many sessions with this API key (PIPESD_SERVER_KEY_SHARE); close some, or try again",
 }
 
 
 class PluginState:
-    """Per-app state, built once the engine is up."""
+    """State of the routes in one API server process, built once the engine is up."""
 
     def __init__(self, engine: EngineClient, args: Namespace) -> None:
         self.engine = engine
@@ -77,11 +77,11 @@ class PipeSDEndpoint:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
-        """Adds the routes; vLLM's API-key middleware guards everything under `/v1`."""
+        """Add the routes; vLLM's API-key middleware guards everything under `/v1`."""
         app.include_router(router)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
-        """Raises `RuntimeError` when the server was started without the plugin's scheduler."""
+        """Build the routes' state. Raises `RuntimeError` if the server was started without the scheduler."""
         if engine_client is None:
             return
         if engine_client.vllm_config.speculative_config is None:
@@ -92,7 +92,7 @@ class PipeSDEndpoint:
 
 
 def num_api_keys(args: Namespace, environment: Mapping[str, str] = os.environ) -> int:
-    """How many keys vLLM's server takes: those of `--api-key`, or else the one of `VLLM_API_KEY`."""
+    """The number of keys that vLLM's server takes: those of `--api-key`, or else that of `VLLM_API_KEY`."""
     return len({key for key in (args.api_key or [environment.get("VLLM_API_KEY")]) if key})
 
 
@@ -118,19 +118,16 @@ async def tokenizer(request: Request) -> JSONResponse:
 
 @router.websocket(SESSION_PATH)
 async def session(websocket: WebSocket) -> None:
-    """The session protocol; see docs/protocol.md."""
+    """The session protocol (docs/protocol.md). A connection too many gets HTTP 429 in place of the upgrade.
+
+    `OpenConnections` decides which one is too many.
+    """
     state = _state(websocket)
     tenant = cache_salt(state.secret, websocket.headers.get("authorization"))
     refusal = state.connections.refusal(tenant)
     if refusal is not None:
         state.metrics.refused.labels(refusal).inc()
-        await websocket.send_denial_response(
-            JSONResponse(
-                {"error": {"message": _REFUSALS[refusal], "type": "overloaded"}},
-                status_code=429,
-                headers={"Retry-After": str(_RETRY_AFTER_S)},
-            )
-        )
+        await websocket.send_denial_response(_too_many(refusal))
         return
     state.connections.enter(tenant)
     state.metrics.connections.inc()
@@ -139,6 +136,14 @@ async def session(websocket: WebSocket) -> None:
     finally:
         state.connections.leave(tenant)
         state.metrics.connections.dec()
+
+
+def _too_many(refusal: str) -> JSONResponse:
+    return JSONResponse(
+        {"error": {"message": _TOO_MANY[refusal], "type": "overloaded"}},
+        status_code=429,
+        headers={"Retry-After": str(_RETRY_AFTER_S)},
+    )
 
 
 async def _serve(websocket: WebSocket, state: PluginState, tenant: str) -> None:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from pipesd_vllm.scheduling.stopwatch import OwnTime
 from pipesd_vllm.wire import Commit, Draft
 
 _STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_OVERHEAD_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 
-_OWN_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Time that the plugin's own code takes of the verify round that ends with one commit, in seconds.
+
+    What is known before the commit is sent; the third part of `pipesd_own_seconds` is the sending itself.
+    """
+
+    receive_s: float | None
+    """From a draft frame's arrival to its command in vLLM's hands; None: no frame asked for this commit."""
+    schedule_s: float
+    """In the scheduler's hooks around the pass, for all sessions of the pass together."""
+    output_s: float
+    """When vLLM handed its output over, on the service's clock."""
 
 
 class ServerMetrics:
@@ -65,21 +80,20 @@ class ServerMetrics:
             buckets=_STEP_BUCKETS,
             registry=registry,
         )
-        own = Histogram(
+        overhead = Histogram(
             "pipesd_own_seconds",
             "The plugin's own code in a verify round, by part: receive, schedule, send.",
             ["part"],
-            buckets=_OWN_BUCKETS,
+            buckets=_OVERHEAD_BUCKETS,
             registry=registry,
         )
-        self.own_receive, self.own_schedule, self.own_send = map(own.labels, ("receive", "schedule", "send"))
+        self._receive, self._schedule, self._send = map(overhead.labels, ("receive", "schedule", "send"))
         self.closed = Counter(
             "pipesd_closed_connections",
             "Connections closed by the server, by reason.",
             ["reason"],
             registry=registry,
         )
-
         self.refused = Counter(
             "pipesd_refused_connections",
             "Connections refused as too many, by reason: server_full, key_full.",
@@ -88,13 +102,13 @@ class ServerMetrics:
         )
 
     def count_draft(self, draft: Draft) -> None:
-        """A draft frame came."""
+        """Count a draft frame that arrived."""
         self.received.inc(len(draft.tokens))
 
-    def count_commit(self, commit: Commit, own: OwnTime, send_s: float) -> None:
-        """A commit was sent, or could not be: the target has passed over it all the same.
+    def count_commit(self, commit: Commit, overhead: Overhead, send_s: float) -> None:
+        """Count a commit that was sent, or could not be: its target passes took place either way.
 
-        `send_s` is how long that took from vLLM's output on.
+        `send_s` is the time from vLLM's output to the end of the sending.
         """
         self.passes.inc(commit.passes)
         self.committed.inc(len(commit.tokens))
@@ -102,7 +116,7 @@ class ServerMetrics:
         self.accepted.inc(commit.accepted)
         self.step_seconds.observe(commit.step_ms / 1e3)
         self.queue_seconds.observe(commit.queue_ms / 1e3)
-        if own.receive_s is not None:
-            self.own_receive.observe(own.receive_s)
-        self.own_schedule.observe(own.schedule_s)
-        self.own_send.observe(send_s)
+        if overhead.receive_s is not None:
+            self._receive.observe(overhead.receive_s)
+        self._schedule.observe(overhead.schedule_s)
+        self._send.observe(send_s)

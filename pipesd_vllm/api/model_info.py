@@ -1,4 +1,4 @@
-"""What the server tells an edge about its target: identity, limits, tokenizer."""
+"""Builds what the server tells an edge about its target: identity, limits, tokenizer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_welcome(engine: EngineClient, args: Namespace) -> Welcome:
 
 
 def served_name(args: Namespace) -> str:
-    """The model id the server's OpenAI API answers to."""
+    """The model id that the server's OpenAI API answers to."""
     names = args.served_model_name
     return str(names[0] if names else args.model)
 
@@ -104,5 +104,5 @@ def _eos_token_ids(engine: EngineClient) -> list[int]:
     generation = engine.model_config.try_get_generation_config()
     configured = generation.get("eos_token_id", [])
     ids = set(configured if isinstance(configured, list) else [configured])
-    own = engine.renderer.get_eos_token_id()
-    return sorted(ids | ({own} if own is not None else set()))
+    eos_token_id = engine.renderer.get_eos_token_id()
+    return sorted(ids | ({eos_token_id} if eos_token_id is not None else set()))

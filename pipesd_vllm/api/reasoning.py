@@ -1,4 +1,4 @@
-"""Does the server's reasoning parser only cut at two marks? Then an edge can do the same."""
+"""Finds out whether the server's reasoning parser only cuts at two marks; then an edge can do the same."""
 
 from __future__ import annotations
 
@@ -66,8 +66,12 @@ def reasoning_marks(engine: EngineClient, args: Namespace) -> tuple[str, str] | 
         inner = parser().reasoning_parser
         marks = (inner.reasoning_start_str, inner.reasoning_end_str)
         is_plain = plain_marks(marks, tokenizer.all_special_tokens, whole, streamed)
-    except Exception:  # parsers come from plugins, too: what they cannot do the edge must not do either
-        logger.warning("reasoning parser %s: its chats are left to the server", name, exc_info=True)
+    except Exception:  # parsers come from plugins, too, and may raise anything
+        logger.warning(
+            "reasoning parser %s failed on a trial text: its chats are left to the server",
+            name,
+            exc_info=True,
+        )
         return None
     return marks if is_plain else None
 
@@ -77,9 +81,9 @@ def plain_marks(
     special_tokens: list[str],
     *splits: Callable[[str], Split],
 ) -> bool:
-    """Whether each of `splits` takes for reasoning what is before the end mark, a leading start mark or not.
+    """Whether each of `splits` takes what precedes the end mark for reasoning, with or without a start mark.
 
-    Tried on texts. Marks that are special tokens have no text on the edge.
+    The splits are tried on texts. Marks that are special tokens do not count: they have no text on the edge.
     """
     start, end = marks
     if not start or not end or {start, end} & set(special_tokens):

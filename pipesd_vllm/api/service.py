@@ -1,4 +1,4 @@
-"""One edge connection: frames in, turns run, commits out."""
+"""One edge connection: reads frames, runs turns, sends commits."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipesd_vllm.api.edge_socket import EdgeLeft, EdgeSocket, read_event
-from pipesd_vllm.api.metrics import ServerMetrics
+from pipesd_vllm.api.metrics import Overhead, ServerMetrics
 from pipesd_vllm.api.turn import PatientTimer, Turn
 from pipesd_vllm.api.validation import CloseConnection, RefuseTurn, check_draft, check_open
-from pipesd_vllm.scheduling.stopwatch import Clock, OwnTime
+from pipesd_vllm.scheduling import Clock
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import CloseReason, Commit, Draft, Open, RefusalCode, Refused, Upstream, Welcome
 
@@ -53,7 +53,7 @@ class SessionConnection:
         self._idle_timer = PatientTimer(self._loop, settings.idle_timeout_s, self._on_idle)
 
     async def serve(self) -> None:
-        """Runs until the connection ends; never raises for what the edge did."""
+        """Run until the connection ends; never raises for what the edge did."""
         reader = asyncio.create_task(self._read())
         self._idle_timer.restart()
         try:
@@ -145,7 +145,7 @@ class SessionConnection:
             self._metrics.turns.labels("finished" if turn.finished else reason).inc()
 
     async def _drive(self, turn: Turn) -> str:
-        """Run the turn against being abandoned; returns how it ended."""
+        """Run the turn until it ends or its edge has abandoned it; returns how it ended."""
         run = asyncio.create_task(turn.run(self._emit))
         abandoned = asyncio.create_task(turn.abandoned.wait())
         try:
@@ -174,20 +174,20 @@ class SessionConnection:
 
     # -- writing --------------------------------------------------------------------------
 
-    async def _emit(self, commit: Commit, own: OwnTime) -> None:
+    async def _emit(self, commit: Commit, overhead: Overhead) -> None:
         try:
             await self._socket.send(commit)
         finally:
-            # The edge waits for the commit, nobody for the counters: they come after what is ready to run.
-            send_s = self._clock() - own.output_s
-            self._loop.call_soon(self._metrics.count_commit, commit, own, send_s)
+            # The edge waits for the commit and nobody for the counters, so what is ready to run goes first.
+            send_s = self._clock() - overhead.output_s
+            self._loop.call_soon(self._metrics.count_commit, commit, overhead, send_s)
 
     async def _refuse(self, turn: int, code: RefusalCode, message: str) -> None:
         await self._socket.send(Refused(turn, code, message))
 
 
 def _refusal_code(error: BaseException) -> RefusalCode:
-    """vLLM has validated a request's parameters only when it takes the request in."""
+    """The code for what vLLM raised; vLLM checks parameters only when it takes a request in."""
     if getattr(error, "http_status", 500) == 503:
         return RefusalCode.OVERLOADED
     if isinstance(error, VLLMClientError | ValueError):

@@ -1,4 +1,4 @@
-"""Who the target is (`protocol.Identity`), told from what the engine was started with."""
+"""Works out the target's `wire.Identity` from what the engine was started with."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CONFIG: Final = "config.json"
 
 
 def build_identity(engine: EngineClient, args: Namespace) -> Identity:
-    """Reads the headers of the weight files: call it once, at the server's start."""
+    """The target's identity. Reads the headers of the weight files: call it once, at the server's start."""
     config = engine.model_config
     return Identity(
         weights=_weights(config, engine.vllm_config.load_config.download_dir),
@@ -57,11 +57,11 @@ def served_template(engine: EngineClient, args: Namespace) -> str | None:
 
 
 def files_digest(files: Iterable[Path]) -> str:
-    """SHA-256 over what tells weight files apart at little cost, in the order of their names.
+    """SHA-256 over parts of the weight files, in the order of their names: tells them apart at little cost.
 
-    Of each: name, size, a safetensors header, and 16 samples of 1 KiB from all over it, the first bytes among
-    them. Samples, because a fine-tuned model has the headers and sizes of its base; 140 GB of weights take
-    some hundred reads. Raises `OSError`.
+    The parts of each file are name, size, a safetensors header, and 16 samples of 1 KiB spread over it, the
+    first bytes among them. Samples, because a fine-tuned model has the headers and sizes of its base. 140 GB
+    of weights take some hundred reads. Raises `OSError`.
     """
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.name):
@@ -89,7 +89,9 @@ def _weights(config: Any, download_dir: str | None) -> str:
     try:
         return f"files:{files_digest(files)}"
     except OSError as error:
-        logger.warning("the identity of %s is its path alone: %s", path, error)
+        logger.warning(
+            "the weight files of %s cannot be read, so its identity is its path alone: %s", path, error
+        )
         return f"name:{path}"
 
 

@@ -1,7 +1,8 @@
-"""One turn on the server: a resumable vLLM request fed with draft commands.
+"""One turn on the server: a resumable vLLM request fed with commands.
 
-The engine's outputs become one append-only committed stream; their boundaries mean nothing
-(vLLM merges outputs when the reader is slow).
+Draft frames and timers become chunks of the request's input (`opening_chunk`, `later_chunk`); the request's
+outputs become one append-only committed stream. Where an output ends means nothing: vLLM merges outputs when
+the reader is slow.
 """
 
 from __future__ import annotations
@@ -10,104 +11,57 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from vllm.engine.protocol import EngineClient, StreamingInput
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 
+from pipesd_vllm.api.metrics import Overhead
 from pipesd_vllm.api.turn_params import chunk_params, opening_params, token_logprobs
 from pipesd_vllm.api.validation import CloseConnection, RefuseTurn
-from pipesd_vllm.scheduling.commands import (
+from pipesd_vllm.scheduling import (
     AddDrafts,
+    Clock,
     CloseSession,
     Command,
-    GoAlone,
+    DecodeAlone,
     OpenSession,
+    PassReport,
     Suspend,
-    pack,
+    pack_command,
 )
-from pipesd_vllm.scheduling.engine_session import PassReport
-from pipesd_vllm.scheduling.stopwatch import Clock, OwnTime
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import CloseReason, Commit, Draft, Mode, Open, RefusalCode
 
-__all__ = ["PatientTimer", "TimerLoop", "later_chunk", "opening_chunk"]
+__all__ = ["PatientTimer", "TimerLoop", "Turn", "later_chunk", "opening_chunk"]
 
-
+_MAX_PENDING_CHUNKS: Final = 256
 _PLACEHOLDER: Final = (0,)
 """vLLM wants at least one token a chunk; commands without drafts send this one."""
-
-
-def opening_chunk(opened: Open, cache_salt: str) -> StreamingInput:
-    """The first: the prompt, salted for its tenant in vLLM's prefix cache. Raises `RefuseTurn`."""
-    num_committed = len(opened.committed)
-    command = OpenSession(eager=opened.mode is Mode.LATENCY, num_committed=num_committed)
-    params = opening_params(opened.sampling, num_committed, pack(command))
-    return StreamingInput(tokens_input([*opened.prompt, *opened.committed], cache_salt=cache_salt), params)
-
-
-def later_chunk(command: Command, tokens: Sequence[int] = _PLACEHOLDER) -> StreamingInput:
-    """Any other: a command, with its draft tokens if it has any."""
-    return StreamingInput(tokens_input(list(tokens)), chunk_params(pack(command)))
-
-
-class TimerLoop(Protocol):
-    """What is needed of an event loop."""
-
-    def time(self) -> float: ...
-
-    def call_at(self, when: float, callback: Callable[[], None], /) -> Any:
-        """Returns a handle with `cancel()`."""
-
-
-class PatientTimer:
-    """Calls `action` once when `delay_s` have gone by since the last `restart`.
-
-    A restart only notes the time: the event loop's own timer is set once and, when it runs out early, set
-    again for what is left. Cancelling and setting it anew with every frame would cost more than the frame.
-    """
-
-    def __init__(self, loop: TimerLoop, delay_s: float, action: Callable[[], None]) -> None:
-        self._loop = loop
-        self._delay_s = delay_s
-        self._action = action
-        self._due_s = 0.0
-        self._handle: Any | None = None
-
-    def restart(self) -> None:
-        """Wait the whole delay from now on, whether the timer was running, stopped or done."""
-        self._due_s = self._loop.time() + self._delay_s
-        if self._handle is None:
-            self._handle = self._loop.call_at(self._due_s, self._check)
-
-    def stop(self) -> None:
-        """Nothing happens any more until the next `restart`."""
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _check(self) -> None:
-        self._handle = None
-        if self._loop.time() < self._due_s:
-            self._handle = self._loop.call_at(self._due_s, self._check)
-        else:
-            self._action()
-
-
-_MAX_PENDING_CHUNKS = 256
-_FAILED = (
+_FAILED: Final = (
     "the engine gave this turn up (its structure does not compile, the committed tokens do not have it, or "
     "the server failed on it); the server's log says more"
 )
 
-Emit = Callable[[Commit, OwnTime], Awaitable[None]]
-_Chunk = tuple[StreamingInput, float | None]
-"""What goes to vLLM, and when the draft frame came that asks for a pass; None: no such frame."""
+Emit = Callable[[Commit, Overhead], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """One piece of the request's input on its way to vLLM."""
+
+    input: StreamingInput
+    received_s: float | None = None
+    """When the draft frame arrived that asks for a pass; None: the chunk comes from no such frame."""
 
 
 class Turn:
-    """Drives one generation; `add` feeds it, `run` emits what the target commits."""
+    """Drives one request in the engine: `add` feeds it drafts, `run` emits what the target commits.
+
+    Input, output and the waiting for the edge follow each other below.
+    """
 
     def __init__(
         self,
@@ -127,7 +81,7 @@ class Turn:
         self._frontier = len(opened.prompt) + len(opened.committed)
         self._clock = clock
         self._chunks: asyncio.Queue[_Chunk] = asyncio.Queue(_MAX_PENDING_CHUNKS)
-        self._chunks.put_nowait((opening_chunk(opened, cache_salt), None))
+        self._chunks.put_nowait(_Chunk(opening_chunk(opened, cache_salt)))
         self._receive_s: float | None = None
         self._abandoned = asyncio.Event()
         self._timers = self._waiting_timers()
@@ -145,53 +99,50 @@ class Turn:
         """Set when the edge sent nothing to verify for `abandon_after_s`."""
         return self._abandoned
 
-    async def add(self, draft: Draft, received_s: float) -> None:
-        """Pass on a draft frame that came at `received_s`.
+    async def run(self, emit: Emit) -> None:
+        """Emit commits until the turn ends; cancelling it aborts the request in the engine.
 
-        Waits (and so slows the sender) when the engine lags behind. Never waits for a turn that has ended;
-        drafts for it mean nothing.
+        Raises vLLM's own errors (`EngineDeadError`, validation, admission), `RefuseTurn` if the engine gives
+        this turn up, and `CloseConnection` if it gives all turns up.
+        """
+        params = chunk_params(pack_command(CloseSession()))
+        outputs = self._engine.generate(self._input(), params, self._request_id)
+        try:
+            async with contextlib.aclosing(outputs):
+                async for output in outputs:
+                    await self._handle(output, emit)
+                    if self._finished:
+                        return
+        finally:
+            self._end_input()
+
+    # -- input: drafts and commands -------------------------------------------------------
+
+    async def add(self, draft: Draft, received_s: float) -> None:
+        """Pass on a draft frame that arrived at `received_s`.
+
+        Waits, and so slows the sender, when the engine lags behind. Drafts for a turn that has ended mean
+        nothing and wait for nothing.
         """
         if self._ended:
             return
         command = AddDrafts(draft.first, draft.base, draft.anchor, draft.verify, draft.parents)
-        await self._chunks.put((later_chunk(command, draft.tokens), received_s if draft.verify else None))
+        chunk = later_chunk(command, draft.tokens)
+        await self._chunks.put(_Chunk(chunk, received_s if draft.verify else None))
         if draft.verify and not self._ended:
             self._restart_timers()
 
-    async def run(self, emit: Emit) -> None:
-        """Emit commits until the turn ends; cancelling it aborts the request in the engine.
+    async def _input(self) -> AsyncGenerator[StreamingInput, None]:
+        while True:
+            chunk = await self._chunks.get()
+            if self._ended:
+                continue  # from a sender that waited for room; to end here would be one more chunk
+            if chunk.received_s is not None:
+                self._receive_s = self._clock() - chunk.received_s
+            yield chunk.input
 
-        Raises vLLM's own errors (`EngineDeadError`, validation, admission), `RefuseTurn` when the engine
-        gives this turn up, and `CloseConnection` when it gives all of them up.
-        """
-        params = chunk_params(pack(CloseSession()))
-        outputs = self._engine.generate(self._inputs(), params, self._request_id)
-        try:
-            async with contextlib.aclosing(outputs):
-                async for output in outputs:
-                    await self._pass_on(output, emit)
-                    if self._finished:
-                        return
-        finally:
-            self._stop_taking()
-
-    async def _pass_on(self, output: RequestOutput, emit: Emit) -> None:
-        completion = output.outputs[0]
-        if completion.finish_reason == "error":
-            raise RefuseTurn(RefusalCode.ENGINE_ERROR, _FAILED)
-        if completion.finish_reason == "abort":  # not by us: the engine stops, or is emptied by its operator
-            raise CloseConnection(1012, CloseReason.ENGINE_STOPPING, "resume the turn on another connection")
-        output_s = self._clock()
-        commit = self._commit(output)
-        if commit.finish_reason is None:
-            self._restart_timers()
-        else:
-            self._stop_taking()
-        await emit(commit, self._own_time(output_s))
-        self._finished = commit.finish_reason is not None
-
-    def _stop_taking(self) -> None:
-        """The turn is over in the engine: nothing more goes there; a sender that waits in `add` is let go.
+    def _end_input(self) -> None:
+        """Send the engine nothing more, and release a sender that waits in `add`: the turn is over there.
 
         vLLM's data parallel load balancer would book a chunk for a request that has ended as a new request.
         """
@@ -200,14 +151,23 @@ class Turn:
         while not self._chunks.empty():
             self._chunks.get_nowait()
 
-    async def _inputs(self) -> AsyncGenerator[StreamingInput, None]:
-        while True:
-            chunk, received_s = await self._chunks.get()
-            if self._ended:
-                continue  # from a sender that waited for room; to end here would be one more chunk
-            if received_s is not None:
-                self._receive_s = self._clock() - received_s
-            yield chunk
+    # -- output: the committed stream -----------------------------------------------------
+
+    async def _handle(self, output: RequestOutput, emit: Emit) -> None:
+        completion = output.outputs[0]
+        if completion.finish_reason == "error":
+            raise RefuseTurn(RefusalCode.ENGINE_ERROR, _FAILED)
+        if completion.finish_reason == "abort":  # not ours: the engine stops or is drained
+            raise CloseConnection(1012, CloseReason.ENGINE_STOPPING, "resume the turn on another connection")
+        output_s = self._clock()
+        commit = self._commit(output)
+        if commit.finish_reason is None:
+            self._restart_timers()
+        else:
+            self._end_input()
+        receive_s, self._receive_s = self._receive_s, None
+        await emit(commit, Overhead(receive_s, self._reported.overhead_ms / 1e3, output_s))
+        self._finished = commit.finish_reason is not None
 
     def _commit(self, output: RequestOutput) -> Commit:
         completion = output.outputs[0]
@@ -229,10 +189,6 @@ class Turn:
         self._frontier += len(tokens)
         return commit
 
-    def _own_time(self, output_s: float) -> OwnTime:
-        receive_s, self._receive_s = self._receive_s, None
-        return OwnTime(receive_s, self._reported.own_ms / 1e3, output_s)
-
     # -- waiting for the edge -------------------------------------------------------------
 
     def _waiting_timers(self) -> list[PatientTimer]:
@@ -244,7 +200,7 @@ class Turn:
                 (settings.abandon_after_s, self._abandoned.set),
             )
         if opened.mode is Mode.BALANCED:
-            waits.append((opened.patience_ms / 1e3, self._go_alone))
+            waits.append((opened.patience_ms / 1e3, self._decode_alone))
         loop = asyncio.get_running_loop()
         return [PatientTimer(loop, delay_s, action) for delay_s, action in waits]
 
@@ -256,17 +212,73 @@ class Turn:
         for timer in self._timers:
             timer.stop()
 
-    def _go_alone(self) -> None:
-        if self._command(GoAlone(self._frontier)):
-            self._stop_timers()  # from here on it is the engine that is waited for
+    def _decode_alone(self) -> None:
+        if self._command(DecodeAlone(self._frontier)):
+            self._stop_timers()  # from here on the turn waits for the engine
 
     def _suspend(self) -> None:
         self._command(Suspend())
 
     def _command(self, command: Command) -> bool:
-        """Whether it was passed on. A full queue means that drafts are on their way: no need to wait."""
+        """Pass `command` on; False if the queue is full: drafts are under way then."""
         try:
-            self._chunks.put_nowait((later_chunk(command), None))
+            self._chunks.put_nowait(_Chunk(later_chunk(command)))
         except asyncio.QueueFull:
             return False
         return True
+
+
+def opening_chunk(opened: Open, cache_salt: str) -> StreamingInput:
+    """The first chunk: the prompt, salted for its tenant in vLLM's prefix cache. Raises `RefuseTurn`."""
+    num_committed = len(opened.committed)
+    command = OpenSession(eager=opened.mode is Mode.LATENCY, num_committed=num_committed)
+    params = opening_params(opened.sampling, num_committed, pack_command(command))
+    return StreamingInput(tokens_input([*opened.prompt, *opened.committed], cache_salt=cache_salt), params)
+
+
+def later_chunk(command: Command, tokens: Sequence[int] = _PLACEHOLDER) -> StreamingInput:
+    """A chunk after the first: a command, with its draft tokens if it has any."""
+    return StreamingInput(tokens_input(list(tokens)), chunk_params(pack_command(command)))
+
+
+class TimerLoop(Protocol):
+    """The part of an event loop that a timer uses."""
+
+    def time(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], None], /) -> Any:
+        """Returns a handle with `cancel()`."""
+
+
+class PatientTimer:
+    """Calls `action` once when `delay_s` have passed since the last `restart`.
+
+    A restart only notes the time: the event loop's own timer is set once and, when it runs out early, set
+    again for what is left. Cancelling and setting it anew with every frame would cost more than the frame.
+    """
+
+    def __init__(self, loop: TimerLoop, delay_s: float, action: Callable[[], None]) -> None:
+        self._loop = loop
+        self._delay_s = delay_s
+        self._action = action
+        self._due_s = 0.0
+        self._handle: Any | None = None
+
+    def restart(self) -> None:
+        """Wait the whole delay from now on, whether the timer was running, stopped or done."""
+        self._due_s = self._loop.time() + self._delay_s
+        if self._handle is None:
+            self._handle = self._loop.call_at(self._due_s, self._check)
+
+    def stop(self) -> None:
+        """Do nothing until the next `restart`."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _check(self) -> None:
+        self._handle = None
+        if self._loop.time() < self._due_s:
+            self._handle = self._loop.call_at(self._due_s, self._check)
+        else:
+            self._action()

@@ -1,4 +1,4 @@
-"""Between the wire and vLLM: a turn's `SamplingParams`, and the log-probabilities that come back."""
+"""Translates between wire and vLLM: a turn's `SamplingParams` in, log-probabilities out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["chunk_params", "opening_params", "structured_outputs", "token_logpro
 def opening_params(sampling: Sampling, num_committed: int, command: Mapping[str, Any]) -> SamplingParams:
     """Parameters of the request that opens a turn; `command` are the `extra_args` of the scheduler's command.
 
-    To vLLM the request is greedy: what decides is the rule (`sampling_rule.py`), so that vLLM's own sampler
-    has next to nothing to do for it, and what it refuses beside speculation (min_p, logit_bias) works.
+    To vLLM the request is greedy; the session's sampling rule (`worker/sampling_rule.py`) decides. So vLLM's
+    own sampler has next to nothing to do, and what vLLM refuses beside speculation (min_p, logit_bias) works.
     Raises `RefuseTurn`.
     """
     try:
@@ -48,9 +48,9 @@ _CHUNK_PARAMS: Final = SamplingParams(
 
 
 def chunk_params(command: Mapping[str, Any]) -> SamplingParams:
-    """Parameters of a later chunk of a turn; all that they say is `command`, the chunk's `extra_args`.
+    """Parameters of a later chunk of a turn; they carry nothing but `command`, the chunk's `extra_args`.
 
-    A copy of what vLLM has checked once: making them anew costs several times as much, with every frame.
+    A copy of what vLLM has checked once: making them anew would cost several times as much with every frame.
     """
     params = _CHUNK_PARAMS.clone()
     params.extra_args = dict(command)
@@ -77,15 +77,15 @@ def structured_outputs(structure: Structure | None) -> StructuredOutputsParams |
 def token_logprobs(
     tokens: Sequence[int], logprobs: Sequence[Mapping[int, Logprob]] | None, num_alternatives: int | None
 ) -> list[TokenLogprobs] | None:
-    """What `Commit.logprobs` says of `tokens`; None if nothing was asked for."""
+    """`Commit.logprobs` for `tokens`; None if the turn did not ask for them."""
     if logprobs is None or num_alternatives is None:
         return None
     return [_of_token(token, each, num_alternatives) for token, each in zip(tokens, logprobs, strict=True)]
 
 
 def _of_token(token: int, logprobs: Mapping[int, Logprob], num_alternatives: int) -> TokenLogprobs:
-    """vLLM adds the token itself to the alternatives when it is none of them; ranks tell them apart."""
-    own = logprobs[token]
+    """vLLM adds the token itself to the alternatives if it is not among them; ranks tell them apart."""
+    picked = logprobs[token]
     best = sorted(logprobs.items(), key=lambda item: item[1].rank)[:num_alternatives]
     top = [(other, each.logprob) for other, each in best if each.rank <= num_alternatives]
-    return TokenLogprobs(own.logprob, own.rank, top)
+    return TokenLogprobs(picked.logprob, picked.rank, top)

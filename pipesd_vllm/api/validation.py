@@ -1,4 +1,4 @@
-"""Checks on what an edge sends, before any of it reaches the engine. Pure."""
+"""Checks what an edge sends before any of it reaches the engine. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipesd_vllm.wire import MAX_PATIENCE_MS, CloseReason, Draft, Open, RefusalC
 
 
 class CloseConnection(Exception):
-    """The connection cannot go on: a WebSocket close code and a reason that starts with a `CloseReason`."""
+    """The connection cannot go on: a WebSocket close code, and a text that starts with a `CloseReason`."""
 
     def __init__(self, code: int, reason: CloseReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}"[:120])  # a close reason holds 123 bytes
@@ -46,11 +46,11 @@ def check_open(opened: Open, welcome: Welcome) -> None:
         check_tokens(tokens, welcome.vocab_size)
     if not opened.prompt:
         raise RefuseTurn(RefusalCode.EMPTY_PROMPT, "the prompt has no tokens")
-    held = len(opened.prompt) + len(opened.committed)
-    if held >= welcome.max_model_len:
+    num_tokens = len(opened.prompt) + len(opened.committed)
+    if num_tokens >= welcome.max_model_len:
         raise RefuseTurn(
             RefusalCode.PROMPT_TOO_LONG,
-            f"the prompt has {held} tokens, the context holds {welcome.max_model_len}; shorten it",
+            f"the prompt has {num_tokens} tokens, the context holds {welcome.max_model_len}; shorten it",
         )
     if len(opened.committed) >= sampling.max_tokens:
         raise RefuseTurn(RefusalCode.BAD_SAMPLING, "all max_tokens are already committed")

@@ -1,4 +1,4 @@
-"""What vLLM's CPU build needs from the machine it runs on; nothing here concerns GPU servers."""
+"""Fits vLLM's CPU build to the machine it runs on; nothing here concerns GPU servers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_cpu_build() -> bool:
 
 
 def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU multiplies bfloat16 matrices natively; True where it cannot be told."""
+    """Whether this CPU multiplies bfloat16 matrices natively; True if that cannot be found out."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -39,9 +39,9 @@ def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def embedded_flags(given: frozenset[str], environment: Mapping[str, str] = os.environ) -> list[str]:
     """Flags for the embedded model on this CPU, less those in `given`.
 
-    Eager, because compiling takes longer than a small model ever wins back; float32 where
-    bfloat16 is emulated, because a pass over several tokens is then several times faster; 1 GiB of
-    KV cache, because vLLM would take 92 % of the memory.
+    Eager mode, because compiling takes longer than a small model ever wins back; float32 where bfloat16 is
+    emulated, because a pass over several tokens is then several times faster; 1 GiB of KV cache, because vLLM
+    would take 92 % of the memory.
     """
     flags = []
     if _KV_CACHE_FLAG not in given and "VLLM_CPU_KVCACHE_SPACE" not in environment:
@@ -54,7 +54,7 @@ def embedded_flags(given: frozenset[str], environment: Mapping[str, str] = os.en
 
 
 def executor_flags(given: frozenset[str]) -> list[str]:
-    """The flag that names our executor; none where the one of vLLM's own was chosen, or is needed."""
+    """The flag that names our executor; no flag if the user chose one, or needs vLLM's own (`--nnodes`)."""
     return [] if given & {_EXECUTOR_FLAG, "--nnodes"} else [_EXECUTOR_FLAG, _EXECUTOR]
 
 

@@ -24,9 +24,9 @@ __all__ = ["MODEL_NAME", "EmbeddedModelError", "embedded_gguf", "ensure_embedded
 MODEL_NAME: Final = "SmolLM2-135M-Instruct"
 GGUF_NAME: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 BUILDER_VERSION: Final = 1
-"""Part of the folder's key: raise it when the builder writes something else from the same GGUF."""
+"""Part of the folder's key; raise it when the builder writes something else from the same GGUF file."""
 MANIFEST: Final = "pipesd.json"
-"""Written last; the size of each file, so that a damaged folder is rebuilt."""
+"""Holds the size of each file and is written last, so that a damaged folder is noticed and rebuilt."""
 _NEEDED_BYTES: Final = 400 * 1024**2
 
 Progress = Callable[[str], None]

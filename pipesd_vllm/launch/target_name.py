@@ -1,4 +1,4 @@
-"""Names and paths that no target can have, told before vLLM asks Hugging Face about them."""
+"""Refuses names and paths that no target can have before vLLM asks Hugging Face about them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["EMBEDDED", "TargetNameError", "check_target"]
 
 EMBEDDED: Final = "embedded"
 _HUB_ID: Final = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
-_OWN_PREFIXES: Final = ("depth-", "minus-")  # benchmarks/pairs/catalog.py
+_MADE_PREFIXES: Final = ("depth-", "minus-")  # benchmarks/pairs/catalog.py
 _SIMILAR: Final = 0.75
 _CONFIGS: Final = ("config.json", "params.json")  # Hugging Face's, Mistral's
 _OTHER_FORMATS: Final = frozenset(
     {"--config-format", "--hf-config-path", "--load-format", "--quantization", "-q"}
 )
-"""Whoever gives one of these to vLLM has a model of another form."""
+"""With one of these flags vLLM takes models of other forms, so nothing is checked."""
 _KNOWN: Final = (
     f"{EMBEDDED!r} comes along (and depth-x1.1 to depth-x9 with `pipesd bench run`); "
     "otherwise name a folder in Hugging Face's format, or a model there as org/name."
@@ -28,11 +28,11 @@ _KNOWN: Final = (
 
 
 class TargetNameError(Exception):
-    """There is no such target; the text says which there are."""
+    """There is no such target; the text says which targets there are."""
 
 
 def check_target(name: str, flags: Collection[str] = ()) -> None:
-    """Raise `TargetNameError` if vLLM can serve nothing by this name. `flags`: those vLLM is given.
+    """Raise `TargetNameError` if vLLM can serve nothing by this name. `flags` are those that vLLM is given.
 
     Asks the disk, never the network: what may be a model of the Hub passes, and so do URLs.
     """
@@ -49,7 +49,7 @@ def check_target(name: str, flags: Collection[str] = ()) -> None:
         )
     elif not _HUB_ID.fullmatch(name):
         raise TargetNameError(f"There is no folder {name!r} to serve: {_KNOWN}")
-    elif _means_ours(name):
+    elif _resembles_ours(name):
         raise TargetNameError(f"There is no target {name!r} here: {_KNOWN}")
 
 
@@ -61,9 +61,9 @@ def _check_folder(folder: str) -> None:
         )
 
 
-def _means_ours(name: str) -> bool:
+def _resembles_ours(name: str) -> bool:
     """Whether a name is one of ours, mistyped or out of place. Old models of the Hub have no org/."""
     lower = name.lower()
-    return lower.startswith(_OWN_PREFIXES) or bool(
+    return lower.startswith(_MADE_PREFIXES) or bool(
         get_close_matches(lower, (EMBEDDED, MODEL_NAME.lower()), cutoff=_SIMILAR)
     )

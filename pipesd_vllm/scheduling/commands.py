@@ -1,22 +1,25 @@
-"""What the session service tells the scheduler, carried in `SamplingParams.extra_args`.
+"""What crosses the process boundary between the API server and the engine: commands in, pass reports out.
 
-vLLM hands every chunk of a resumable request to `Scheduler.add_request`; a chunk's
-`extra_args["pipesd"]` is one of these commands. Draft tokens travel as the chunk's prompt.
+In: vLLM hands every chunk of a resumable request to `Scheduler.add_request`; `extra_args["pipesd"]` of a
+chunk is one of the commands below, and draft tokens travel as the chunk's prompt. Out: an output's
+`kv_transfer_params["pipesd"]` is the session's `PassReport`; the tokens are the output's own. The session's
+sampling rule travels beside the opening command, for the workers (`worker/sampling_rule.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Final
 
 import msgspec
 
 EXTRA_ARGS_KEY: Final = "pipesd"
+REPORT_KEY: Final = "pipesd"
 
 
 @dataclass(frozen=True, slots=True)
 class OpenSession:
-    """The chunk's prompt starts a session. `eager`: decode without waiting for drafts.
+    """Start a session with the chunk's prompt. `eager`: decode without waiting for drafts.
 
     The prompt's last `num_committed` tokens were generated before (a session taken over).
     """
@@ -27,7 +30,7 @@ class OpenSession:
 
 @dataclass(frozen=True, slots=True)
 class AddDrafts:
-    """The chunk's prompt are draft tokens (`protocol.Draft` has the fields' meaning)."""
+    """Add the chunk's prompt, which holds draft tokens, to the trie (`wire.Draft` explains the fields)."""
 
     first: int
     base: int
@@ -37,41 +40,41 @@ class AddDrafts:
 
 
 @dataclass(frozen=True, slots=True)
-class GoAlone:
-    """Decode without drafts until some arrive, if the frontier still is `frontier` (patience ran out)."""
+class DecodeAlone:
+    """Decode without drafts until some arrive, if the frontier is still `frontier`: patience ran out."""
 
     frontier: int
 
 
 @dataclass(frozen=True, slots=True)
 class Suspend:
-    """Give up the KV blocks, keep the tokens."""
+    """Give the KV blocks back, keep the tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class CloseSession:
-    """vLLM's own end-of-input marker; nothing to do, the abort ends the session."""
+    """Mark the end of the input, as vLLM asks for; it changes nothing, the abort ends the session."""
 
 
-Command = OpenSession | AddDrafts | GoAlone | Suspend | CloseSession
+Command = OpenSession | AddDrafts | DecodeAlone | Suspend | CloseSession
 
 _NAMES: Final[dict[str, type[Any]]] = {
     "open": OpenSession,
     "draft": AddDrafts,
-    "alone": GoAlone,
+    "alone": DecodeAlone,
     "suspend": Suspend,
     "close": CloseSession,
 }
 _TYPES: Final = {command: name for name, command in _NAMES.items()}
 
 
-def pack(command: Command) -> dict[str, Any]:
+def pack_command(command: Command) -> dict[str, Any]:
     """`extra_args` that carry `command`, as bytes: no JSON request to vLLM itself can bring them."""
     fields = [getattr(command, name) for name in command.__slots__]
     return {EXTRA_ARGS_KEY: msgspec.msgpack.encode([_TYPES[type(command)], *fields])}
 
 
-def unpack(extra_args: dict[str, Any] | None) -> Command | None:
+def unpack_command(extra_args: dict[str, Any] | None) -> Command | None:
     """The command in a request's `extra_args`; None for an ordinary request."""
     packed = (extra_args or {}).get(EXTRA_ARGS_KEY)
     if not isinstance(packed, bytes):
@@ -79,3 +82,30 @@ def unpack(extra_args: dict[str, Any] | None) -> Command | None:
     name, *fields = msgspec.msgpack.decode(packed)
     command: Command = _NAMES[name](*fields)
     return command
+
+
+@dataclass(slots=True)
+class PassReport:
+    """A session's counters: totals since it began, so that a merged or lost output loses no count.
+
+    `queue_ms` and `step_ms` are those of the last pass: how long released drafts waited for it to start, and
+    how long it took from scheduling to its result. `overhead_ms` is what the scheduler's hooks took since the
+    report before.
+    """
+
+    passes: int = 0
+    drafted: int = 0
+    accepted: int = 0
+    queue_ms: float = 0.0
+    step_ms: float = 0.0
+    overhead_ms: float = 0.0
+
+    def pack(self) -> dict[str, Any]:
+        """The report as an engine output's `kv_transfer_params`."""
+        return {REPORT_KEY: list(astuple(self))}
+
+    @staticmethod
+    def unpack(params: dict[str, Any] | None) -> PassReport | None:
+        """The report in `kv_transfer_params`; None if there is none."""
+        packed = (params or {}).get(REPORT_KEY)
+        return None if packed is None else PassReport(*packed)

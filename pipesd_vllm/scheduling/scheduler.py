@@ -3,16 +3,18 @@
 Narrow hooks around `super()`, no upstream method copied:
 
 - `add_request` reads later chunks of a resumable request as commands (`commands.py`).
-- `schedule` hands each session its drafts as `spec_token_ids`; a *parked* session (computed,
-  nothing to verify) is skipped and stands last in `running`, where vLLM looks first for KV blocks to take.
+- `schedule` hands each session its drafts as `spec_token_ids`; a *parked* session (`Sessions.is_parked`) is
+  skipped and stands last in `running`, where vLLM looks first for KV blocks to take. After the step the
+  longest idle one is evicted if a request waits.
 - `_handle_blocked_waiting_request` keeps a parked session that lost its blocks waiting, and takes a new
   grammar past the tokens of a session taken over.
-- `update_from_output` moves the tries and adds the pass report to the outputs.
+- `get_num_unfinished_requests` leaves parked sessions out, so that an engine with no others sleeps.
+- `update_from_output` moves the tries and adds the pass reports to the outputs.
 - `update_draft_token_ids` takes no drafts from workers.
 
 An exception in a hook never reaches vLLM's loop, which would end the engine: the session it concerns ends
-with an error, the others and plain requests go on (`SessionTable.guard`). What is known of the sessions
-themselves is in `session_table.py`.
+with an error, the others and plain requests go on (`Sessions.guard`). `sessions.py` knows the sessions, this
+module acts on vLLM.
 """
 
 from __future__ import annotations
@@ -29,9 +31,9 @@ from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from pipesd_vllm import compat
-from pipesd_vllm.scheduling.commands import Command, OpenSession, Suspend, unpack
+from pipesd_vllm.scheduling.commands import Command, OpenSession, Suspend, unpack_command
 from pipesd_vllm.scheduling.engine_session import EngineSession
-from pipesd_vllm.scheduling.sessions import SessionTable
+from pipesd_vllm.scheduling.sessions import Sessions
 from pipesd_vllm.scheduling.stopwatch import Stopwatch
 from pipesd_vllm.target_kind import check_kv_cache
 from pipesd_vllm.worker.proposer import proposes_nothing
@@ -41,21 +43,21 @@ __all__ = ["PipeSDScheduler"]
 
 
 class PipeSDScheduler(Scheduler):
-    """Named in `--scheduler-cls`. Ordinary requests are scheduled exactly as before.
+    """vLLM's `--scheduler-cls`. Ordinary requests are scheduled as without it.
 
-    Raises `UnsupportedVllmError` and `UnsupportedTargetError`, however vLLM was started.
+    Making one raises `UnsupportedVllmError` or `UnsupportedTargetError`, however vLLM was started.
     """
 
     new_session: Callable[..., EngineSession] = EngineSession
-    """Makes the sessions; another one is for tests."""
+    """Makes the sessions; tests put another one here."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         compat.check_version(compat.installed_version())
         super().__init__(*args, **kwargs)
         check_kv_cache(self.kv_cache_config)
         self._clock = time.monotonic
-        self._sessions = SessionTable(self._clock, self.new_session)
-        self._own = Stopwatch(self._clock)
+        self._sessions = Sessions(self._clock, self.new_session)
+        self._overhead = Stopwatch(self._clock)
         self._workers_propose = not proposes_nothing(self.vllm_config.speculative_config)
 
     # -- requests and commands ------------------------------------------------------------
@@ -65,15 +67,15 @@ class PipeSDScheduler(Scheduler):
             super().add_request(request)
 
     def _take_command(self, request: Request) -> bool:
-        """Read the command that comes with a request; False: the request itself is for vLLM to take."""
+        """Read the command that came with a request; False if the request itself is for vLLM to take."""
         with self._sessions.guard(request.request_id):
-            command = unpack(request.sampling_params.extra_args if request.sampling_params else None)
+            command = unpack_command(request.sampling_params.extra_args if request.sampling_params else None)
             if isinstance(command, OpenSession):
                 # From here on the request ends like any other; chunks after that are dropped below.
                 request.resumable = False
                 self._sessions.open(request, command)
             elif command is not None:
-                with self._own:
+                with self._overhead:
                     self._apply(command, request)
                 return True
             return False
@@ -82,7 +84,7 @@ class PipeSDScheduler(Scheduler):
 
     def _apply(self, command: Command, chunk: Request) -> None:
         if chunk.request_id not in self._sessions:
-            # The session has ended; whatever is still under way for it means nothing.
+            # The session has ended; what is still under way for it means nothing.
             if chunk.request_id not in self.requests:
                 compat.report_finished(self, chunk)
         elif isinstance(command, Suspend):
@@ -102,14 +104,14 @@ class PipeSDScheduler(Scheduler):
     # -- parking --------------------------------------------------------------------------
 
     def _num_parked(self) -> int:
-        """Among those that vLLM counts: of a paused engine's waiting queue it counts none."""
+        """Parked sessions among the requests that vLLM counts: not those that wait while it is paused."""
         parked_running = sum(map(self._sessions.is_parked, self.running))
         if self._pause_state != PauseState.UNPAUSED:
             return parked_running
         return parked_running + sum(map(self._sessions.is_parked, self.waiting))
 
     def get_num_unfinished_requests(self) -> int:
-        """Parked sessions do not count: an engine that only has those sleeps."""
+        """vLLM's count without the parked sessions: an engine that has no other requests sleeps."""
         unfinished: int = super().get_num_unfinished_requests()
         if not self._sessions or not unfinished:
             return unfinished
@@ -120,10 +122,10 @@ class PipeSDScheduler(Scheduler):
             return False
         had_no_grammar = request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         ready = bool(super()._handle_blocked_waiting_request(request))
-        return ready and not (had_no_grammar and not self._catch_up(request))
+        return ready and not (had_no_grammar and not self._advance_grammar(request))
 
-    def _catch_up(self, request: Request) -> bool:
-        """Take a new grammar past the tokens that a session taken over brings along; False: they break it."""
+    def _advance_grammar(self, request: Request) -> bool:
+        """Take a new grammar past the tokens that a session taken over brings; False if they break it."""
         with self._sessions.guard(request.request_id):
             committed = self._sessions.committed(request)
             if not committed:
@@ -140,16 +142,19 @@ class PipeSDScheduler(Scheduler):
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         if not self._sessions:
             return super().schedule(throttle_prefills)
-        with self._sessions.guard(), self._own:
+        with self._sessions.guard(), self._overhead:
             self._stage_drafts()
         output = super().schedule(throttle_prefills)
-        with self._sessions.guard(), self._own:
+        with self._sessions.guard(), self._overhead:
             self._sessions.start_passes(output)
-            self._make_way(output)
+            self._evict_for_waiting(output)
         return output
 
     def _stage_drafts(self) -> None:
-        """Changes vLLM's requests only at its end: a step that it fails for has no drafts."""
+        """Attach each session's drafts and move the parked sessions to the tail of `running`.
+
+        vLLM's requests change only at the end: if something raises before, the step has no drafts.
+        """
         active: list[Request] = []
         parked: list[Request] = []
         for request in self.running:
@@ -162,7 +167,7 @@ class PipeSDScheduler(Scheduler):
                     # The grammar's masks of later positions need drafts that it accepts.
                     valid = self.structured_output_manager.validate_tokens(request, drafts)
                     staged.append((request, valid))
-        # The tail is preempted first: parked sessions, the longest idle one last.
+        # vLLM preempts from the tail: parked sessions stand there, the longest idle one last.
         parked.sort(key=self._sessions.last_active_s, reverse=True)
         for request, drafts in staged:
             request.spec_token_ids = drafts
@@ -170,10 +175,10 @@ class PipeSDScheduler(Scheduler):
             compat.skip_next_step(self, request)
         self.running[:] = active + parked
 
-    def _make_way(self, output: SchedulerOutput) -> None:
-        """Free the longest idle parked session's blocks and seat if that is what a request waits for.
+    def _evict_for_waiting(self, output: SchedulerOutput) -> None:
+        """Take the blocks and the seat of the longest idle parked session if a request waits for them.
 
-        One a step is enough: with a request waiting, the engine goes on stepping.
+        One eviction a step is enough: while a request waits, the engine goes on stepping.
         """
         budget_left = output.total_num_scheduled_tokens < self.max_num_scheduled_tokens
         if self._pause_state != PauseState.UNPAUSED or not budget_left:
@@ -202,14 +207,14 @@ class PipeSDScheduler(Scheduler):
         )
         if stepped:
             with self._sessions.guard():
-                with self._own:
+                with self._overhead:
                     self._sessions.finish_passes(stepped)
-                self._sessions.attach_reports(outputs, self._own.take() * 1e3)
+                self._sessions.attach_reports(outputs, self._overhead.take() * 1e3)
             self._sessions.forget([request for request in stepped if request.is_finished()])
         return outputs
 
     def _end_unsampled(self, result: ModelRunnerOutput) -> None:
-        """End the requests that `coupled_sampler.py` could not sample: no token, or -1, where one is due."""
+        """End the requests that the workers could not sample: no token, or -1, where one is due."""
         for request_id, tokens in zip(result.req_ids, result.sampled_token_ids, strict=False):
             if tokens and tokens[0] >= 0:
                 continue
@@ -222,9 +227,9 @@ class PipeSDScheduler(Scheduler):
     # -- drafts from workers --------------------------------------------------------------
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
-        """Takes none where our proposer proposes nothing.
+        """Take the workers' drafts, unless our proposer is in place, which proposes nothing.
 
-        vLLM's runner (V1) has zeros in their place for every request once one is near the context limit.
+        vLLM's runner (V1) then has zeros for every request once one is near the context limit.
         """
         if self._workers_propose:
             super().update_draft_token_ids(draft_token_ids)
@@ -232,6 +237,6 @@ class PipeSDScheduler(Scheduler):
     def update_draft_token_ids_in_output(
         self, draft_token_ids: DraftTokenIds, scheduler_output: SchedulerOutput
     ) -> None:
-        """As above; the drafts in `scheduler_output` are those of the edges."""
+        """Take the workers' drafts as above; those in `scheduler_output` came from the edges."""
         if self._workers_propose:
             super().update_draft_token_ids_in_output(draft_token_ids, scheduler_output)

@@ -1,8 +1,12 @@
 """The draft trie of one turn, rooted at the committed frontier (docs/protocol.md, "Up: a draft trie").
 
-Pure values. Whatever an edge sends, `add` never raises: a node whose parent is unknown,
-was rejected, or disagrees with the committed tokens is dropped. A dropped draft costs time,
-never correctness.
+A draft token enters by `add` and may be verified once it is released. It leaves by `commit`: the accepted
+one becomes the root, its rejected siblings are dropped with all that hangs from them. `best_chain` only reads
+what the next step verifies. The ids of committed nodes are remembered, so that frames under way find their
+anchor, until `_make_room` needs the room.
+
+Pure values. Whatever an edge sends, `add` never raises: a node whose parent is unknown, was rejected, or
+disagrees with the committed tokens is dropped. A dropped draft costs time, never correctness.
 """
 
 from __future__ import annotations

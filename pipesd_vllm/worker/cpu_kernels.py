@@ -1,4 +1,4 @@
-"""A mend for vLLM's CPU build: per-request sampling parameters of draft positions.
+"""Replaces a kernel of vLLM's CPU build that loses the sampling parameters of draft positions.
 
 vLLM 0.32's CPU fallback of `expand_kernel` casts its tensors to int64 and writes the result into the
 copy, so temperature and top-p of verified drafts are uninitialised memory and text sampled at a
@@ -32,7 +32,7 @@ def expand(
     output_ptr.copy_(values.repeat_interleave(counts))
 
 
-def mend_cpu_kernels() -> None:
+def register_cpu_kernels() -> None:
     """Register `expand` where vLLM uses its CPU fallbacks; call it after vLLM registered its own."""
     from vllm.platforms import current_platform
     from vllm.triton_utils import HAS_TRITON

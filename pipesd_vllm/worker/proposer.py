@@ -1,16 +1,16 @@
-"""vLLM's proposer seam, filled by nobody: the drafts come from the edges, through the scheduler."""
+"""A proposer for vLLM that proposes nothing: the drafts come from the edges, through the scheduler."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pipesd_vllm.target_kind import check_target_kind
-from pipesd_vllm.worker.cpu_kernels import mend_cpu_kernels
+from pipesd_vllm.worker.cpu_kernels import register_cpu_kernels
 from pipesd_vllm.worker.worker_sampling import check_worker
 
 
 class RemoteDraftProposer:
-    """Named in `--speculative-config` with method `custom_class`.
+    """The `custom_class` of `--speculative-config`.
 
     Naming it switches on vLLM's own verification path (KV look-ahead, rejection
     sampler, rollback, metrics); `propose` itself never proposes anything.
@@ -21,7 +21,7 @@ class RemoteDraftProposer:
         # `pipesd serve` has checked this; whoever starts vLLM otherwise is told before the weights load.
         check_target_kind(vllm_config.model_config, vllm_config.parallel_config)
         # The proposer is what vLLM builds of ours in each worker, after its own kernels are registered.
-        mend_cpu_kernels()
+        register_cpu_kernels()
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """There is no draft model on the server."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipesd_vllm.launch.embedded import embedded_gguf, ensure_embedded_target
+from pipesd_vllm.launch import embedded_gguf, ensure_embedded_target
 from tests.conftest import Verifier
 
 __all__ = ["MARKS", "NAME", "Thinker", "make_thinking_pair"]

@@ -25,9 +25,8 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-from pipesd_vllm.launch.embedded import ensure_embedded_target
-from pipesd_vllm.launch.serve import PROPOSER
-from pipesd_vllm.scheduling.commands import Command, OpenSession, pack
+from pipesd_vllm.launch import PROPOSER, ensure_embedded_target
+from pipesd_vllm.scheduling import Command, OpenSession, pack_command
 from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
 
 BLOCK_SIZE = 16
@@ -158,7 +157,7 @@ class Harness:
         structure: StructuredOutputsParams | None = None,
         extra_args: dict[str, Any] | None = None,
     ) -> None:
-        packed = {} if command is None else pack(command)
+        packed = {} if command is None else pack_command(command)
         params = SamplingParams(
             temperature=0.0,
             max_tokens=max_tokens,

@@ -138,20 +138,32 @@ def opening(
     return Open(turn, list(prompt), sampling, mode, patience_ms, list(committed))
 
 
-def plain_tokens(verifier: Verifier, prompt: Sequence[int], num_tokens: int) -> list[int]:
-    """What the server's own completions route decodes, greedy and past any end token."""
+def target_only(verifier: Verifier, prompt: Sequence[int], num_tokens: int, **fields: Any) -> dict[str, Any]:
+    """The choice that the server's own completions route gives, past any end token.
+
+    `pipesd_seed` in `fields` asks for the noise of sessions; the other fields are the route's own.
+    """
+    seed = fields.pop("pipesd_seed", None)
     body = {
         "model": verifier.model,
         "prompt": list(prompt),
         "max_tokens": num_tokens,
-        "temperature": 0,
         "ignore_eos": True,
         "return_token_ids": True,
     }
+    extra = {} if seed is None else {"vllm_xargs": {"pipesd_seed": seed}}
     url = f"{verifier.base_url}/v1/completions"
-    answer = httpx.post(url, json=body, headers=verifier.headers, timeout=DEADLINE_S, trust_env=False)
-    answer.raise_for_status()
-    tokens: list[int] = answer.json()["choices"][0]["token_ids"]
+    answer = httpx.post(
+        url, json=body | fields | extra, headers=verifier.headers, timeout=DEADLINE_S, trust_env=False
+    )
+    assert answer.status_code == 200, answer.text
+    choice: dict[str, Any] = answer.json()["choices"][0]
+    return choice
+
+
+def plain_tokens(verifier: Verifier, prompt: Sequence[int], num_tokens: int) -> list[int]:
+    """What the server's own completions route decodes greedily, past any end token."""
+    tokens: list[int] = target_only(verifier, prompt, num_tokens, temperature=0)["token_ids"]
     assert len(tokens) == num_tokens
     return tokens
 

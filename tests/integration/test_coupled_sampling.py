@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ import pytest
 from pipesd_vllm.wire import Mode, Open, RefusalCode, Sampling, Structure, StructureKind
 from tests.conftest import Verifier
 
-from .sampled_session import DraftingEdge, target_only
-from .session_client import edge_of, plain_tokens
+from .drafting_edge import DraftingEdge
+from .session_client import edge_of, plain_tokens, target_only
 
 pytestmark = pytest.mark.engine
 
@@ -54,13 +55,22 @@ def sampling(fields: dict[str, Any], seed: int, num_tokens: int = NUM_TOKENS) ->
     return Sampling(num_tokens, seed=seed, ignore_eos=True, **fields)
 
 
+def opened(prompt: list[int], how: Sampling, committed: Sequence[int] = ()) -> Open:
+    return Open(1, prompt, how, Mode.OFFLOAD, committed=list(committed))
+
+
 async def drafted(
-    verifier: Verifier, prompt: list[int], how: Sampling, truth: list[int], seed: int = 0, **state: Any
+    verifier: Verifier,
+    prompt: list[int],
+    how: Sampling,
+    truth: list[int],
+    seed: int = 0,
+    committed: Sequence[int] = (),
 ) -> DraftingEdge:
     """A whole turn under random drafts."""
     async with edge_of(verifier) as edge:
-        drafting = DraftingEdge(edge, prompt, how, truth, random.Random(seed), **state)
-        await drafting.run()
+        drafting = DraftingEdge(edge, opened(prompt, how, committed), truth)
+        await drafting.run(random.Random(seed))
         return drafting
 
 
@@ -128,8 +138,8 @@ async def test_a_session_taken_over_goes_on_with_the_same_text(verifier: Verifie
     truth = target_only(verifier, PROMPTS[1], NUM_TOKENS, pipesd_seed=99, **fields)["token_ids"]
     how = sampling(fields, 99)
     async with edge_of(verifier) as edge:
-        first = DraftingEdge(edge, PROMPTS[1], how, truth, random.Random(1))
-        await first.run(until=7)
+        first = DraftingEdge(edge, opened(PROMPTS[1], how), truth)
+        await first.run(random.Random(1), until=7)
         edge.break_off()
     second = await drafted(verifier, PROMPTS[1], how, truth, committed=first.tokens)
     assert second.tokens == truth

@@ -14,8 +14,7 @@ import pytest
 from gguf import GGUFReader
 from tokenizers import Tokenizer
 
-from pipesd_vllm.launch.embedded import embedded_gguf, ensure_embedded_target
-from pipesd_vllm.launch.serve import vllm_arguments
+from pipesd_vllm.launch import embedded_gguf, ensure_embedded_target, vllm_arguments
 from pipesd_vllm.wire import fingerprint
 
 TEXTS = {

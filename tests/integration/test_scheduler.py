@@ -12,9 +12,9 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import DraftTokenIds
 from vllm.v1.request import RequestStatus
 
+from benchmarks.exactness.drafts import KINDS, DraftMaker
 from pipesd_vllm import compat
-from pipesd_vllm.scheduling.commands import AddDrafts, CloseSession, GoAlone, OpenSession, Suspend
-from pipesd_vllm.scheduling.engine_session import EngineSession
+from pipesd_vllm.scheduling import AddDrafts, CloseSession, DecodeAlone, EngineSession, OpenSession, Suspend
 from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
 from pipesd_vllm.worker.sampling_rule import SEED_KEY, SamplingRule, pack_rule
 
@@ -91,7 +91,7 @@ def test_late_chunks_of_an_ended_session_are_dropped() -> None:
     engine.open("s", PROMPT, 6)
     engine.run()
     engine.scheduler.finish_requests("s", RequestStatus.FINISHED_ABORTED)
-    for command in (draft(1, 6), GoAlone(6), Suspend(), CloseSession()):
+    for command in (draft(1, 6), DecodeAlone(6), Suspend(), CloseSession()):
         engine.tell("s", command)
     assert not engine.scheduler.requests
     engine.run()
@@ -117,7 +117,7 @@ def test_patience_and_eager_sessions_decode_alone() -> None:
     engine.open("eager", PROMPT, 10, eager=True)
     engine.run()
     assert engine.text["eager"] == target_text(PROMPT, 10)
-    engine.tell("patient", GoAlone(6))
+    engine.tell("patient", DecodeAlone(6))
     engine.step()
     engine.step()
     truth = target_text(PROMPT, 10)
@@ -450,7 +450,7 @@ class Unstaged(PipeSDScheduler):
 class Jammed(PipeSDScheduler):
     """Nobody is made way for."""
 
-    def _make_way(self, output: SchedulerOutput) -> None:
+    def _evict_for_waiting(self, output: SchedulerOutput) -> None:
         raise RuntimeError("no making way today")
 
 
@@ -470,9 +470,11 @@ def test_without_the_hooks_about_all_sessions_everybody_is_served(scheduler: typ
     assert not engine.failed
 
 
-KINDS = st.sampled_from(["right", "wrong", "half", "stale", "ahead", "duplicate", "orphan", "branch"])
+TURN = 1
 ROUNDS = st.lists(
-    st.tuples(KINDS, st.integers(1, 12), st.booleans(), st.integers(0, 2)), min_size=1, max_size=12
+    st.tuples(st.sampled_from(KINDS), st.integers(1, 12), st.booleans(), st.integers(0, 2)),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -489,66 +491,46 @@ def little_garbage() -> Iterator[None]:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(ROUNDS, min_size=1, max_size=4), st.sampled_from([9, 13, 200]))
 def test_the_committed_stream_is_the_targets_whatever_is_drafted(sessions: list, num_blocks: int) -> None:
-    """Right, wrong, stale, early, duplicated, orphaned and branching drafts, in sessions that
-    compete for blocks: every stream is a prefix of the target's own text, and ends complete."""
+    """Drafts right, wrong, stale, early, orphaned, branching, sent twice, in disorder or under used ids, in
+    sessions that compete for blocks: every stream is a prefix of the target's own text, and ends complete."""
     engine = Harness(num_blocks=num_blocks)
     prompts = {f"s{i}": [11 + i] * (20 + 7 * i) for i in range(len(sessions))}
-    hostiles = {name: Hostile(engine, name, prompt) for name, prompt in prompts.items()}
+    edges = {name: LyingEdge(engine, name, prompt) for name, prompt in prompts.items()}
     for name, prompt in prompts.items():
         engine.open(name, prompt, 25)
     for step in range(max(map(len, sessions))):
         for name, rounds in zip(prompts, sessions, strict=True):
             if step < len(rounds):
-                hostiles[name].send(*rounds[step])
+                edges[name].send(*rounds[step])
         engine.run()
-    for name, hostile in hostiles.items():
-        hostile.finish()
+    for name, edge in edges.items():
+        edge.finish()
         assert engine.text[name] == target_text(prompts[name], 25)
     assert not engine.scheduler._sessions
     gc.collect()
 
 
-class Hostile:
-    """An edge that knows the truth and lies about it in every way the protocol lets it."""
+class LyingEdge:
+    """An edge that knows the truth and lies about it in every way that the protocol lets it."""
 
     def __init__(self, engine: Harness, name: str, prompt: list[int]) -> None:
-        self.engine, self.name, self.prompt = engine, name, prompt
-        self.truth = target_text(prompt, 60)
-        self.next_id = 1
-        self.last: tuple[AddDrafts, list[int]] | None = None
+        self._engine = engine
+        self._name = name
+        self._drafts = DraftMaker(TURN, len(prompt), target_text(prompt, 60))
 
     def send(self, kind: str, length: int, verify: bool, steps: int) -> None:
-        done = len(self.engine.text[self.name])
-        base, anchor, parents = len(self.prompt) + done, 0, None
-        tokens = self.truth[done : done + length]
-        if kind == "wrong":
-            tokens = [token + 1 for token in tokens]
-        elif kind == "half":
-            tokens[length // 2 :] = [3] * (length - length // 2)
-        elif kind == "stale":
-            base = max(0, base - 3)
-        elif kind == "ahead":
-            base += 2
-        elif kind == "orphan":
-            anchor = 999_999
-        elif kind == "branch":
-            tokens, parents = [5, *tokens], [-1, -1, *range(1, len(tokens))]
-        elif kind == "duplicate" and self.last is not None:
-            self._tell(*self.last)
-            return
-        self._tell(AddDrafts(self.next_id, base, anchor, verify, parents), tokens)
-        self.next_id += len(tokens)
+        """Send one kind of drafts, as the service would, and let the engine take `steps`."""
+        done = len(self._engine.text[self._name])
+        for frame in self._drafts.frames(kind, length, done, verify=verify):
+            if frame.turn == TURN and self._name not in self._engine.finished:
+                command = AddDrafts(frame.first, frame.base, frame.anchor, frame.verify, frame.parents)
+                self._engine.tell(self._name, command, frame.tokens)
         for _ in range(steps):
-            if self.engine.has_work():
-                self.engine.step()
+            if self._engine.has_work():
+                self._engine.step()
 
     def finish(self) -> None:
         """Send the truth until the session ends."""
-        while self.name not in self.engine.finished:
+        while self._name not in self._engine.finished:
             self.send("right", MAX_DRAFT, True, 0)
-            self.engine.run()
-
-    def _tell(self, command: AddDrafts, tokens: list[int]) -> None:
-        self.last = command, tokens
-        if self.name not in self.engine.finished:
-            self.engine.tell(self.name, command, tokens)
+            self._engine.run()

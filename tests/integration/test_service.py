@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from starlette.websockets import WebSocket
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from pipesd_vllm.api.metrics import ServerMetrics
+from pipesd_vllm.api import ServerMetrics
 from pipesd_vllm.api.service import SessionConnection
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from benchmarks.exactness.drafts import KINDS
 from pipesd_vllm.wire import Draft, Mode
 from tests.conftest import Verifier
 
-from .hostile_edge import HostileEdge
+from .drafting_edge import DraftingEdge
 from .session_client import edge_of, opening, plain_tokens
 
 pytestmark = pytest.mark.engine
@@ -50,13 +51,16 @@ def test_any_drafts(verifier: Verifier, truth: Truth, rounds: Mapping[Mode, list
 
     async def session(mode: Mode) -> list[int]:
         async with edge_of(verifier) as edge:
-            hostile = HostileEdge(edge, PROMPTS[mode], truth[mode])
-            await hostile.open(mode)
+            opened = opening(PROMPTS[mode], NUM_TOKENS, mode=mode, patience_ms=20)
+            drafting = DraftingEdge(edge, opened, truth[mode])
+            await drafting.open()
             for kind, length, verify, look_s in rounds[mode]:
-                await hostile.draft(kind, length, verify)
-                await hostile.look(look_s)
-            await hostile.tell_the_truth()
-            return hostile.tokens
+                await drafting.draft(kind, length, verify=verify)
+                if not drafting.finished:
+                    with suppress(TimeoutError):
+                        await drafting.look(look_s)
+            await drafting.tell_the_truth()
+            return drafting.tokens
 
     async def sessions() -> list[list[int]]:
         return await asyncio.gather(*map(session, Mode))

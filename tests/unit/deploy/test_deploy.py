@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from edge_agent.settings import ENV_PREFIX, EdgeSettings
 from openai_gateway.observe.metrics import GatewayMetrics
-from pipesd_vllm.api.metrics import ServerMetrics
+from pipesd_vllm.api import ServerMetrics
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -93,3 +94,23 @@ async def test_without_the_switch_there_are_no_routes() -> None:
 def test_with_the_switch_there_are() -> None:
     """The endpoint serves generating models."""
     assert endpoint_plugin({SWITCH: "1"}).required_tasks == ("generate",)
+
+
+FACES = ("api", "launch", "scheduling", "wire")
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_a_package_has_what_its_face_promises(package: str) -> None:
+    """Names that are imported when first asked for included; others are no attributes."""
+    face = importlib.import_module(f"pipesd_vllm.{package}")
+    assert face.__all__
+    assert all(getattr(face, name) is not None for name in face.__all__)
+    assert not hasattr(face, "no_such_name")
+
+
+def test_faces_are_light() -> None:
+    """Importing the packages imports neither vLLM nor torch."""
+    code = "import sys; " + "; ".join(f"import pipesd_vllm.{package}" for package in FACES)
+    code += "; print({'torch', 'transformers', 'vllm'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == ("set()", 0), done.stderr

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry
 from starlette.websockets import WebSocket
 from vllm.engine.protocol import StreamingInput
 
+from pipesd_vllm.api import ServerMetrics
 from pipesd_vllm.api.endpoint import num_api_keys, session
-from pipesd_vllm.api.metrics import ServerMetrics
 from pipesd_vllm.api.tenant import OpenConnections
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import SUBPROTOCOL, Fingerprint, Limits, Mode, Open, Sampling, Welcome, encode

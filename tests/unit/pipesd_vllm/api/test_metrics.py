@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from pipesd_vllm.api.metrics import ServerMetrics
-from pipesd_vllm.scheduling.stopwatch import OwnTime
+from pipesd_vllm.api.metrics import Overhead, ServerMetrics
 from pipesd_vllm.wire import Commit, Draft
 
 
@@ -15,7 +14,7 @@ def test_a_round_is_counted() -> None:
     metrics = ServerMetrics(registry)
     metrics.count_draft(Draft(1, 1, 5, 0, [7, 8, 9]))
     commit = Commit(1, 5, [7, 8], passes=1, drafted=3, accepted=1, queue_ms=2.0, step_ms=250.0)
-    metrics.count_commit(commit, OwnTime(0.25, 0.125, 4.0), 0.5)
+    metrics.count_commit(commit, Overhead(0.25, 0.125, 4.0), 0.5)
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(f"pipesd_{name}", labels)
@@ -34,6 +33,6 @@ def test_a_round_is_counted() -> None:
 def test_a_commit_that_nobody_asked_for() -> None:
     """It has no receiving part."""
     registry = CollectorRegistry()
-    ServerMetrics(registry).count_commit(Commit(1, 5, [7]), OwnTime(None, 0.0, 0.0), 0.5)
+    ServerMetrics(registry).count_commit(Commit(1, 5, [7]), Overhead(None, 0.0, 0.0), 0.5)
     assert registry.get_sample_value("pipesd_own_seconds_count", {"part": "receive"}) == 0
     assert registry.get_sample_value("pipesd_own_seconds_count", {"part": "send"}) == 1

@@ -1,18 +1,18 @@
-"""What a turn tells the engine, and when it gives up waiting for its edge."""
+"""What a turn tells the engine, when it gives up waiting for its edge, and the timers that it waits with."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from vllm.engine.protocol import StreamingInput
 
-from pipesd_vllm.api.turn import Turn
-from pipesd_vllm.scheduling.commands import Command, GoAlone, OpenSession, Suspend, unpack
-from pipesd_vllm.scheduling.stopwatch import OwnTime
+from pipesd_vllm.api.metrics import Overhead
+from pipesd_vllm.api.turn import PatientTimer, Turn, later_chunk, opening_chunk
+from pipesd_vllm.scheduling import AddDrafts, Command, DecodeAlone, OpenSession, Suspend, unpack_command
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import Commit, Draft, Mode, Open, Sampling
 
@@ -38,10 +38,10 @@ class IdleEngine:
         """The next command that came."""
         chunk = await asyncio.wait_for(self.chunks.get(), 30.0)
         assert chunk.sampling_params is not None
-        return unpack(chunk.sampling_params.extra_args)
+        return unpack_command(chunk.sampling_params.extra_args)
 
 
-async def ignore(commit: Commit, own: OwnTime) -> None:
+async def ignore(commit: Commit, overhead: Overhead) -> None:
     """Nobody is told of commits."""
 
 
@@ -69,7 +69,7 @@ async def test_a_turn_left_to_the_engine_is_not_abandoned() -> None:
     turn = turn_of(engine, Mode.BALANCED, 0.05, suspend_after_s=0.1, abandon_after_s=0.2)
     running = asyncio.create_task(turn.run(ignore))
     assert isinstance(await engine.command(), OpenSession)
-    assert await engine.command() == GoAlone(4)
+    assert await engine.command() == DecodeAlone(4)
     await asyncio.sleep(0.5)
     assert engine.chunks.empty()
     assert not turn.abandoned.is_set()
@@ -101,10 +101,125 @@ async def test_an_ended_turn_sends_the_engine_nothing_more() -> None:
     engine = EndingEngine()
     turn = turn_of(engine, Mode.BALANCED, 0.01, suspend_after_s=0.02)
 
-    async def slow_edge(commit: Commit, own: OwnTime) -> None:
+    async def slow_edge(commit: Commit, overhead: Overhead) -> None:
         await turn.add(Draft(turn=1, first=1, base=4, anchor=0, tokens=[5], verify=True), 0.0)
         await asyncio.sleep(0.1)  # time enough for what must not come
 
     await asyncio.wait_for(turn.run(slow_edge), 30.0)
     assert turn.finished
     assert engine.chunks.empty()
+
+
+# -- chunks --------------------------------------------------------------------------------
+
+
+def test_the_first_chunk_is_the_whole_sequence_with_the_tenants_salt() -> None:
+    """vLLM hashes the salt into the KV blocks; tokens brought along count as generated."""
+    chunk = opening_chunk(Open(1, [1, 2, 3], Sampling(9), Mode.LATENCY, committed=[4]), "salt")
+    assert chunk.prompt == {"type": "token", "prompt_token_ids": [1, 2, 3, 4], "cache_salt": "salt"}
+    assert chunk.sampling_params.max_tokens == 8
+    assert unpack_command(chunk.sampling_params.extra_args) == OpenSession(eager=True, num_committed=1)
+
+
+def test_later_chunks_carry_commands() -> None:
+    """With their drafts; one without drafts has a token all the same, as vLLM wants it."""
+    drafts = AddDrafts(1, 4, 0, True, None)
+    assert later_chunk(drafts, [5, 6]).prompt["prompt_token_ids"] == [5, 6]
+    assert unpack_command(later_chunk(drafts, [5, 6]).sampling_params.extra_args) == drafts
+    assert len(later_chunk(Suspend()).prompt["prompt_token_ids"]) == 1
+
+
+# -- timers --------------------------------------------------------------------------------
+
+
+class Handle:
+    def __init__(self, due_s: float, callback: Callable[[], None]) -> None:
+        self.due_s = due_s
+        self.callback = callback
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class HandMovedLoop:
+    """An event loop's clock and timers; `num_set` counts the timers ever set."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._handles: list[Handle] = []
+        self.num_set = 0
+
+    def time(self) -> float:
+        return self._now_s
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Handle:
+        self.num_set += 1
+        self._handles.append(Handle(when, callback))
+        return self._handles[-1]
+
+    def move(self, to_s: float) -> None:
+        """Let time go on and the timers due by then run, in order."""
+        while due := [h for h in self._handles if h.due_s <= to_s and not h.is_cancelled]:
+            first = min(due, key=lambda handle: handle.due_s)
+            self._now_s = max(self._now_s, first.due_s)
+            self._handles.remove(first)
+            first.callback()
+        self._now_s = to_s
+
+
+@pytest.fixture
+def loop() -> HandMovedLoop:
+    return HandMovedLoop()
+
+
+@pytest.fixture
+def calls() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def timer(loop: HandMovedLoop, calls: list[float]) -> PatientTimer:
+    return PatientTimer(loop, 5.0, lambda: calls.append(loop.time()))
+
+
+def test_it_runs_out_once(loop: HandMovedLoop, timer: PatientTimer, calls: list[float]) -> None:
+    """After the delay, and not again."""
+    timer.restart()
+    loop.move(4.9)
+    assert calls == []
+    loop.move(100.0)
+    assert calls == [5.0]
+
+
+def test_restarts_put_it_off(loop: HandMovedLoop, timer: PatientTimer, calls: list[float]) -> None:
+    """The whole delay counts from the last restart, and a hundred restarts set few timers."""
+    for second in range(100):
+        loop.move(float(second))
+        timer.restart()
+    assert calls == []
+    loop.move(200.0)
+    assert calls == [104.0]
+    assert loop.num_set < 30
+
+
+def test_stopped_it_does_nothing(loop: HandMovedLoop, timer: PatientTimer, calls: list[float]) -> None:
+    """Until it is restarted; stopping one that does not run is harmless."""
+    timer.stop()
+    timer.restart()
+    loop.move(3.0)
+    timer.stop()
+    loop.move(50.0)
+    assert calls == []
+    timer.restart()
+    loop.move(60.0)
+    assert calls == [55.0]
+
+
+def test_restarted_after_it_ran_out(loop: HandMovedLoop, timer: PatientTimer, calls: list[float]) -> None:
+    """It runs out again."""
+    timer.restart()
+    loop.move(10.0)
+    timer.restart()
+    loop.move(20.0)
+    assert calls == [5.0, 15.0]

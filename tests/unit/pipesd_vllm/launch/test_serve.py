@@ -2,7 +2,16 @@
 
 import json
 
-from pipesd_vllm.launch.serve import CPU_WORKER, PROPOSER, SCHEDULER, WORKER, enable_plugin, vllm_arguments
+from pipesd_vllm.launch.serve import (
+    CPU_WORKER,
+    NO_BATCH_INVARIANCE,
+    PROPOSER,
+    SCHEDULER,
+    WORKER,
+    apply_exact,
+    enable_plugin,
+    vllm_arguments,
+)
 
 
 def value(arguments: list[str], flag: str) -> str:
@@ -43,3 +52,30 @@ def test_the_model_may_be_a_flag() -> None:
         arguments = vllm_arguments(given)
         assert arguments[:4] == ["--model", "org/model", "--port", "1"]
         assert "x" not in arguments
+
+
+def test_exact_switches_the_batch_invariant_mode_on() -> None:
+    """The flag becomes vLLM's environment variable and does not reach vLLM's command line."""
+    environment: dict[str, str] = {}
+    said: list[str] = []
+    rest = apply_exact(["m", "--exact", "--port", "1"], environment, lambda: True, said.append)
+    assert (rest, environment, said) == (["m", "--port", "1"], {"VLLM_BATCH_INVARIANT": "1"}, [])
+
+
+def test_exact_without_such_a_mode_is_told_in_one_sentence() -> None:
+    """Where the platform has no such mode the server starts all the same, and says what that means."""
+    environment: dict[str, str] = {}
+    said: list[str] = []
+    rest = apply_exact(["--exact"], environment, lambda: False, said.append)
+    assert (rest, environment, said) == ([], {}, [NO_BATCH_INVARIANCE])
+
+
+def test_without_exact_nothing_happens() -> None:
+    """Nobody asks about the platform, nothing is set or said."""
+
+    def never() -> bool:
+        raise AssertionError("asked")
+
+    environment: dict[str, str] = {}
+    assert apply_exact(["m", "--port", "1"], environment, never, print) == ["m", "--port", "1"]
+    assert environment == {}

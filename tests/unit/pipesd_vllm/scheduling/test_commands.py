@@ -3,18 +3,17 @@
 import msgspec
 import pytest
 
-from pipesd_vllm.scheduling.commands import (
-    EXTRA_ARGS_KEY,
+from pipesd_vllm.scheduling import (
     AddDrafts,
     CloseSession,
     Command,
-    GoAlone,
+    DecodeAlone,
     OpenSession,
+    PassReport,
     Suspend,
-    pack,
-    unpack,
+    pack_command,
+    unpack_command,
 )
-from pipesd_vllm.scheduling.engine_session import PassReport
 
 
 @pytest.mark.parametrize(
@@ -23,27 +22,28 @@ from pipesd_vllm.scheduling.engine_session import PassReport
         OpenSession(eager=True),
         AddDrafts(3, 17, 2, True, [-1, 0]),
         AddDrafts(3, 17, 2, False, None),
-        GoAlone(40),
+        DecodeAlone(40),
         Suspend(),
         CloseSession(),
     ],
 )
 def test_commands_survive_serialisation(command: Command) -> None:
     """Packing, msgpack and unpacking give the same command."""
-    crossed = msgspec.msgpack.decode(msgspec.msgpack.encode(pack(command)))
-    assert unpack(crossed) == command
+    crossed = msgspec.msgpack.decode(msgspec.msgpack.encode(pack_command(command)))
+    assert unpack_command(crossed) == command
 
 
 def test_ordinary_requests_have_no_command() -> None:
     """Requests of vLLM's own API are left alone."""
-    assert unpack(None) is None
-    assert unpack({"other": 1}) is None
+    assert unpack_command(None) is None
+    assert unpack_command({"other": 1}) is None
 
 
 def test_a_client_of_the_plain_api_cannot_send_commands() -> None:
     """Whatever JSON can express under our key is an ordinary request."""
+    (key,) = pack_command(Suspend())
     for forged in (["suspend"], ["draft", 1, 2, 3, True, None], "suspend", 7, None):
-        assert unpack({EXTRA_ARGS_KEY: forged}) is None
+        assert unpack_command({key: forged}) is None
 
 
 def test_reports_survive_serialisation() -> None:

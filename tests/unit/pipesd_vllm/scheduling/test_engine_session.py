@@ -1,6 +1,6 @@
 """When a session wants a pass and what it reports of it."""
 
-from pipesd_vllm.scheduling.engine_session import EngineSession
+from pipesd_vllm.scheduling import EngineSession
 
 
 def session(*, eager: bool = False) -> EngineSession:
@@ -16,7 +16,7 @@ def test_a_session_without_drafts_is_idle() -> None:
 def test_patience_is_granted_once_until_drafts_arrive() -> None:
     """Left alone, a session decodes on; drafts that fit make it wait for drafts again."""
     idle = session()
-    idle.go_alone(10)
+    idle.decode_alone(10)
     assert idle.wants_pass()
     idle.start_pass(0, 1.0)
     idle.finish_pass([5], 2.0)
@@ -34,7 +34,7 @@ def test_late_impatience_is_ignored() -> None:
     """What was asked for before the last commit does nothing."""
     idle = session()
     idle.finish_pass([5], 1.0)
-    idle.go_alone(10)
+    idle.decode_alone(10)
     assert not idle.wants_pass()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 CASES = Path(__file__).with_name("fused_race_cases.py")
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_the_kernel() -> None:

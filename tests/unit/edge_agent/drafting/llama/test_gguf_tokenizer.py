@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from edge_agent.drafting.llama.tokenizer import gguf_tokenizer
 from edge_agent.drafting.models import embedded_model
-from pipesd_vllm.launch.embedded_tokenizer import write_tokenizer
+from pipesd_vllm.launch import write_tokenizer
 
 TEXTS = (
     "Hello world, it's 2026!",

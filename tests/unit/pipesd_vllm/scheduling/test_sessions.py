@@ -11,9 +11,8 @@ pytest.importorskip("vllm")
 
 from vllm.v1.request import RequestStatus
 
-from pipesd_vllm.scheduling.commands import AddDrafts, GoAlone, OpenSession
-from pipesd_vllm.scheduling.engine_session import PassReport
-from pipesd_vllm.scheduling.sessions import SessionTable
+from pipesd_vllm.scheduling import AddDrafts, DecodeAlone, OpenSession, PassReport
+from pipesd_vllm.scheduling.sessions import Sessions
 
 PROMPT = [1, 2, 3]
 
@@ -43,7 +42,7 @@ def request(name: str = "s", output: tuple[int, ...] = (4,), **changes: Any) -> 
     return SimpleNamespace(**{**values, **changes})
 
 
-def step(table: SessionTable, stepped: Any, num_drafts: int = 0) -> None:
+def step(table: Sessions, stepped: Any, num_drafts: int = 0) -> None:
     """One step of the scheduler in which `stepped` got its output tokens."""
     drafts = {stepped.request_id: [0] * num_drafts}
     output: Any = SimpleNamespace(
@@ -53,9 +52,9 @@ def step(table: SessionTable, stepped: Any, num_drafts: int = 0) -> None:
     table.finish_passes([stepped])
 
 
-def opened(**command: Any) -> SessionTable:
+def opened(**command: Any) -> Sessions:
     """A table with the session "s", which has its first token."""
-    table = SessionTable(Clock())
+    table = Sessions(Clock())
     table.open(request(output=()), OpenSession(**command))
     step(table, request())
     return table
@@ -79,7 +78,7 @@ def test_who_is_parked() -> None:
     assert not opened(eager=True).is_parked(request())
 
 
-@pytest.mark.parametrize(("command", "tokens"), [(ADD, (7, 8)), (GoAlone(4), ())])
+@pytest.mark.parametrize(("command", "tokens"), [(ADD, (7, 8)), (DecodeAlone(4), ())])
 def test_what_ends_parking(command: Any, tokens: tuple[int, ...]) -> None:
     """Drafts to verify, and patience that ran out."""
     table = opened()
@@ -107,8 +106,8 @@ def test_reports_count_what_was_scheduled() -> None:
     ours: Any = SimpleNamespace(request_id="s", kv_transfer_params={"other": 1})
     theirs: Any = SimpleNamespace(request_id="ordinary", kv_transfer_params=None)
     outputs: Any = {0: SimpleNamespace(outputs=[ours, theirs])}
-    table.attach_reports(outputs, own_ms=0.5)
-    report = PassReport(passes=2, drafted=2, accepted=1, own_ms=0.5)
+    table.attach_reports(outputs, overhead_ms=0.5)
+    report = PassReport(passes=2, drafted=2, accepted=1, overhead_ms=0.5)
     assert ours.kv_transfer_params == {"other": 1, **report.pack()}
     assert theirs.kv_transfer_params is None
 
