@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.confidence import CalibratedConfidence, Confidence, RawConfidence
 from edge_agent.control.monitor import EnvironmentMonitor
 from edge_agent.control.parameters import AgentParameters, SessionParameters
-from edge_agent.control.policies.base import ChainView, Decision, Policy, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, Policy
 from edge_agent.control.policies.registry import make_policy
 from edge_agent.drafting.events import Drafted
-from edge_agent.session.chain import Reconciled
+from edge_agent.session.turn import ReceivedCommit
 from edge_agent.tracing.recorder import TraceRecorder
 from edge_agent.tracing.session_trace import SessionTrace
 from pipesd_vllm.wire import Commit, Draft, Mode
+
+__all__ = ["ControlPlane", "SessionControl"]
 
 
 class ControlPlane:
@@ -50,15 +52,6 @@ class ControlPlane:
         """Write what the trace still holds and what was tuned. Idempotent."""
         self._recorder.close()
         self._sources.close()
-
-
-@dataclass(frozen=True, slots=True)
-class CommitReceived:
-    """A commit of the turn, its size on the wire, and when it came (seconds of the session's clock)."""
-
-    commit: Commit
-    num_bytes: int
-    received_s: float
 
 
 class SessionControl:
@@ -97,7 +90,7 @@ class SessionControl:
         self._last_commit_s = None
         self._asked = None
 
-    def ahead(self, view: ChainView) -> int:
+    def max_ahead(self, view: ChainView) -> int:
         """Most drafts that may exist beyond the frontier now."""
         return self._policy.ahead(view)
 
@@ -117,21 +110,14 @@ class SessionControl:
         if draft.verify and not awaiting_commit:
             self._asked = (sent_s, len(draft.tokens))
 
-    def on_commit(self, received: CommitReceived, reconciled: Reconciled, view: ChainView) -> Decision:
+    def on_commit(self, received: ReceivedCommit, outcome: CommitOutcome, view: ChainView) -> Decision:
         """The target answered; what to do with drafts that were held back meanwhile."""
         commit = received.commit
         self.trace.committed(received.received_s, commit, received.num_bytes)
         self._measure(commit, received.received_s)
-        self._confidence.observe(reconciled.judged)
-        self._tune(commit, len(reconciled.new_tokens), received.received_s)
-        self._policy.on_commit(
-            RoundOutcome(
-                num_verified=commit.drafted,
-                num_accepted=commit.accepted,
-                num_committed=len(reconciled.new_tokens),
-                rolled_back=not reconciled.matched,
-            )
-        )
+        self._confidence.observe(outcome.checked_drafts)
+        self._tune(commit, len(outcome.new_tokens), received.received_s)
+        self._policy.on_commit(outcome)
         return self._policy.after_commit(view)
 
     def on_void(self, position: int, num_discarded: int) -> None:

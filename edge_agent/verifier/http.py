@@ -19,7 +19,7 @@ from edge_agent.errors import (
     CloudUnreachable,
 )
 from edge_agent.verifier.cache import InfoAnswer, TargetCache, decode_info, decode_tokenizer
-from edge_agent.verifier.retry import Patience, retry_after_s
+from edge_agent.verifier.retry import RetryTimeout, retry_after_s
 from pipesd_vllm.wire import INFO_PATH, TOKENIZER_PATH, Fingerprint, Welcome
 
 __all__ = ["CloudApi", "HttpAnswer", "error_from_status"]
@@ -47,7 +47,7 @@ class CloudApi:
         self._timeout_s = timeout_s
         self._cache = TargetCache(cache_dir)
         self._info: InfoAnswer | None = None
-        self._patience = Patience(timeout_s)
+        self._timeout = RetryTimeout(timeout_s)
 
     async def target(self) -> TargetInfo:
         """Raises `CloudUnreachable`, `CloudRefused` (`CloudOverloaded` among them), `CloudMisbehaved`."""
@@ -127,16 +127,16 @@ class CloudApi:
         return self._info
 
     async def _get(self, path: str) -> bytes:
-        timeout_s = self._patience.limit_s
+        timeout_s = self._timeout.limit_s
         try:
             response = await self._client.get(path, timeout=timeout_s)
         except httpx.TimeoutException as error:
-            self._patience.ran_out(timeout_s)
+            self._timeout.ran_out(timeout_s)
             raise self._unreachable(error) from error
         except httpx.HTTPError as error:
-            self._patience.failed()
+            self._timeout.failed()
             raise self._unreachable(error) from error
-        self._patience.succeeded()
+        self._timeout.succeeded()
         if response.status_code == 200:
             return response.content
         if response.status_code == 501:

@@ -9,7 +9,7 @@ from edge_agent.errors import CloudUnreachable
 from edge_agent.verifier.connection import CloudConnection
 from pipesd_vllm.wire import Commit, Open
 
-__all__ = ["LineWatch", "cancel_and_wait"]
+__all__ = ["Keepalive", "cancel_and_wait"]
 
 
 _SLOWEST_UPLINK: Final = 8000.0
@@ -19,7 +19,7 @@ _PING_BYTES: Final = 8
 _DEAD: Final = "the line to the verifier is dead: it does not answer any more"
 
 
-class LineWatch:
+class Keepalive:
     """After `silence_s` without a frame it asks the server for a sign of life and waits `answer_s` for it."""
 
     def __init__(self, silence_s: float = 3.0, answer_s: float = 7.0) -> None:

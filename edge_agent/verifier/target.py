@@ -13,13 +13,13 @@ from edge_agent.errors import TRANSIENT, ModelError, PairingError, TargetChanged
 from edge_agent.verifier.http import CloudApi
 from pipesd_vllm.wire import Fingerprint, Welcome
 
-__all__ = ["TargetIdentity", "check_pairing", "check_same_target", "no_own_tokenizer"]
+__all__ = ["ServedTarget", "check_pairing", "check_same_target", "no_own_tokenizer"]
 
 
 logger = logging.getLogger("pipesd.edge")
 
 
-class TargetIdentity:
+class ServedTarget:
     """Target and tokenizer, asked of the verifier until it has answered once, and again when it has changed.
 
     While it is out of reach: those of an earlier run, if the draft has their vocabulary, else the

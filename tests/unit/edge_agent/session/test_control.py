@@ -3,11 +3,10 @@
 import pytest
 
 from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, PolicyParameters
 from edge_agent.drafting.events import Drafted
 from edge_agent.sampling.picker import DraftToken
-from edge_agent.session.chain import Reconciled
-from edge_agent.session.control import CommitReceived, ControlPlane, SessionControl
+from edge_agent.session import ControlPlane, ReceivedCommit, SessionControl
 from edge_agent.tracing.recorder import NullRecorder
 from pipesd_vllm.wire import Commit, Mode
 
@@ -16,8 +15,8 @@ NOTHING = ChainView(0, 0, awaiting_commit=False)
 
 
 def commit(control: SessionControl, received_s: float) -> None:
-    received = CommitReceived(Commit(1, 0, [5, 6]), 20, received_s)
-    control.on_commit(received, Reconciled((5, 6), discarded=0, matched=False), NOTHING)
+    received = ReceivedCommit(1, Commit(1, 0, [5, 6]), 20, received_s)
+    control.on_commit(received, CommitOutcome((5, 6), rejected=True), NOTHING)
 
 
 def decide(control: SessionControl, number: int, probability: float) -> Decision:

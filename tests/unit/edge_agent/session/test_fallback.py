@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from edge_agent.agent import EdgeAgent
 from edge_agent.api import (
+    AWAY,
+    BUSY,
+    LOST,
     Fallback,
     FinishReason,
     GenerationChunk,
@@ -29,8 +32,7 @@ from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudOverloaded, CloudUnreachable
 from edge_agent.sampling.picker import DraftToken
 from edge_agent.sampling.sampled import SampledPicker
-from edge_agent.session.control import ControlPlane
-from edge_agent.session.fallback import AWAY, BUSY, LOST, unless_away
+from edge_agent.session import ControlPlane, unless_away
 from edge_agent.testing.drafter import FakeDrafter
 from edge_agent.testing.generator import fake_tokenizer_bundle
 from edge_agent.testing.transport import FakeTransport, fake_welcome

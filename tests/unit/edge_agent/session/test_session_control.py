@@ -4,10 +4,9 @@ from dataclasses import dataclass, field, replace
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentMonitor
-from edge_agent.control.policies.base import ChainView, PolicyParameters
+from edge_agent.control.policies.base import ChainView, CommitOutcome, PolicyParameters
 from edge_agent.control.policies.registry import make_policy
-from edge_agent.session.chain import Reconciled
-from edge_agent.session.control import CommitReceived, SessionControl
+from edge_agent.session import ReceivedCommit, SessionControl
 from edge_agent.tracing.recorder import NullRecorder
 from edge_agent.tracing.session_trace import SessionTrace
 from pipesd_vllm.wire import Commit
@@ -38,8 +37,8 @@ def control_of(source: Source) -> SessionControl:
 
 def commit(control: SessionControl, received_s: float, num_tokens: int = 2) -> None:
     tokens = tuple(range(num_tokens))
-    received = CommitReceived(Commit(1, 0, list(tokens)), 20, received_s)
-    control.on_commit(received, Reconciled(tokens, discarded=0, matched=True), NOTHING)
+    received = ReceivedCommit(1, Commit(1, 0, list(tokens)), 20, received_s)
+    control.on_commit(received, CommitOutcome(tokens), NOTHING)
 
 
 def test_a_changed_patience_counts_from_the_next_opening() -> None:

@@ -138,8 +138,8 @@ async def test_the_draft_alone_samples_as_the_target_would(fields: dict[str, obj
     sampling = settings(fields)
     worker = DraftWorker(FakeDrafter(target_logits, VOCABULARY))
     wanted = GenerationRequest("r", PROMPT, sampling)
-    picker = await Pickers().picker(wanted)
-    chunks = generate_locally(wanted, worker, picker, (), GenerationStats(), time.monotonic)
+    choice = await Pickers().choose(wanted)
+    chunks = generate_locally(wanted, worker, choice, (), GenerationStats(), time.monotonic)
     tokens = [token async for chunk in chunks for token in chunk.token_ids]
     await worker.close()
     assert tokens == target_only(sampling)
