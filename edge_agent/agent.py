@@ -1,4 +1,4 @@
-"""The edge agent: one draft model, one verifier, many generations. Composes; decides nothing itself."""
+"""The edge agent: one draft model, one verifier, many generations, each on the route it asks for."""
 
 from __future__ import annotations
 
@@ -59,55 +59,12 @@ from edge_agent.verifier import (
 from edge_agent.verifier.target import no_own_tokenizer
 from pipesd_vllm.wire import Fingerprint, Mode, Welcome
 
-__all__ = [
-    "EdgeAgent",
-    "cloud_api",
-    "cloud_connector",
-    "parameter_sources",
-    "policy_parameters",
-]
-
+__all__ = ["EdgeAgent", "cloud_api", "cloud_connector", "parameter_sources", "policy_parameters"]
 
 logger = logging.getLogger("pipesd.edge")
 
 _DRAW_BITS: Final = 16
 """Random bits behind each draw of a delay."""
-
-
-def cloud_api(settings: EdgeSettings) -> CloudApi:
-    """The verifier's HTTP routes; what they answer is kept in the user's cache folder."""
-    cache_dir = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
-    return CloudApi(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s, cache_dir)
-
-
-def cloud_connector(settings: EdgeSettings) -> Connector:
-    """Makes connections to the verifier."""
-    return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
-
-
-def _control_plane(settings: EdgeSettings, sources: AgentParameters) -> ControlPlane:
-    """Controls by the parameters of `sources`, with a trace if the settings ask for one."""
-    recorder = FileRecorder(settings.trace) if settings.trace else NullRecorder()
-    return ControlPlane(sources, recorder, time.monotonic)
-
-
-def parameter_sources(settings: EdgeSettings, draft: str, target: str | None) -> AgentParameters:
-    """Fixed parameters, or with `tune` the autotuner's, whose results are filed by the target's name."""
-    base = policy_parameters(settings)
-    if not settings.tune or target is None:
-        return FixedParameters(base)
-    return TunedParameters(base, draft, target, settings.pass_weight_ms)
-
-
-def policy_parameters(settings: EdgeSettings) -> PolicyParameters:
-    """The part of the settings that policies work with."""
-    return PolicyParameters(
-        sequence_threshold=settings.sequence_threshold,
-        token_threshold=settings.token_threshold,
-        max_ahead=settings.max_ahead,
-        patience_ms=settings.patience_ms,
-        max_window=settings.max_window,
-    )
 
 
 class EdgeAgent:
@@ -156,7 +113,7 @@ class EdgeAgent:
         """Load the draft (with `load`, if given), reach the verifier, check that the two fit.
 
         `sources`: where sessions get their parameters from, if not from `settings`.
-        A verifier that is out of reach is an error with `fallback = error` alone. Raises `ModelError`,
+        A verifier that is out of reach is an error only with `fallback = error`. Raises `ModelError`,
         `PairingError`, `CloudUnreachable`, `CloudRefused`.
         """
         api = cloud_api(settings)
@@ -321,3 +278,39 @@ async def _reach_and_load(
         await api.close()
         raise
     return None if target is None else target.model, worker
+
+
+def cloud_api(settings: EdgeSettings) -> CloudApi:
+    """The verifier's HTTP routes; what they answer is kept in the user's cache folder."""
+    cache_dir = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
+    return CloudApi(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s, cache_dir)
+
+
+def cloud_connector(settings: EdgeSettings) -> Connector:
+    """Makes connections to the verifier."""
+    return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
+
+
+def _control_plane(settings: EdgeSettings, sources: AgentParameters) -> ControlPlane:
+    """Controls by the parameters of `sources`, with a trace if the settings ask for one."""
+    recorder = FileRecorder(settings.trace) if settings.trace else NullRecorder()
+    return ControlPlane(sources, recorder, time.monotonic)
+
+
+def parameter_sources(settings: EdgeSettings, draft: str, target: str | None) -> AgentParameters:
+    """Fixed parameters, or with `tune` the autotuner's, whose results are filed by the target's name."""
+    base = policy_parameters(settings)
+    if not settings.tune or target is None:
+        return FixedParameters(base)
+    return TunedParameters(base, draft, target, settings.pass_weight_ms)
+
+
+def policy_parameters(settings: EdgeSettings) -> PolicyParameters:
+    """The part of the settings that policies work with."""
+    return PolicyParameters(
+        sequence_threshold=settings.sequence_threshold,
+        token_threshold=settings.token_threshold,
+        max_ahead=settings.max_ahead,
+        patience_ms=settings.patience_ms,
+        max_window=settings.max_window,
+    )
