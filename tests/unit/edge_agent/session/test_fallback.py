@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.agent import EdgeAgent
+from edge_agent import EdgeAgent
 from edge_agent.api import (
     AWAY,
     BUSY,
@@ -33,11 +33,9 @@ from edge_agent.errors import CloudError, CloudMisbehaved, CloudOverloaded, Clou
 from edge_agent.sampling.picker import DraftToken
 from edge_agent.sampling.sampled import SampledPicker
 from edge_agent.session import ControlPlane, unless_away
-from edge_agent.testing.drafter import FakeDrafter
-from edge_agent.testing.generator import fake_tokenizer_bundle
-from edge_agent.testing.transport import FakeTransport, fake_welcome
+from edge_agent.testing import FakeDrafter, FakeTransport, fake_tokenizer_bundle, fake_welcome
 from edge_agent.tracing.recorder import NullRecorder
-from edge_agent.verifier.http import CloudApi
+from edge_agent.verifier import CloudApi
 from pipesd_vllm.wire import (
     INFO_PATH,
     TOKENIZER_PATH,

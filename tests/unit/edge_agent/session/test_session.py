@@ -16,13 +16,10 @@ from edge_agent.control.policies.registry import POLICY_NAMES
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
 from edge_agent.sampling.picker import DraftToken
-from edge_agent.session.control import ControlPlane
-from edge_agent.session.session import CollaborativeSession
-from edge_agent.testing.drafter import FakeDrafter
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.session import CollaborativeSession, ControlPlane
+from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
 from edge_agent.tracing.recorder import NullRecorder
-from edge_agent.verifier.connection import ConnectionPool
-from edge_agent.verifier.target import check_pairing
+from edge_agent.verifier import ConnectionPool, check_pairing
 from pipesd_vllm.wire import (
     Cancel,
     Commit,

@@ -7,11 +7,11 @@ import pytest
 
 from edge_agent.api import GenerationRequest, Sampling
 from edge_agent.errors import CloudUnreachable
+from edge_agent.session import ReceivedCommit
 from edge_agent.session.chain import DraftChain
-from edge_agent.session.turn import ReceivedCommit, Turn, TurnEvent, TurnLost
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
-from edge_agent.verifier.connection import ConnectionPool
-from edge_agent.verifier.keepalive import Keepalive
+from edge_agent.session.turn import Turn, TurnEvent, TurnLost
+from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.verifier import ConnectionPool, Keepalive
 from pipesd_vllm.wire import Mode, Open, Upstream, Welcome, fingerprint
 
 from ..conftest import VOCABULARY, target_next

@@ -8,9 +8,10 @@ import pytest
 
 from edge_agent.api import Fallback
 from edge_agent.errors import CloudOverloaded, CloudUnreachable, Transient
-from edge_agent.session.fallback import retry_policy
-from edge_agent.testing.transport import FakeTransport, fake_welcome
-from edge_agent.verifier.retry import RetryPolicy, RetryTimeout, RetryTimeoutConnector, retry_after_s
+from edge_agent.session import retry_policy
+from edge_agent.testing import FakeTransport, fake_welcome
+from edge_agent.verifier import RetryPolicy, RetryTimeoutConnector
+from edge_agent.verifier.retry import RetryTimeout, retry_after_s
 from pipesd_vllm.wire import fingerprint
 
 from ..conftest import VOCABULARY, target_next
