@@ -59,7 +59,7 @@ from edge_agent.verifier import (
 from edge_agent.verifier.target import no_own_tokenizer
 from pipesd_vllm.wire import Fingerprint, Mode, Welcome
 
-__all__ = ["EdgeAgent", "cloud_api", "cloud_connector", "parameter_sources", "policy_parameters"]
+__all__ = ["EdgeAgent", "agent_parameters", "cloud_api", "cloud_connector", "policy_parameters"]
 
 logger = logging.getLogger("pipesd.edge")
 
@@ -108,22 +108,22 @@ class EdgeAgent:
         cls,
         settings: EdgeSettings,
         load: Callable[[EdgeSettings], Drafter] | None = None,
-        sources: AgentParameters | None = None,
+        parameters: AgentParameters | None = None,
     ) -> EdgeAgent:
         """Load the draft (with `load`, if given), reach the verifier, check that the two fit.
 
-        `sources`: where sessions get their parameters from, if not from `settings`.
+        `parameters`: those that sessions work with, if not those of `settings`.
         A verifier that is out of reach is an error only with `fallback = error`. Raises `ModelError`,
         `PairingError`, `CloudUnreachable`, `CloudRefused`.
         """
         api = cloud_api(settings)
         target_name, worker = await _reach_and_load(api, settings, load or load_drafter)
-        own_sources = sources or parameter_sources(settings, worker.drafter.info.name, target_name)
+        own = parameters or agent_parameters(settings, worker.drafter.info.name, target_name)
         agent = cls(
             worker,
             cloud_connector(settings),
             api,
-            _control_plane(settings, own_sources),
+            _control_plane(settings, own),
             mode=settings.mode,
             policy=settings.policy,
             fallback=settings.fallback,
@@ -291,13 +291,13 @@ def cloud_connector(settings: EdgeSettings) -> Connector:
     return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
 
 
-def _control_plane(settings: EdgeSettings, sources: AgentParameters) -> ControlPlane:
-    """Controls by the parameters of `sources`, with a trace if the settings ask for one."""
+def _control_plane(settings: EdgeSettings, parameters: AgentParameters) -> ControlPlane:
+    """Controls by `parameters`, with a trace if the settings ask for one."""
     recorder = FileRecorder(settings.trace) if settings.trace else NullRecorder()
-    return ControlPlane(sources, recorder, time.monotonic)
+    return ControlPlane(parameters, recorder, time.monotonic)
 
 
-def parameter_sources(settings: EdgeSettings, draft: str, target: str | None) -> AgentParameters:
+def agent_parameters(settings: EdgeSettings, draft: str, target: str | None) -> AgentParameters:
     """Fixed parameters, or with `tune` the autotuner's, whose results are filed by the target's name."""
     base = policy_parameters(settings)
     if not settings.tune or target is None:

@@ -1,4 +1,4 @@
-"""What one session decides and measures with: its policy, and what feeds monitor, tuner and trace."""
+"""How a session decides and measures: its policy, and what it tells monitor, tuner and trace."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ __all__ = ["ControlPlane", "SessionControl"]
 
 
 class ControlPlane:
-    """Hands each session its controls."""
+    """What the sessions of an agent share: monitor, batch scheduler, parameters and trace."""
 
-    def __init__(self, sources: AgentParameters, recorder: TraceRecorder, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, parameters: AgentParameters, recorder: TraceRecorder, clock: Callable[[], float]
+    ) -> None:
         self.monitor = EnvironmentMonitor()
         self._scheduler = BatchScheduler(self.monitor.link)
-        self._sources = sources
+        self._parameters = parameters
         self._recorder = recorder
         self._clock = clock
         self._sampled_confidence = CalibratedConfidence()
@@ -39,28 +41,30 @@ class ControlPlane:
         Raises `ConfigError` for an unknown policy.
         """
         eager = mode is Mode.LATENCY
-        source = self._sources.for_session(policy, mode, self.monitor.snapshot())
+        session_parameters = self._parameters.for_session(policy, mode, self.monitor.snapshot())
         # Where passes are to be saved, drafting on has no point at which it costs more than it saves.
         costs = None if mode is Mode.OFFLOAD else self.monitor.snapshot
-        chosen = make_policy(policy, source.parameters, self._scheduler, eager_server=eager, costs=costs)
+        chosen = make_policy(
+            policy, session_parameters.parameters, self._scheduler, eager_server=eager, costs=costs
+        )
         trace = SessionTrace(self._recorder)
         trace.started(self._clock(), request_id, prompt_len, policy=policy, mode=str(mode))
         confidence = self._sampled_confidence if sampled else RawConfidence()
-        return SessionControl(chosen, source, self.monitor, trace, self._clock, confidence)
+        return SessionControl(chosen, session_parameters, self.monitor, trace, self._clock, confidence)
 
     def close(self) -> None:
         """Write what the trace still holds and what was tuned. Idempotent."""
         self._recorder.close()
-        self._sources.close()
+        self._parameters.close()
 
 
 class SessionControl:
-    """Call in the order of the session loop. `clock` gives seconds."""
+    """Policy and measurements of one session. Call in the order of its loop. `clock` gives seconds."""
 
     def __init__(
         self,
         policy: Policy,
-        source: SessionParameters,
+        session_parameters: SessionParameters,
         monitor: EnvironmentMonitor,
         trace: SessionTrace,
         clock: Callable[[], float],
@@ -68,11 +72,11 @@ class SessionControl:
     ) -> None:
         self.trace = trace
         self._policy = policy
-        self._source = source
+        self._session_parameters = session_parameters
         self._monitor = monitor
         self._clock = clock
         self._confidence = confidence or RawConfidence()
-        self._parameters = source.parameters
+        self._parameters = session_parameters.parameters
         self._patience_in_force_ms = self._parameters.patience_ms
         self._last_commit_s: float | None = None
         self._asked: tuple[float, int] | None = None
@@ -140,7 +144,7 @@ class SessionControl:
             return
         self._monitor.on_progress(num_tokens, received_s - last_s)
         under = replace(self._parameters, patience_ms=self._patience_in_force_ms)
-        self._source.observe(num_tokens, received_s - last_s, commit.passes, under)
-        if self._source.parameters != self._parameters:
-            self._parameters = self._source.parameters
+        self._session_parameters.observe(num_tokens, received_s - last_s, commit.passes, under)
+        if self._session_parameters.parameters != self._parameters:
+            self._parameters = self._session_parameters.parameters
             self._policy.retune(self._parameters)

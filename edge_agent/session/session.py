@@ -110,6 +110,7 @@ class CollaborativeSession:
             return Decision.KEEP
         if not self._chain.append(event.position, event.draft):
             return Decision.KEEP
+        # The policy says when a batch is sent: by default control/policies/adaptive.py.
         return self._control.decide(event, self._chain.view())
 
     def _on_commit(self, received: ReceivedCommit, outcome: CommitOutcome) -> Decision:

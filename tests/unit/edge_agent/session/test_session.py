@@ -14,7 +14,7 @@ from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import POLICY_NAMES
 from edge_agent.drafting.worker import DraftWorker
-from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
+from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
 from edge_agent.sampling.picker import DraftToken
 from edge_agent.session import CollaborativeSession, ControlPlane
 from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
@@ -255,10 +255,25 @@ async def test_a_prompt_too_long_for_the_draft_is_still_answered(
 
 async def test_drafts_stay_within_the_bound(make_drafter: Callable[..., FakeDrafter]) -> None:
     """No frame reaches further than `max_ahead` beyond what was committed, or past the last token."""
-    line = transport()
+
+    class Watched(FakeTransport):
+        frontier, furthest = len(PROMPT), 0
+
+        def push(self, frame: Downstream | CloudError) -> None:
+            if isinstance(frame, Commit):
+                self.frontier = frame.base + len(frame.tokens)
+            super().push(frame)
+
+        async def send(self, message: Upstream) -> int:
+            if isinstance(message, Draft):
+                self.furthest = max(self.furthest, message.base + len(message.tokens) - self.frontier)
+            return await super().send(message)
+
+    line = Watched(target_next, WELCOME)
     await Bench(make_drafter(3), line).run(request(20))
     last = len(PROMPT) + 20
     assert all(m.base + len(m.tokens) <= last for m in line.sent if isinstance(m, Draft))
+    assert 0 < line.furthest <= PARAMETERS.max_ahead
 
 
 @pytest.mark.parametrize(
