@@ -1,19 +1,21 @@
-"""The edge agent: one draft model, one verifier, many generations. Composes; decides nothing itself."""
+"""The edge agent: one draft model, one verifier, many generations, each on the route it asks for."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import platformdirs
 
 from edge_agent.api import (
+    ASKED_FOR,
     Fallback,
     ForwardedAnswer,
     GenerationChunk,
@@ -32,159 +34,37 @@ from edge_agent.control.tuning.registry import TunedParameters
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.drafting.models import load_drafter, own_tokenizer
 from edge_agent.drafting.worker import DraftWorker
-from edge_agent.errors import CloudRefused
+from edge_agent.errors import TRANSIENT, CloudRefused, DraftCapacityError, Transient
 from edge_agent.sampling.pickers import Pickers
-from edge_agent.session.control import ControlPlane
-from edge_agent.session.fallback import local_after_loss, unless_away
-from edge_agent.session.local import generate_locally
-from edge_agent.session.session import CollaborativeSession
+from edge_agent.session import (
+    CollaborativeSession,
+    ControlPlane,
+    generate_locally,
+    local_reason,
+    unless_away,
+    without_verifier,
+)
 from edge_agent.settings import EdgeSettings
 from edge_agent.tracing.recorder import FileRecorder, NullRecorder
-from edge_agent.verifier.connection import ConnectionPool
-from edge_agent.verifier.http import CloudApi
-from edge_agent.verifier.link_probe import probe_link
-from edge_agent.verifier.retry import ImpatientConnector
-from edge_agent.verifier.target import TargetIdentity, check_pairing, no_own_tokenizer
-from edge_agent.verifier.transport import Connector
-from edge_agent.verifier.websocket import WebSocketConnector
+from edge_agent.verifier import (
+    CloudApi,
+    ConnectionPool,
+    Connector,
+    RetryTimeoutConnector,
+    ServedTarget,
+    WebSocketConnector,
+    check_pairing,
+    probe_link,
+)
+from edge_agent.verifier.target import no_own_tokenizer
 from pipesd_vllm.wire import Fingerprint, Mode, Welcome
 
-__all__ = [
-    "ASKED_FOR",
-    "Dispatcher",
-    "EdgeAgent",
-    "cloud_api",
-    "cloud_connector",
-    "control_plane",
-    "parameter_sources",
-    "policy_parameters",
-]
+__all__ = ["EdgeAgent", "agent_parameters", "cloud_api", "cloud_connector", "policy_parameters"]
 
+logger = logging.getLogger("pipesd.edge")
 
-def cloud_api(settings: EdgeSettings) -> CloudApi:
-    """The verifier's HTTP routes; what they answer is kept in the user's cache folder."""
-    cache_dir = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
-    return CloudApi(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s, cache_dir)
-
-
-def cloud_connector(settings: EdgeSettings) -> Connector:
-    """Makes connections to the verifier."""
-    return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
-
-
-def control_plane(settings: EdgeSettings, sources: AgentParameters) -> ControlPlane:
-    """Controls by the parameters of `sources`, with a trace if the settings ask for one."""
-    recorder = FileRecorder(settings.trace) if settings.trace else NullRecorder()
-    return ControlPlane(sources, recorder, time.monotonic)
-
-
-def parameter_sources(settings: EdgeSettings, draft: str, target: str | None) -> AgentParameters:
-    """Fixed parameters, or with `tune` the autotuner's, whose results are filed by the target's name."""
-    base = policy_parameters(settings)
-    if not settings.tune or target is None:
-        return FixedParameters(base)
-    return TunedParameters(base, draft, target, settings.pass_weight_ms)
-
-
-def policy_parameters(settings: EdgeSettings) -> PolicyParameters:
-    """The part of the settings that policies work with."""
-    return PolicyParameters(
-        sequence_threshold=settings.sequence_threshold,
-        token_threshold=settings.token_threshold,
-        max_ahead=settings.max_ahead,
-        patience_ms=settings.patience_ms,
-        max_window=settings.max_window,
-    )
-
-
-ASKED_FOR: Final = "asked for"
 _DRAW_BITS: Final = 16
-
-
-class Tokenizers(Protocol):
-    """`Generator.tokenizer`."""
-
-    def __call__(self, *, offline: bool = False) -> Awaitable[TokenizerBundle]: ...
-
-
-class Dispatcher:
-    """`mode` and `policy` are those of requests that name none. `clock` in seconds."""
-
-    def __init__(
-        self,
-        worker: DraftWorker,
-        pool: ConnectionPool,
-        control: ControlPlane,
-        tokenizer: Tokenizers,
-        *,
-        mode: Mode,
-        policy: str,
-        fallback: Fallback,
-        clock: Callable[[], float],
-        draw_bits: Callable[[int], int],
-    ) -> None:
-        self._worker = worker
-        self._pool = pool
-        self._control = control
-        self._tokenizer = tokenizer
-        self._mode = mode
-        self._policy = policy
-        self._fallback = fallback
-        self._clock = clock
-        self._draw_bits = draw_bits
-        self._local_slots = asyncio.Semaphore(worker.drafter.info.max_sequences)
-        self._pickers = Pickers(tokenizer)
-
-    def stream(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
-        """See `Generator.generate`."""
-        # Both sides need the seed, and so does taking the session over.
-        request = replace(request, sampling=seeded(request.sampling, self._draw_bits))
-        match request.route:
-            case Route.COLLABORATIVE:
-                return self._collaborate(request)
-            case Route.LOCAL:
-                stats = GenerationStats(Route.LOCAL, ASKED_FOR, self._clock(), seed=request.sampling.seed)
-                return self._locally(request, stats)
-            case Route.CLOUD:
-                raise CloudRefused("unsupported_route", "requests for the cloud route are to be forwarded")
-
-    def _draw(self) -> float:
-        return self._draw_bits(_DRAW_BITS) / 2**_DRAW_BITS
-
-    def _collaborate(self, request: GenerationRequest) -> AsyncGenerator[GenerationChunk, None]:
-        mode = request.mode or self._mode
-        control = self._control.start_session(
-            request.request_id,
-            len(request.prompt_token_ids),
-            request.policy or self._policy,
-            mode,
-            sampled=request.sampling.temperature > 0,
-        )
-        session = CollaborativeSession(
-            request,
-            self._pool,
-            self._worker,
-            control,
-            mode,
-            self._clock,
-            self._pickers,
-            fallback=self._fallback,
-            draw=self._draw,
-        )
-        if self._fallback is not Fallback.LOCAL:
-            return session.run()
-        return local_after_loss(request, session.run(), session.stats, self._locally)
-
-    async def _locally(
-        self, request: GenerationRequest, stats: GenerationStats
-    ) -> AsyncGenerator[GenerationChunk, None]:
-        bundle = await self._tokenizer(offline=True)
-        picker, ignored = await self._pickers.choose(request, bundle)
-        eos = bundle.eos_token_ids
-        chunks = generate_locally(request, self._worker, picker, eos, stats, self._clock, ignored)
-        async with self._local_slots, aclosing(chunks):
-            async for chunk in chunks:
-                yield chunk
+"""Random bits behind each draw of a delay."""
 
 
 class EdgeAgent:
@@ -205,48 +85,45 @@ class EdgeAgent:
         clock: Callable[[], float] = time.monotonic,
         draw_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
+        """`mode` and `policy` are those of requests that name none. `clock` in seconds."""
         self._worker = worker
-        self._pool = ConnectionPool(ImpatientConnector(connector), self._check, connect_timeout_s)
         self._api = api
         self._control = control
+        self._mode = mode
+        self._policy = policy
+        self._fallback = fallback
+        self._clock = clock
+        self._draw_bits = draw_bits
+        self._pool = ConnectionPool(RetryTimeoutConnector(connector), self._check, connect_timeout_s)
         self._fingerprints: dict[int, Fingerprint] = {}
         info = worker.drafter.info
-        self._identity = TargetIdentity(
+        self._served = ServedTarget(
             api, info, self._fingerprint, own_tokenizer, may_be_away=fallback is not Fallback.ERROR
         )
-        self._dispatcher = Dispatcher(
-            worker,
-            self._pool,
-            control,
-            self._identity.tokenizer,
-            mode=mode,
-            policy=policy,
-            fallback=fallback,
-            clock=clock,
-            draw_bits=draw_bits,
-        )
+        self._pickers = Pickers(self._served.tokenizer)
+        self._local_slots = asyncio.Semaphore(info.max_sequences)
 
     @classmethod
     async def start(
         cls,
         settings: EdgeSettings,
         load: Callable[[EdgeSettings], Drafter] | None = None,
-        sources: AgentParameters | None = None,
+        parameters: AgentParameters | None = None,
     ) -> EdgeAgent:
         """Load the draft (with `load`, if given), reach the verifier, check that the two fit.
 
-        `sources`: where sessions get their parameters from, if not from `settings`.
-        A verifier that is out of reach is an error with `fallback = error` alone. Raises `ModelError`,
+        `parameters`: those that sessions work with, if not those of `settings`.
+        A verifier that is out of reach is an error only with `fallback = error`. Raises `ModelError`,
         `PairingError`, `CloudUnreachable`, `CloudRefused`.
         """
         api = cloud_api(settings)
         target_name, worker = await _reach_and_load(api, settings, load or load_drafter)
-        own_sources = sources or parameter_sources(settings, worker.drafter.info.name, target_name)
+        own = parameters or agent_parameters(settings, worker.drafter.info.name, target_name)
         agent = cls(
             worker,
             cloud_connector(settings),
             api,
-            control_plane(settings, own_sources),
+            _control_plane(settings, own),
             mode=settings.mode,
             policy=settings.policy,
             fallback=settings.fallback,
@@ -284,17 +161,76 @@ class EdgeAgent:
 
     async def target(self, *, offline: bool = False) -> TargetInfo:
         """See `Generator.target`."""
-        return await self._identity.target(offline=offline)
+        return await self._served.target(offline=offline)
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
         """See `Generator.tokenizer`."""
-        return await self._identity.tokenizer(offline=offline)
+        return await self._served.tokenizer(offline=offline)
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
         """See `Generator.generate`."""
-        async with aclosing(self._dispatcher.stream(request)) as stream:
-            async for chunk in stream:
-                yield chunk
+        # Both sides need the seed, and so does taking the session over.
+        request = replace(request, sampling=seeded(request.sampling, self._draw_bits))
+        lost: Transient | None = None
+        match request.route:
+            case Route.CLOUD:
+                raise CloudRefused("unsupported_route", "requests for the cloud route are to be forwarded")
+            case Route.LOCAL:
+                stats = GenerationStats(Route.LOCAL, ASKED_FOR, self._clock(), seed=request.sampling.seed)
+            case Route.COLLABORATIVE:
+                session = self._session(request)
+                committed: list[int] = []
+                try:
+                    async with aclosing(session.run()) as chunks:
+                        async for chunk in chunks:
+                            committed += chunk.token_ids
+                            yield chunk
+                    return
+                except TRANSIENT as error:
+                    if self._fallback is not Fallback.LOCAL:
+                        raise
+                    lost = error
+                logger.warning("the draft model answers alone: %s", lost)
+                stats = session.stats
+                stats.route_reason = local_reason(lost, begun=bool(committed))
+                request = without_verifier(request, committed)
+        try:
+            local = await self._local(request, stats)
+            async with self._local_slots, aclosing(local) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except DraftCapacityError:
+            if lost is None:
+                raise
+            raise lost from None
+
+    def _session(self, request: GenerationRequest) -> CollaborativeSession:
+        mode = request.mode or self._mode
+        control = self._control.start_session(
+            request.request_id,
+            len(request.prompt_token_ids),
+            request.policy or self._policy,
+            mode,
+            sampled=request.sampling.temperature > 0,
+        )
+        return CollaborativeSession(
+            request,
+            self._pool,
+            self._worker,
+            control,
+            mode,
+            self._clock,
+            self._pickers,
+            fallback=self._fallback,
+            draw=lambda: self._draw_bits(_DRAW_BITS) / 2**_DRAW_BITS,
+        )
+
+    async def _local(
+        self, request: GenerationRequest, stats: GenerationStats
+    ) -> AsyncGenerator[GenerationChunk, None]:
+        bundle = await self._served.tokenizer(offline=True)
+        choice = await self._pickers.choose(request, bundle)
+        return generate_locally(request, self._worker, choice, bundle.eos_token_ids, stats, self._clock)
 
     async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
         """See `Generator.forward`."""
@@ -319,7 +255,7 @@ class EdgeAgent:
         self._control.close()
 
     async def _check(self, welcome: Welcome) -> None:
-        self._identity.notice(welcome)
+        self._served.notice(welcome)
         draft = await self._fingerprint(welcome.fingerprint.num_tokens)
         check_pairing(self.draft_name, draft, welcome)
 
@@ -342,3 +278,39 @@ async def _reach_and_load(
         await api.close()
         raise
     return None if target is None else target.model, worker
+
+
+def cloud_api(settings: EdgeSettings) -> CloudApi:
+    """The verifier's HTTP routes; what they answer is kept in the user's cache folder."""
+    cache_dir = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
+    return CloudApi(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s, cache_dir)
+
+
+def cloud_connector(settings: EdgeSettings) -> Connector:
+    """Makes connections to the verifier."""
+    return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
+
+
+def _control_plane(settings: EdgeSettings, parameters: AgentParameters) -> ControlPlane:
+    """Controls by `parameters`, with a trace if the settings ask for one."""
+    recorder = FileRecorder(settings.trace) if settings.trace else NullRecorder()
+    return ControlPlane(parameters, recorder, time.monotonic)
+
+
+def agent_parameters(settings: EdgeSettings, draft: str, target: str | None) -> AgentParameters:
+    """Fixed parameters, or with `tune` the autotuner's, whose results are filed by the target's name."""
+    base = policy_parameters(settings)
+    if not settings.tune or target is None:
+        return FixedParameters(base)
+    return TunedParameters(base, draft, target, settings.pass_weight_ms)
+
+
+def policy_parameters(settings: EdgeSettings) -> PolicyParameters:
+    """The part of the settings that policies work with."""
+    return PolicyParameters(
+        sequence_threshold=settings.sequence_threshold,
+        token_threshold=settings.token_threshold,
+        max_ahead=settings.max_ahead,
+        patience_ms=settings.patience_ms,
+        max_window=settings.max_window,
+    )

@@ -12,6 +12,10 @@ import msgspec
 from pipesd_vllm.wire import Mode, Sampling, TokenLogprobs
 
 __all__ = [
+    "ASKED_FOR",
+    "AWAY",
+    "BUSY",
+    "LOST",
     "Fallback",
     "FinishReason",
     "ForwardedAnswer",
@@ -89,6 +93,13 @@ class Route(enum.StrEnum):
     """Passed through to the server's own OpenAI API."""
     LOCAL = "local"
     """Draft model alone; never verified."""
+
+
+ASKED_FOR: Final = "asked for"
+AWAY: Final = "verifier out of reach"
+BUSY: Final = "verifier overloaded"
+LOST: Final = "verifier lost in mid-answer"
+"""Reasons of the route `local`, as `GenerationStats.route_reason` gives them."""
 
 
 class FinishReason(enum.StrEnum):

@@ -6,10 +6,10 @@ EdgeError
 ├── DraftCapacityError    the draft context has no room for this sequence
 ├── CloudError            the verifier cannot serve the collaborative path
 │   ├── CloudUnreachable  no connection, or it was lost
-│   │   └── TargetChanged another target is there than the one that began the answer
+│   │   └── TargetChanged it is not the target that began the answer
 │   ├── CloudRefused      it refused this turn (`code` says why)
 │   │   └── CloudOverloaded  it has no room for it now
-│   └── CloudMisbehaved   it sent ids or positions that cannot be
+│   └── CloudMisbehaved   it sent impossible ids or positions
 └── ConfigError           a setting that makes no sense
 """
 
@@ -48,17 +48,17 @@ class CloudUnreachable(CloudError):
     """No connection to the verifier, or it was lost."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        """`retry_after_s`: in how many seconds it asks to be tried again, if it said so."""
+        """`retry_after_s`: seconds after which the server asks to be tried again, if it said so."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
 class TargetChanged(CloudUnreachable):
-    """Another target is there than the one that began the answer: trying again does not help."""
+    """The verifier does not serve the target that began the answer: trying again does not help."""
 
 
 class CloudMisbehaved(CloudError):
-    """The verifier sent ids or positions that cannot be."""
+    """The verifier sent impossible ids or positions, or frames that are not in the protocol."""
 
 
 class CloudRefused(CloudError):
@@ -70,7 +70,7 @@ class CloudRefused(CloudError):
 
 
 class CloudOverloaded(CloudRefused):
-    """The verifier has no room now; later it may. `retry_after_s` as in `CloudUnreachable`."""
+    """The verifier has no room now but may have later. `retry_after_s` as in `CloudUnreachable`."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(RefusalCode.OVERLOADED, message)
@@ -79,4 +79,4 @@ class CloudOverloaded(CloudRefused):
 
 Transient: TypeAlias = CloudUnreachable | CloudOverloaded
 TRANSIENT: Final = (CloudUnreachable, CloudOverloaded)
-"""What may pass: a later attempt can succeed. For `except`."""
+"""Errors after which a later attempt can succeed, for `except`."""

@@ -48,11 +48,11 @@ _FLAGS: Final = {
     "allowed_hosts": "--allowed-host",
     "allow_origins": "--allow-origin",
 }
-"""Flags that are not called like their setting."""
+"""Settings whose flag has another name."""
 
 
 def default_config_file() -> Path:
-    """Where the TOML file is looked for when none is named."""
+    """The TOML file that is read when none is named."""
     import platformdirs
 
     return platformdirs.user_config_path("pipesd") / "config.toml"
@@ -64,7 +64,7 @@ def default_draft_threads() -> int:
 
 
 class EdgeSettings(BaseSettings):
-    """What an edge agent is started with. Use `load_settings`, which explains what is wrong."""
+    """Settings of one edge agent. Make them with `load_settings`, which explains mistakes."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True

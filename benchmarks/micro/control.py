@@ -14,7 +14,7 @@ from statistics import median
 from benchmarks.harness.rivals import DEFAULT_PARAMETERS
 from edge_agent.control.batch_schedule import BatchScheduler, plan_batches
 from edge_agent.control.monitor import EnvironmentMonitor
-from edge_agent.control.policies.base import ChainView, Decision, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision
 from edge_agent.control.policies.registry import make_policy
 
 __all__ = ["ControlOverhead", "describe", "measure"]
@@ -110,7 +110,7 @@ class _SessionLoop:
         self._monitor.on_verify_round(num_drafted, 0.055 + 0.002 * slowness * luck, 0.001, 0.020)
         self._monitor.on_acceptance(num_drafted, num_accepted)
         rolled_back = num_accepted < num_drafted
-        self._policy.on_commit(RoundOutcome(num_drafted, num_accepted, num_accepted + 1, rolled_back))
+        self._policy.on_commit(CommitOutcome((), num_drafted, num_accepted, rolled_back))
         view = ChainView(0, 0, awaiting_commit=False)
         self._policy.after_commit(view)
         self._policy.ahead(view)

@@ -12,8 +12,8 @@ from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
 from edge_agent.control.policies.base import ChainView, Decision
 from edge_agent.drafting.events import Drafted
 from edge_agent.sampling.picker import DraftToken
+from edge_agent.session import ReceivedCommit, SessionControl
 from edge_agent.session.chain import DraftChain
-from edge_agent.session.control import CommitReceived, SessionControl
 from pipesd_vllm.wire import Commit, Mode
 
 __all__ = ["EdgeLink", "SimulatedEdge"]
@@ -119,15 +119,15 @@ class SimulatedEdge:
 
     def _on_commit(self, commit: Commit) -> None:
         self.num_passes += commit.passes
-        reconciled = self._chain.commit(commit.base, commit.tokens)
+        outcome = self._chain.apply(commit)
         if self._control is not None:
-            if not reconciled.matched:
+            if outcome.rejected:
                 self._rewind()
             elif not self._drafting and self._cursor < self._chain.frontier:
                 self._cursor, self._on_path = self._chain.frontier, True
-            received = CommitReceived(commit, 0, self._events.now_s)
-            decision = self._control.on_commit(received, reconciled, self._view())
-            if not reconciled.matched:
+            received = ReceivedCommit(0, commit, 0, self._events.now_s)
+            decision = self._control.on_commit(received, outcome, self._view())
+            if outcome.rejected:
                 self._control.on_void(self._chain.frontier, 0)
         if commit.finish_reason is not None:
             self.finished_s = self._events.now_s
@@ -170,4 +170,4 @@ class SimulatedEdge:
 
     def _limit(self) -> int:
         assert self._control is not None
-        return min(self._chain.frontier + self._control.ahead(self._view()), self._end)
+        return min(self._chain.frontier + self._control.max_ahead(self._view()), self._end)

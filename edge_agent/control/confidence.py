@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
-__all__ = ["CalibratedConfidence", "Confidence", "Judged", "RawConfidence"]
+__all__ = ["CalibratedConfidence", "CheckedDraft", "Confidence", "RawConfidence"]
 
 
-class Judged(NamedTuple):
+class CheckedDraft(NamedTuple):
     """A draft whose position has been committed: its own probability, and whether the target agreed."""
 
     probability: float
-    right: bool
+    accepted: bool
 
 
 class Confidence(Protocol):
@@ -23,8 +23,8 @@ class Confidence(Protocol):
         """In (0, 1]; never falls as `probability` rises."""
         ...
 
-    def observe(self, judged: Iterable[Judged]) -> None:
-        """Learn from drafts and what became of them."""
+    def observe(self, checked: Iterable[CheckedDraft]) -> None:
+        """Learn from drafts that the target has accepted or rejected."""
         ...
 
 
@@ -34,7 +34,7 @@ class RawConfidence:
     def estimate(self, probability: float) -> float:
         return probability
 
-    def observe(self, judged: Iterable[Judged]) -> None:
+    def observe(self, checked: Iterable[CheckedDraft]) -> None:
         """There is nothing to learn."""
 
 
@@ -63,11 +63,11 @@ class CalibratedConfidence:
         share = min(max(bin_position - low, 0.0), 1.0)
         return self._rates[low] * (1.0 - share) + self._rates[low + 1] * share
 
-    def observe(self, judged: Iterable[Judged]) -> None:
-        for probability, right in judged:
+    def observe(self, checked: Iterable[CheckedDraft]) -> None:
+        for probability, accepted in checked:
             i = min(int(_clipped(probability) * self.NUM_BINS), self.NUM_BINS - 1)
             self._counts[i] += 1.0
-            self._right[i] += right
+            self._right[i] += accepted
             if self._counts[i] > self.MAX_COUNT:
                 self._counts[i] /= 2
                 self._right[i] /= 2

@@ -62,7 +62,7 @@ class Drafting:
         self._sequences[number] = _Sequence(tokens, limit, on_event, guarded)
         return number
 
-    def commit(self, number: int, position: int, tokens: list[int], limit: int) -> None:
+    def follow(self, number: int, position: int, tokens: list[int], limit: int) -> None:
         """The target committed `tokens` at `position`: rewind only where the drafts disagree."""
         sequence = self._sequences.get(number)
         if sequence is None or sequence.stopped:

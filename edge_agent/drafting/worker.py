@@ -36,7 +36,7 @@ class DraftHandle:
         self._post = post
         self._sequence = sequence
 
-    def commit(
+    def follow(
         self, position: int, tokens: Sequence[int], limit: int, *, contradicts_drafts: bool = False
     ) -> None:
         """The target committed `tokens` at `position`; draft on up to length `limit`.
@@ -45,7 +45,7 @@ class DraftHandle:
         """
         if contradicts_drafts:
             self._drafting.abort_call_for(self._sequence)
-        self._post(lambda: self._drafting.commit(self._sequence, position, list(tokens), limit))
+        self._post(lambda: self._drafting.follow(self._sequence, position, list(tokens), limit))
 
     def set_limit(self, limit: int) -> None:
         """Draft on up to length `limit` only."""

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from edge_agent.control.confidence import Judged
+from edge_agent.control.confidence import CheckedDraft
+from edge_agent.control.policies.base import ChainView, CommitOutcome
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.sampling.picker import DraftToken
 from pipesd_vllm.wire import Commit, Draft, TokenLogprobs
 
-
-@dataclass(frozen=True, slots=True)
-class Reconciled:
-    """What a `Commit` meant. `new_tokens` extend the text; `discarded` drafts were wrong."""
-
-    new_tokens: tuple[int, ...]
-    matched: bool
-    """False when a draft was contradicted: everything drafted after it is void."""
-    discarded: int
-    agreed: tuple[bool, ...] = ()
-    """For each new token, whether the server had it as a draft of ours."""
-    judged: tuple[Judged, ...] = ()
-    """The drafts of committed positions, oldest first: all right but maybe the last."""
+__all__ = ["DraftChain"]
 
 
 class DraftChain:
@@ -40,6 +28,8 @@ class DraftChain:
         self._drafted: deque[DraftToken] = deque()
         self._num_sent = 0
         self._next_id = 1
+        self._verify_until = 0
+        """Verification was asked for up to this position (exclusive)."""
 
     @property
     def frontier(self) -> int:
@@ -60,9 +50,23 @@ class DraftChain:
         """Drafts beyond the frontier that the server has."""
         return self._num_sent
 
+    @property
+    def length(self) -> int:
+        """Prompt, committed tokens and drafts."""
+        return len(self.tokens) + len(self._drafted)
+
+    @property
+    def awaits_commit(self) -> bool:
+        """Verification was asked for and has not been answered."""
+        return self._verify_until > self.frontier
+
+    def view(self) -> ChainView:
+        """What a policy decides by."""
+        return ChainView(self.num_drafted, self.num_unsent, self.awaits_commit)
+
     def append(self, position: int, draft: DraftToken) -> bool:
         """Take a draft if it continues the chain; False (and no change) if it does not."""
-        if position != self.frontier + len(self._drafted):
+        if position != self.length:
             return False
         self._drafted.append(draft)
         return True
@@ -72,24 +76,29 @@ class DraftChain:
         return self.tokens[position] == token
 
     def take_unsent(self, turn: int, *, verify: bool) -> Draft | None:
-        """The frame that brings the server up to date.
+        """The frame that brings the server up to date; with `verify` its answer is awaited from now on.
 
         When the server has everything, there is no frame, or with `verify` the last node
         once more: a node sent twice changes nothing, but the flag is heard.
         """
         unsent = [self._drafted[i].token_id for i in range(self._num_sent, len(self._drafted))]
-        if not unsent:
-            return self._repeat_last(turn) if verify and self._num_sent else None
-        frame = Draft(
-            turn=turn,
-            first=self._next_id,
-            base=self.frontier + self._num_sent,
-            anchor=self._next_id - 1 if self._num_sent else 0,
-            tokens=unsent,
-            verify=verify,
-        )
+        if unsent:
+            frame = Draft(
+                turn=turn,
+                first=self._next_id,
+                base=self.frontier + self._num_sent,
+                anchor=self._next_id - 1 if self._num_sent else 0,
+                tokens=unsent,
+                verify=verify,
+            )
+        elif verify and self._num_sent:
+            frame = self._repeat_last(turn)
+        else:
+            return None
         self._next_id += len(unsent)
         self._num_sent = len(self._drafted)
+        if verify:
+            self._verify_until = self.length
         return frame
 
     def _repeat_last(self, turn: int) -> Draft:
@@ -102,42 +111,54 @@ class DraftChain:
             tokens=[self._drafted[self._num_sent - 1].token_id],
         )
 
-    def commit(self, base: int, tokens: Sequence[int]) -> Reconciled:
-        """Lay a `Commit` beside the drafts. A replayed part is recognised and skipped.
+    def apply(self, commit: Commit) -> CommitOutcome:
+        """Extend the text by `commit` and compare its tokens with the drafts. A replayed part is skipped.
 
-        Raises `CloudMisbehaved` for a gap, a contradiction of what was committed
-        before, or ids outside the vocabulary.
+        Raises `CloudMisbehaved`, and changes nothing, for a gap, a contradiction of what was committed
+        before, ids outside the vocabulary, or log-probabilities that do not go with the tokens.
         """
-        new = self._new_part(base, tokens)
-        matched, discarded = True, 0
-        agreed = []
-        judged = []
+        new = self._new_part(commit.base, commit.tokens)
+        logprobs = _logprobs_of(commit, len(new))
+        rejected, num_discarded = False, 0
+        from_draft = []
+        checked = []
         for token in new:
+            accepted = bool(self._drafted) and self._drafted[0].token_id == token
+            from_draft.append(accepted and self._num_sent > 0)
             self.tokens.append(token)
-            agreed.append(self._num_sent > 0 and self._drafted[0].token_id == token)
             if not self._drafted:
                 continue
-            right = self._drafted[0].token_id == token
-            judged.append(Judged(self._drafted[0].probability, right))
-            if right:
+            checked.append(CheckedDraft(self._drafted[0].probability, accepted))
+            if accepted:
                 self._drafted.popleft()
                 self._num_sent = max(0, self._num_sent - 1)
             else:
-                discarded += self.void()
-                matched = False
-        return Reconciled(tuple(new), matched, discarded, tuple(agreed), tuple(judged))
+                num_discarded += self.void()
+                rejected = True
+        return CommitOutcome(
+            tuple(new),
+            num_verified=commit.drafted,
+            num_accepted=commit.accepted,
+            rejected=rejected,
+            num_discarded=num_discarded,
+            from_draft=tuple(from_draft),
+            checked_drafts=tuple(checked),
+            logprobs=logprobs,
+        )
 
     def void(self) -> int:
-        """Drop all drafts; returns how many there were."""
+        """Drop all drafts, and wait for no answer about them; returns how many there were."""
         num = len(self._drafted)
         self._drafted.clear()
         self._num_sent = 0
+        self._verify_until = 0
         return num
 
     def restart(self) -> None:
-        """A new turn on the server (after a lost connection): nothing has been sent to it."""
+        """The turn begins anew on the server: nothing has been sent to it, and nothing asked of it."""
         self._num_sent = 0
         self._next_id = 1
+        self._verify_until = 0
 
     def _new_part(self, base: int, tokens: Sequence[int]) -> Sequence[int]:
         if base > self.frontier:
@@ -150,7 +171,7 @@ class DraftChain:
         return tokens[overlap:]
 
 
-def logprobs_of(commit: Commit, num_new: int) -> tuple[TokenLogprobs, ...] | None:
+def _logprobs_of(commit: Commit, num_new: int) -> tuple[TokenLogprobs, ...] | None:
     """Those of the last `num_new` tokens of `commit`, the ones it was not a replay of.
 
     Raises `CloudMisbehaved` if there are some, but not one for each token.

@@ -1,30 +1,34 @@
-"""What one session decides and measures with: its policy, and what feeds monitor, tuner and trace."""
+"""How a session decides and measures: its policy, and what it tells monitor, tuner and trace."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.confidence import CalibratedConfidence, Confidence, RawConfidence
 from edge_agent.control.monitor import EnvironmentMonitor
 from edge_agent.control.parameters import AgentParameters, SessionParameters
-from edge_agent.control.policies.base import ChainView, Decision, Policy, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, Policy
 from edge_agent.control.policies.registry import make_policy
 from edge_agent.drafting.events import Drafted
-from edge_agent.session.chain import Reconciled
+from edge_agent.session.turn import ReceivedCommit
 from edge_agent.tracing.recorder import TraceRecorder
 from edge_agent.tracing.session_trace import SessionTrace
 from pipesd_vllm.wire import Commit, Draft, Mode
 
+__all__ = ["ControlPlane", "SessionControl"]
+
 
 class ControlPlane:
-    """Hands each session its controls."""
+    """What the sessions of an agent share: monitor, batch scheduler, parameters and trace."""
 
-    def __init__(self, sources: AgentParameters, recorder: TraceRecorder, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, parameters: AgentParameters, recorder: TraceRecorder, clock: Callable[[], float]
+    ) -> None:
         self.monitor = EnvironmentMonitor()
         self._scheduler = BatchScheduler(self.monitor.link)
-        self._sources = sources
+        self._parameters = parameters
         self._recorder = recorder
         self._clock = clock
         self._sampled_confidence = CalibratedConfidence()
@@ -37,37 +41,30 @@ class ControlPlane:
         Raises `ConfigError` for an unknown policy.
         """
         eager = mode is Mode.LATENCY
-        source = self._sources.for_session(policy, mode, self.monitor.snapshot())
+        session_parameters = self._parameters.for_session(policy, mode, self.monitor.snapshot())
         # Where passes are to be saved, drafting on has no point at which it costs more than it saves.
         costs = None if mode is Mode.OFFLOAD else self.monitor.snapshot
-        chosen = make_policy(policy, source.parameters, self._scheduler, eager_server=eager, costs=costs)
+        chosen = make_policy(
+            policy, session_parameters.parameters, self._scheduler, eager_server=eager, costs=costs
+        )
         trace = SessionTrace(self._recorder)
         trace.started(self._clock(), request_id, prompt_len, policy=policy, mode=str(mode))
         confidence = self._sampled_confidence if sampled else RawConfidence()
-        return SessionControl(chosen, source, self.monitor, trace, self._clock, confidence)
+        return SessionControl(chosen, session_parameters, self.monitor, trace, self._clock, confidence)
 
     def close(self) -> None:
         """Write what the trace still holds and what was tuned. Idempotent."""
         self._recorder.close()
-        self._sources.close()
-
-
-@dataclass(frozen=True, slots=True)
-class CommitReceived:
-    """A commit of the turn, its size on the wire, and when it came (seconds of the session's clock)."""
-
-    commit: Commit
-    num_bytes: int
-    received_s: float
+        self._parameters.close()
 
 
 class SessionControl:
-    """Call in the order of the session loop. `clock` gives seconds."""
+    """Policy and measurements of one session. Call in the order of its loop. `clock` gives seconds."""
 
     def __init__(
         self,
         policy: Policy,
-        source: SessionParameters,
+        session_parameters: SessionParameters,
         monitor: EnvironmentMonitor,
         trace: SessionTrace,
         clock: Callable[[], float],
@@ -75,11 +72,11 @@ class SessionControl:
     ) -> None:
         self.trace = trace
         self._policy = policy
-        self._source = source
+        self._session_parameters = session_parameters
         self._monitor = monitor
         self._clock = clock
         self._confidence = confidence or RawConfidence()
-        self._parameters = source.parameters
+        self._parameters = session_parameters.parameters
         self._patience_in_force_ms = self._parameters.patience_ms
         self._last_commit_s: float | None = None
         self._asked: tuple[float, int] | None = None
@@ -97,7 +94,7 @@ class SessionControl:
         self._last_commit_s = None
         self._asked = None
 
-    def ahead(self, view: ChainView) -> int:
+    def max_ahead(self, view: ChainView) -> int:
         """Most drafts that may exist beyond the frontier now."""
         return self._policy.ahead(view)
 
@@ -117,21 +114,14 @@ class SessionControl:
         if draft.verify and not awaiting_commit:
             self._asked = (sent_s, len(draft.tokens))
 
-    def on_commit(self, received: CommitReceived, reconciled: Reconciled, view: ChainView) -> Decision:
+    def on_commit(self, received: ReceivedCommit, outcome: CommitOutcome, view: ChainView) -> Decision:
         """The target answered; what to do with drafts that were held back meanwhile."""
         commit = received.commit
         self.trace.committed(received.received_s, commit, received.num_bytes)
         self._measure(commit, received.received_s)
-        self._confidence.observe(reconciled.judged)
-        self._tune(commit, len(reconciled.new_tokens), received.received_s)
-        self._policy.on_commit(
-            RoundOutcome(
-                num_verified=commit.drafted,
-                num_accepted=commit.accepted,
-                num_committed=len(reconciled.new_tokens),
-                rolled_back=not reconciled.matched,
-            )
-        )
+        self._confidence.observe(outcome.checked_drafts)
+        self._tune(commit, len(outcome.new_tokens), received.received_s)
+        self._policy.on_commit(outcome)
         return self._policy.after_commit(view)
 
     def on_void(self, position: int, num_discarded: int) -> None:
@@ -154,7 +144,7 @@ class SessionControl:
             return
         self._monitor.on_progress(num_tokens, received_s - last_s)
         under = replace(self._parameters, patience_ms=self._patience_in_force_ms)
-        self._source.observe(num_tokens, received_s - last_s, commit.passes, under)
-        if self._source.parameters != self._parameters:
-            self._parameters = self._source.parameters
+        self._session_parameters.observe(num_tokens, received_s - last_s, commit.passes, under)
+        if self._session_parameters.parameters != self._parameters:
+            self._parameters = self._session_parameters.parameters
             self._policy.retune(self._parameters)

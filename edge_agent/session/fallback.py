@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from edge_agent.api import Fallback, GenerationChunk, GenerationRequest, GenerationStats
-from edge_agent.errors import TRANSIENT, CloudOverloaded, DraftCapacityError
-from edge_agent.verifier.retry import RetryPolicy
+from edge_agent.api import AWAY, BUSY, LOST, Fallback, GenerationRequest
+from edge_agent.errors import TRANSIENT, CloudOverloaded, Transient
+from edge_agent.verifier import RetryPolicy
 
-__all__ = ["AWAY", "BUSY", "LOST", "local_after_loss", "retry_policy", "unless_away"]
+__all__ = ["local_reason", "retry_policy", "unless_away", "without_verifier"]
 
 T = TypeVar("T")
 logger = logging.getLogger("pipesd.edge")
 
-AWAY = "verifier out of reach"
-BUSY = "verifier overloaded"
-LOST = "verifier lost in mid-answer"
-"""Reasons of the route `local`."""
 _AWAY_AT_START: Final = "the verifier is out of reach; until it is back the setting 'fallback' applies"
-
-Locally = Callable[[GenerationRequest, GenerationStats], AsyncGenerator[GenerationChunk, None]]
 
 
 def retry_policy(fallback: Fallback, *, reached: bool, begun: bool) -> RetryPolicy:
@@ -40,7 +33,7 @@ def retry_policy(fallback: Fallback, *, reached: bool, begun: bool) -> RetryPoli
 
 
 async def unless_away(asked: Awaitable[T], fallback: Fallback) -> T | None:
-    """What the verifier was asked for at the start; None if it is out of reach and need not be there.
+    """The verifier's answer to `asked` at the start; None if it is out of reach and need not be there.
 
     Raises what `asked` raises, but `CloudUnreachable` and `CloudOverloaded` only with `Fallback.ERROR`.
     """
@@ -53,34 +46,12 @@ async def unless_away(asked: Awaitable[T], fallback: Fallback) -> T | None:
         return None
 
 
-async def local_after_loss(
-    request: GenerationRequest,
-    collaborate: AsyncGenerator[GenerationChunk, None],
-    stats: GenerationStats,
-    locally: Locally,
-) -> AsyncGenerator[GenerationChunk, None]:
-    """What `collaborate` gives, and if the verifier is lost or overloaded, the rest from `locally`.
-
-    `stats` are those of the generation; `locally` goes on from the committed tokens with them. Raises
-    what `collaborate` raises, but `CloudUnreachable` and `CloudOverloaded` only if the draft model cannot
-    take the prompt.
-    """
-    committed: list[int] = []
-    try:
-        async with aclosing(collaborate) as chunks:
-            async for chunk in chunks:
-                committed += chunk.token_ids
-                yield chunk
-            return
-    except TRANSIENT as error:
-        lost = error
-    logger.warning("the draft model answers alone: %s", lost)
-    stats.route_reason = LOST if committed else BUSY if isinstance(lost, CloudOverloaded) else AWAY
+def without_verifier(request: GenerationRequest, committed: Sequence[int]) -> GenerationRequest:
+    """The rest of `request` for the route `local`, after the tokens `committed` so far."""
     prompt = (*request.prompt_token_ids, *committed)
-    rest = replace(request, prompt_token_ids=prompt, num_committed=len(committed))
-    try:
-        async with aclosing(locally(rest, stats)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-    except DraftCapacityError:
-        raise lost from None
+    return replace(request, prompt_token_ids=prompt, num_committed=len(committed))
+
+
+def local_reason(lost: Transient, *, begun: bool) -> str:
+    """Why the draft model answers alone after `lost`; `begun`: something was committed before."""
+    return LOST if begun else BUSY if isinstance(lost, CloudOverloaded) else AWAY

@@ -17,7 +17,7 @@ from edge_agent.api import (
 from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import ModelError
-from edge_agent.sampling.picker import TokenPicker
+from edge_agent.sampling.pickers import Choice
 
 __all__ = ["generate_locally"]
 
@@ -25,23 +25,21 @@ __all__ = ["generate_locally"]
 async def generate_locally(
     request: GenerationRequest,
     worker: DraftWorker,
-    picker: TokenPicker,
+    choice: Choice,
     eos_token_ids: Collection[int],
     stats: GenerationStats,
     clock: Callable[[], float],
-    ignored: tuple[str, ...] = (),
 ) -> AsyncGenerator[GenerationChunk, None]:
-    """Yield the draft model's own tokens; `stats` of the generation so far are carried on.
+    """Yield the draft model's own tokens, as `choice` picks them; `stats` so far are carried on.
 
-    `ignored` are the parameters that `picker` does not follow.
     Raises `DraftCapacityError` if the prompt does not fit, `ModelError` if the model fails.
     """
     sampling = request.sampling
-    stats.route, stats.ignored = Route.LOCAL, (*ignored, *_ignored(sampling))
+    stats.route, stats.ignored = Route.LOCAL, (*choice.ignored, *_ignored(sampling))
     stops = {*sampling.stop_token_ids, *(() if sampling.ignore_eos else eos_token_ids)}
     events: asyncio.Queue[DraftEvent] = asyncio.Queue()
     limit = request.prompt_length + sampling.max_tokens
-    handle = await worker.open(request.prompt_token_ids, limit, events.put_nowait, picker)
+    handle = await worker.open(request.prompt_token_ids, limit, events.put_nowait, choice.picker)
     num_left = sampling.max_tokens - request.num_committed
     try:
         while num_left > 0:

@@ -1,17 +1,17 @@
-"""A request's turn on the verifier: opened, opened again on a fresh connection after a loss, ended."""
+"""One request's turn on the verifier: opened, opened again on another connection after a loss, ended."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
-from edge_agent.api import Fallback, FinishReason, GenerationRequest, GenerationStats
+from edge_agent.api import Fallback, FinishReason, GenerationRequest
 from edge_agent.errors import (
     TRANSIENT,
     CloudError,
@@ -23,181 +23,128 @@ from edge_agent.errors import (
     Transient,
 )
 from edge_agent.session.chain import DraftChain
-from edge_agent.session.control import CommitReceived, SessionControl
 from edge_agent.session.fallback import retry_policy
-from edge_agent.verifier.connection import CloudConnection, ConnectionPool
-from edge_agent.verifier.keepalive import LineWatch, cancel_and_wait
-from edge_agent.verifier.target import check_same_target
-from pipesd_vllm.wire import Draft, Mode, Open, Welcome
+from edge_agent.verifier import CloudConnection, ConnectionPool, Keepalive, check_same_target
+from pipesd_vllm.wire import Commit, Draft, Mode, Open, Welcome
 
-__all__ = ["LinkEvent", "TurnLink", "commits"]
+__all__ = ["ReceivedCommit", "SentFrame", "Turn", "TurnEvent", "TurnLost"]
 
+logger = logging.getLogger("pipesd.edge")
 
 _ENDS: Final = frozenset(FinishReason)
 """Finish reasons of a whole answer; any other ("abort": the server shuts down) leaves it unfinished."""
 
 
-async def commits(
-    watch: LineWatch, connection: CloudConnection, turn: int, num_sent: int, clock: Callable[[], float]
-) -> AsyncIterator[CommitReceived]:
-    """Those of `turn`, the last one with its finish reason; `num_sent`: bytes that are under way up.
+@dataclass(frozen=True, slots=True)
+class ReceivedCommit:
+    """A commit of the turn as it came in."""
 
-    Raises `CloudError`, `CloudUnreachable` among them if the server ends the turn before the answer is whole.
-    """
-    while True:
-        commit, num_bytes = await watch.receive(connection, turn, num_sent)
-        num_sent = 0
-        reason = commit.finish_reason
-        if reason is not None and reason not in _ENDS:
-            commit = msgspec.structs.replace(commit, finish_reason=None)
-        yield CommitReceived(commit, num_bytes, clock())
-        if commit.finish_reason is not None:
-            return
-        if reason is not None:
-            raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
-
-
-logger = logging.getLogger("pipesd.edge")
+    opening: int
+    """Number of the turn's opening (`Turn.opening`) that it was read after."""
+    commit: Commit
+    """Its finish reason, if any, is a `FinishReason`: no commit follows."""
+    num_bytes: int
+    """Size on the wire."""
+    received_s: float
+    """Seconds of the session's clock."""
 
 
 @dataclass(frozen=True, slots=True)
-class LinkEvent:
-    """What was read since the turn's opening number `opening`: a commit, or why there is none."""
+class TurnLost:
+    """No more commits will come after opening number `opening`; `error` says why."""
 
     opening: int
-    what: CommitReceived | CloudError
+    error: CloudError
 
 
-class TurnLink:
+TurnEvent = ReceivedCommit | TurnLost
+
+
+class SentFrame(NamedTuple):
+    """A frame that went up: when sending began, by the session's clock, and its size on the wire."""
+
+    sent_s: float
+    num_bytes: int
+
+
+class Turn:
     """Sends for one request and reads what the server says about it.
 
-    Everything read arrives as a `LinkEvent` in `on_event`; a lost line is one, too. Which
-    turn number and which connection serve the request is known only here.
+    Each commit read, and the loss of the turn, is told to `on_event`. Only this class knows which connection
+    serves the request.
     """
 
     def __init__(
         self,
         request: GenerationRequest,
+        chain: DraftChain,
         pool: ConnectionPool,
-        stats: GenerationStats,
-        control: SessionControl,
         clock: Callable[[], float],
-        on_event: Callable[[LinkEvent], None],
+        on_event: Callable[[TurnEvent], None],
         *,
         fallback: Fallback = Fallback.ERROR,
         draw: Callable[[], float] = random.random,
-        watch: LineWatch | None = None,
+        keepalive: Keepalive | None = None,
     ) -> None:
         """`fallback` says how long to try to get a connection; `draw` gives 0 to 1, for the delays."""
         self._request = request
+        self._chain = chain
         self._pool = pool
-        self._stats = stats
-        self._control = control
         self._clock = clock
         self._on_event = on_event
         self._fallback = fallback
         self._draw = draw
-        self._watch = watch or LineWatch()
-        self._opening = 0
+        self._keepalive = keepalive or Keepalive()
         self._connection: CloudConnection | None = None
         self._target: Welcome | None = None
-        """The one the turn was opened with last; once something is committed: that began the answer."""
+        """The target of the last opening; once tokens are committed: the one that began the answer."""
         self._reached = False
         self._num_retries = 0
         """Since the turn last made headway."""
         self._reader: asyncio.Task[None] | None = None
-        self.turn = 0
+        self.number = 0
+        """The turn's number on its connection."""
+        self.opening = 0
+        """Number of openings so far. An event of an earlier opening is void: ignore it."""
 
-    def is_current(self, event: LinkEvent) -> bool:
-        """Whether the turn has not been opened anew since; what was read before means nothing any more."""
-        return event.opening == self._opening
-
-    async def open(self, chain: DraftChain, mode: Mode, lost: Transient | None = None) -> None:
-        """Start the turn, or start it again, from the committed tokens; the server has no drafts then.
+    async def open(self, mode: Mode, patience_ms: int, lost: Transient | None = None) -> SentFrame:
+        """Start the turn, or start it again, from the committed tokens; the server then has no drafts.
 
         After `lost`: on another connection. Tries again as the fallback says (`retry_policy`). Raises
-        the last `CloudUnreachable` or `CloudOverloaded` if none helps, `TargetChanged` if another target is
-        there than the one that began the answer, other `CloudError`, and `PairingError`.
+        the last `CloudUnreachable` or `CloudOverloaded` if no attempt succeeds, `TargetChanged` if the target
+        is not the one that began the answer, other `CloudError`, and `PairingError`.
         """
         await self._stop_reading()
-        self._opening += 1
+        self.opening += 1
         since_s = self._clock()
         while True:
             if lost is not None:
-                await self._before_retry(chain, lost, since_s)
+                await self._before_retry(lost, since_s)
             try:
-                num_bytes = await self._send_open(await self._connected(chain), chain, mode)
+                connection = await self._connected()
+                sent = await self._send_open(connection, mode, patience_ms)
                 break
             except TargetChanged:
                 raise
             except TRANSIENT as error:
                 lost = error
         self._reached = True
-        reading = self._read(self._require_connection(), self.turn, self._opening, num_bytes)
-        self._reader = asyncio.create_task(reading)
+        self._reader = asyncio.create_task(self._read_commits(connection, sent.num_bytes))
+        return sent
 
-    async def _before_retry(self, chain: DraftChain, lost: Transient, since_s: float) -> None:
-        """Let go of what was lost, and wait. Raises `lost` when it is time to give up."""
-        connection, self._connection = self._connection, None
-        if isinstance(lost, CloudOverloaded):
-            if connection is not None:
-                await self._pool.release(connection)
-        else:  # one that a server left without ending the turn is still open; idle ones may be as dead
-            closing = () if connection is None else (connection.close(),)
-            await asyncio.gather(*closing, self._pool.forget_idle())
-        policy = retry_policy(self._fallback, reached=self._reached, begun=self._has_begun(chain))
-        elapsed_s = self._clock() - since_s
-        delay_s = policy.delay_s(lost, self._num_retries, elapsed_s, self._draw())
-        if delay_s is None:
-            raise lost
-        self._num_retries += 1
-        await asyncio.sleep(delay_s)
-
-    async def _connected(self, chain: DraftChain) -> CloudConnection:
-        """The turn's connection, or a new one: the only way to one, so that an answer is one target's.
-
-        Raises as `ConnectionPool.acquire`, and `TargetChanged`.
-        """
-        if self._connection is None:
-            connection = await self._acquire(chain)
-            try:
-                if self._has_begun(chain) and self._target is not None:
-                    check_same_target(self._target, connection.welcome)
-            except TargetChanged:
-                await self._pool.release(connection)
-                raise
-            self._connection, self._target = connection, connection.welcome
-            chain.vocab_size = connection.welcome.vocab_size
-        return self._connection
-
-    async def _acquire(self, chain: DraftChain) -> CloudConnection:
-        try:
-            return await self._pool.acquire()
-        except PairingError as error:
-            if not self._has_begun(chain):
-                raise
-            raise TargetChanged(f"another target than the one that began this answer: {error}") from error
-
-    def _has_begun(self, chain: DraftChain) -> bool:
-        return chain.frontier > len(self._request.prompt_token_ids)
-
-    async def send(self, draft: Draft, *, awaiting_commit: bool) -> bool:
-        """Upload drafts; False if the line is lost (the reader says so)."""
+    async def send(self, draft: Draft) -> SentFrame | None:
+        """Upload drafts. None if the connection is lost: `TurnLost` follows."""
+        assert self._connection is not None, "open first"
         sent_s = self._clock()
         try:
-            num_bytes = await self._require_connection().send(draft)
+            return SentFrame(sent_s, await self._connection.send(draft))
         except CloudError:
-            return False
-        self._control.on_sent(sent_s, draft, num_bytes, awaiting_commit=awaiting_commit)
-        self._stats.draft_tokens_sent += len(draft.tokens)
-        self._stats.uplink_draft_bytes += num_bytes
-        self._stats.uplink_bytes += num_bytes
-        return True
+            return None
 
     async def stop(self, *, finished: bool) -> None:
-        """End the turn on the server unless it has ended, and give the connection back.
+        """End the turn on the server unless it has `finished`, and give the connection back.
 
-        Goes on by itself when the caller is cancelled meanwhile, or both would be lost.
+        Goes on by itself if the caller is cancelled meanwhile, or both would be lost.
         """
         await asyncio.shield(self._stop(finished=finished))
 
@@ -207,46 +154,102 @@ class TurnLink:
         if connection is None:
             return
         if not finished:
-            await connection.cancel(self.turn)
+            await connection.cancel(self.number)
         await self._pool.release(connection)
 
-    async def _send_open(self, connection: CloudConnection, chain: DraftChain, mode: Mode) -> int:
-        chain.restart()
+    # -- opening --------------------------------------------------------------------------
+
+    async def _before_retry(self, lost: Transient, since_s: float) -> None:
+        """Let go of what was lost, and wait. Raises `lost` when it is time to give up."""
+        connection, self._connection = self._connection, None
+        if isinstance(lost, CloudOverloaded):
+            if connection is not None:
+                await self._pool.release(connection)
+        else:
+            # A connection that the server left without ending the turn is still open; idle ones may be dead.
+            closing = () if connection is None else (connection.close(),)
+            await asyncio.gather(*closing, self._pool.forget_idle())
+        policy = retry_policy(self._fallback, reached=self._reached, begun=self._has_begun())
+        elapsed_s = self._clock() - since_s
+        delay_s = policy.delay_s(lost, self._num_retries, elapsed_s, self._draw())
+        if delay_s is None:
+            raise lost
+        self._num_retries += 1
+        await asyncio.sleep(delay_s)
+
+    async def _connected(self) -> CloudConnection:
+        """The turn's connection, or a new one: the only way to get one, so that one target gives the answer.
+
+        Raises as `ConnectionPool.acquire`, and `TargetChanged`.
+        """
+        if self._connection is None:
+            connection = await self._acquire()
+            try:
+                if self._has_begun() and self._target is not None:
+                    check_same_target(self._target, connection.welcome)
+            except TargetChanged:
+                await self._pool.release(connection)
+                raise
+            self._connection, self._target = connection, connection.welcome
+            self._chain.vocab_size = connection.welcome.vocab_size
+        return self._connection
+
+    async def _acquire(self) -> CloudConnection:
+        try:
+            return await self._pool.acquire()
+        except PairingError as error:
+            if not self._has_begun():
+                raise
+            raise TargetChanged(f"another target than the one that began this answer: {error}") from error
+
+    def _has_begun(self) -> bool:
+        return self._chain.frontier > len(self._request.prompt_token_ids)
+
+    async def _send_open(self, connection: CloudConnection, mode: Mode, patience_ms: int) -> SentFrame:
+        self._chain.restart()
         prompt = list(self._request.prompt_token_ids)
-        self.turn = connection.next_turn()
+        self.number = connection.next_turn()
         opened = Open(
-            turn=self.turn,
+            turn=self.number,
             prompt=prompt,
             sampling=self._request.sampling,
             mode=mode,
-            patience_ms=self._control.patience_ms,
-            committed=chain.tokens[len(prompt) :],
+            patience_ms=patience_ms,
+            committed=self._chain.tokens[len(prompt) :],
         )
         sent_s = self._clock()
-        num_bytes = await self._watch.open(connection, opened)
-        self._stats.uplink_bytes += num_bytes
-        self._control.on_opened(sent_s, num_bytes, opened.patience_ms)
-        return num_bytes
+        return SentFrame(sent_s, await self._keepalive.open(connection, opened))
 
-    def _require_connection(self) -> CloudConnection:
-        assert self._connection is not None, "connect first"
-        return self._connection
+    # -- reading --------------------------------------------------------------------------
 
-    async def _read(self, connection: CloudConnection, turn: int, opening: int, num_sent: int) -> None:
+    async def _read_commits(self, connection: CloudConnection, num_sent: int) -> None:
+        """Until the answer is whole or the turn is lost; `num_sent` bytes may still be on their way up."""
+        turn, opening = self.number, self.opening
+        finished = False
         try:
-            async for received in commits(self._watch, connection, turn, num_sent, self._clock):
-                self._on_event(LinkEvent(opening, received))
-                if received.commit.tokens:
+            while not finished:
+                commit, num_bytes = await self._keepalive.receive(connection, turn, num_sent)
+                num_sent = 0
+                reason = commit.finish_reason
+                finished = reason in _ENDS
+                is_left = reason is not None and not finished
+                if is_left:
+                    commit = msgspec.structs.replace(commit, finish_reason=None)
+                self._on_event(ReceivedCommit(opening, commit, num_bytes, self._clock()))
+                if commit.tokens:
                     self._num_retries = 0
+                if is_left:
+                    raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
         except CloudError as error:
-            self._on_event(LinkEvent(opening, error))
+            self._on_event(TurnLost(opening, error))
         except Exception as error:  # a bug must not leave the answer waiting
             logger.exception("reading a turn failed")
             failed = CloudMisbehaved(f"reading the verifier's answer failed: {error!r}")
             failed.__cause__ = error
-            self._on_event(LinkEvent(opening, failed))
+            self._on_event(TurnLost(opening, failed))
 
     async def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:
-            await cancel_and_wait(reader)
+            reader.cancel()
+            await asyncio.wait({reader})

@@ -1,4 +1,4 @@
-"""What verifiers answered about their targets, kept on disk for the time when they are out of reach."""
+"""The verifier's answers about its target, kept on disk for when it is out of reach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["InfoAnswer", "TargetCache", "decode_info", "decode_tokenizer"]
 
 
 class FingerprintAnswer(msgspec.Struct):
-    """`protocol.Fingerprint`, its fields by name."""
+    """`pipesd_vllm.wire.Fingerprint`, its fields by name."""
 
     num_tokens: int
     sha256: str
@@ -35,7 +35,7 @@ class InfoAnswer(msgspec.Struct):
     identity: Identity | None = None
 
     def target(self) -> TargetInfo:
-        """For front ends."""
+        """The target as front ends see it."""
         return TargetInfo(
             self.model,
             self.max_model_len,
@@ -45,7 +45,7 @@ class InfoAnswer(msgspec.Struct):
         )
 
     def vocabulary(self) -> Fingerprint:
-        """To be compared with a draft model's."""
+        """The target's vocabulary, to be compared with a draft model's."""
         return Fingerprint(self.fingerprint.num_tokens, self.fingerprint.sha256)
 
     def describes(self, welcome: Welcome) -> bool:

@@ -19,10 +19,10 @@ from edge_agent.errors import (
     CloudUnreachable,
 )
 from edge_agent.verifier.cache import InfoAnswer, TargetCache, decode_info, decode_tokenizer
-from edge_agent.verifier.retry import Patience, retry_after_s
+from edge_agent.verifier.retry import RetryTimeout, retry_after_s
 from pipesd_vllm.wire import INFO_PATH, TOKENIZER_PATH, Fingerprint, Welcome
 
-__all__ = ["CloudApi", "HttpAnswer", "error_from_status"]
+__all__ = ["CloudApi", "HttpAnswer", "error_from_status", "no_answer"]
 
 
 class CloudApi:
@@ -47,7 +47,7 @@ class CloudApi:
         self._timeout_s = timeout_s
         self._cache = TargetCache(cache_dir)
         self._info: InfoAnswer | None = None
-        self._patience = Patience(timeout_s)
+        self._timeout = RetryTimeout(timeout_s)
 
     async def target(self) -> TargetInfo:
         """Raises `CloudUnreachable`, `CloudRefused` (`CloudOverloaded` among them), `CloudMisbehaved`."""
@@ -70,7 +70,7 @@ class CloudApi:
         return bundle
 
     def remembered(self) -> tuple[TargetInfo, Fingerprint, TokenizerBundle] | None:
-        """What this URL served in an earlier run, from the disk alone."""
+        """What this URL served in an earlier run, read from disk only."""
         try:
             info = self._info or decode_info(self._cache.info_file(self._base).read_bytes())
             bundle = decode_tokenizer(self._cache.tokenizer_file(info).read_bytes())
@@ -79,11 +79,11 @@ class CloudApi:
         return info.target(), info.vocabulary(), bundle
 
     def serves(self, welcome: Welcome) -> bool:
-        """Whether what is known of the target is what `welcome` says; true while nothing is known."""
+        """Whether `welcome` is from the known target; true while none is known."""
         return self._info is None or self._info.describes(welcome)
 
     def forget(self) -> None:
-        """Ask the verifier anew when next something is wanted of it."""
+        """Drop what is known of the target: the next question goes to the verifier again."""
         self._info = None
 
     async def is_healthy(self) -> bool:
@@ -105,16 +105,10 @@ class CloudApi:
         try:
             return HttpAnswer(await self._client.send(request, stream=True), self._base)
         except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+            raise no_answer(self._base, error) from error
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    def _unreachable(self, error: Exception) -> CloudUnreachable:
-        return CloudUnreachable(
-            f"no verifier answers at {self._base} ({error or type(error).__name__}); "
-            "start one with 'pipesd serve' or check the URL"
-        )
 
     async def _fetch_info(self) -> InfoAnswer:
         if self._info is None:
@@ -127,16 +121,16 @@ class CloudApi:
         return self._info
 
     async def _get(self, path: str) -> bytes:
-        timeout_s = self._patience.limit_s
+        timeout_s = self._timeout.limit_s
         try:
             response = await self._client.get(path, timeout=timeout_s)
         except httpx.TimeoutException as error:
-            self._patience.ran_out(timeout_s)
-            raise self._unreachable(error) from error
+            self._timeout.ran_out(timeout_s)
+            raise no_answer(self._base, error) from error
         except httpx.HTTPError as error:
-            self._patience.failed()
-            raise self._unreachable(error) from error
-        self._patience.succeeded()
+            self._timeout.failed()
+            raise no_answer(self._base, error) from error
+        self._timeout.succeeded()
         if response.status_code == 200:
             return response.content
         if response.status_code == 501:
@@ -174,7 +168,10 @@ class HttpAnswer:
 
 
 def error_from_status(base: str, path: str, status: int, retry_after: str | None) -> CloudError:
-    """What an answer other than the wanted one means. `base`: the verifier's URL; `retry_after`: a header."""
+    """The error for an HTTP status that is no success, for plain requests and WebSocket upgrades alike.
+
+    `base`: the verifier's URL; `retry_after`: the `Retry-After` header.
+    """
     if status in (401, 403):
         return CloudRefused("invalid_api_key", f"{base} refused the API key; check --api-key")
     if status == 404:
@@ -185,3 +182,11 @@ def error_from_status(base: str, path: str, status: int, retry_after: str | None
     if status == 429:
         return CloudOverloaded(f"{base} has too many sessions; try again in some seconds", after_s)
     return CloudUnreachable(f"{base}{path} answered HTTP {status}", after_s)
+
+
+def no_answer(base: str, error: Exception) -> CloudUnreachable:
+    """The error for a verifier at `base` that could not be asked at all, for both kinds of request."""
+    return CloudUnreachable(
+        f"no verifier answers at {base} ({error or type(error).__name__}); "
+        "start one with 'pipesd serve' or check the URL"
+    )

@@ -11,10 +11,10 @@ from typing import Final
 from edge_agent.errors import CloudOverloaded, CloudRefused, CloudUnreachable, Transient
 from edge_agent.verifier.transport import Connector, Transport
 
-__all__ = ["RETRY_TIMEOUT_S", "ImpatientConnector", "Patience", "RetryPolicy", "retry_after_s"]
+__all__ = ["RETRY_TIMEOUT_S", "RetryPolicy", "RetryTimeout", "RetryTimeoutConnector", "retry_after_s"]
 
 RETRY_TIMEOUT_S = 1.0
-"""A network that swallows packets must not cost each request the whole connect timeout."""
+"""For a repeated attempt: a network that swallows packets must not cost each request the full timeout."""
 _FIRST_DELAY_S: Final = 0.1
 _FACTOR: Final = 3.0
 _LONGEST_DELAY_S: Final = 2.0
@@ -73,11 +73,11 @@ def retry_after_s(value: str | None, now_s: float) -> float | None:
     return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_s)
 
 
-class Patience:
-    """The time for the next attempt: `full_s`, but `retry_s` after a failure.
+class RetryTimeout:
+    """Limits the next attempt to `full_s`, or after a failure to `retry_s`.
 
-    A distant verifier may need more than `retry_s`, so each attempt for which it was too little doubles it,
-    up to `full_s`; if that was too little as well, it starts over. `full_s` None: attempts end by themselves.
+    A distant verifier may need more than `retry_s`. So each attempt that runs out of time doubles the limit,
+    up to `full_s`; when that was too short as well, it starts over. `full_s` None: attempts have no limit.
     """
 
     def __init__(self, full_s: float | None = None, retry_s: float = RETRY_TIMEOUT_S) -> None:
@@ -86,11 +86,11 @@ class Patience:
         self.limit_s = full_s
 
     def succeeded(self) -> None:
-        """The verifier is there."""
+        """The verifier answered."""
         self.limit_s = self._full_s
 
     def failed(self) -> None:
-        """The attempt came to its own end."""
+        """The attempt failed by itself, before the limit."""
         self.limit_s = self._retry_s
 
     def ran_out(self, limit_s: float | None) -> None:
@@ -101,26 +101,26 @@ class Patience:
             self.limit_s = 2 * limit_s if self._full_s is None else min(2 * limit_s, self._full_s)
 
 
-class ImpatientConnector:
-    """A `Connector` that gives up sooner while the last attempt failed; see `Patience`."""
+class RetryTimeoutConnector:
+    """A `Connector` whose attempts are shorter after a failure; see `RetryTimeout`."""
 
     def __init__(self, connector: Connector, retry_timeout_s: float = RETRY_TIMEOUT_S) -> None:
         self._connector = connector
-        self._patience = Patience(retry_s=retry_timeout_s)
+        self._timeout = RetryTimeout(retry_s=retry_timeout_s)
 
     async def connect(self) -> Transport:
-        limit_s = self._patience.limit_s
+        limit_s = self._timeout.limit_s
         try:
             async with asyncio.timeout(limit_s):
                 transport = await self._connector.connect()
         except TimeoutError:
-            self._patience.ran_out(limit_s)
+            self._timeout.ran_out(limit_s)
             raise CloudUnreachable("the verifier still does not answer") from None
         except CloudUnreachable:
-            self._patience.failed()
+            self._timeout.failed()
             raise
         except CloudRefused:
-            self._patience.succeeded()
+            self._timeout.succeeded()
             raise
-        self._patience.succeeded()
+        self._timeout.succeeded()
         return transport

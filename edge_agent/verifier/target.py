@@ -1,4 +1,4 @@
-"""Who the target is: asked of the verifier, remembered from an earlier run, or the draft in its place."""
+"""Which target is served: as the verifier says, as an earlier run remembered, or the draft in its place."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from edge_agent.errors import TRANSIENT, ModelError, PairingError, TargetChanged
 from edge_agent.verifier.http import CloudApi
 from pipesd_vllm.wire import Fingerprint, Welcome
 
-__all__ = ["TargetIdentity", "check_pairing", "check_same_target", "no_own_tokenizer"]
-
+__all__ = ["ServedTarget", "check_pairing", "check_same_target", "no_own_tokenizer"]
 
 logger = logging.getLogger("pipesd.edge")
 
 
-class TargetIdentity:
-    """Target and tokenizer, asked of the verifier until it has answered once, and again when it has changed.
+class ServedTarget:
+    """The target behind the verifier and its tokenizer. Asks until it was answered once, and after a change.
 
-    While it is out of reach: those of an earlier run, if the draft has their vocabulary, else the
-    draft model's own.
+    While the verifier is out of reach: those of an earlier run, if the draft has their vocabulary, else the
+    draft model's own. `pipesd_vllm.wire.Identity` is something else: what a target is made of.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class TargetIdentity:
         return self._bundle or (await self._without_verifier())[1]
 
     def notice(self, welcome: Welcome) -> None:
-        """A connection was made: if another target than the known one is behind it, forget the known one."""
+        """Forget the known target if a new connection's `welcome` is from another one."""
         if self._api.serves(welcome):
             return
         logger.warning("the verifier serves another target now: %s", welcome.model)
@@ -101,14 +100,14 @@ class TargetIdentity:
 
 
 def no_own_tokenizer() -> TokenizerBundle:
-    """For an agent without a file. Raises `ModelError`."""
+    """For an agent without a model file: raises `ModelError`."""
     raise ModelError("the verifier was never reached, and the draft model brings no tokenizer")
 
 
 def check_same_target(began: Welcome, now: Welcome) -> None:
-    """Raises `TargetChanged` unless the target of `now` would go on as that of `began`.
+    """Raises `TargetChanged` unless the target of `now` would continue a text as that of `began`.
 
-    By identity and vocabulary; by name and vocabulary where a server does not tell its identity.
+    Compares identity and vocabulary, or name and vocabulary where a server does not tell its identity.
     """
     if began.identity is None or now.identity is None:
         differing = [] if began.model == now.model else ["model"]

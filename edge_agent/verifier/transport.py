@@ -1,4 +1,4 @@
-"""The seam between the session loop and the network. `fake_transport.py` has the one for tests."""
+"""The seam between the session and the network. `edge_agent.testing` has a transport without a network."""
 
 from __future__ import annotations
 

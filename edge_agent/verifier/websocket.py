@@ -10,7 +10,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable
-from edge_agent.verifier.http import error_from_status
+from edge_agent.verifier.http import error_from_status, no_answer
 from pipesd_vllm.wire import (
     MAX_FRAME_BYTES,
     SESSION_PATH,
@@ -108,10 +108,7 @@ class WebSocketConnector:
             retry_after = response.headers.get("Retry-After")
             raise error_from_status(self._base, SESSION_PATH, response.status_code, retry_after) from error
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI, EOFError) as error:
-            raise CloudUnreachable(
-                f"no verifier answers at {self._base} ({error or type(error).__name__}); "
-                "start one with 'pipesd serve' or check the URL"
-            ) from error
+            raise no_answer(self._base, error) from error
         return WebSocketTransport(connection)
 
     async def _connect(self) -> ClientConnection:
@@ -128,7 +125,7 @@ class WebSocketConnector:
 
 
 def _lost(error: ConnectionClosed) -> CloudUnreachable | CloudRefused:
-    """A connection closed for what we sent is a refusal; any other may be made anew and the turn resumed."""
+    """The error for a closed connection: a refusal if closed for what we sent, else a loss to resume from."""
     received = error.rcvd
     code, _, detail = (received.reason if received else "").partition(": ")
     if code in _OUR_FAULT:

@@ -44,7 +44,7 @@ def show(
 
 def _rows(flags: dict[str, Any]) -> list[tuple[str, Any, str]]:
     """(setting, value, origin). Raises `ConfigError` for an invalid setting."""
-    from edge_agent.settings import load_settings, setting_origins
+    from edge_agent import load_settings, setting_origins
 
     origins = setting_origins(flags)
     has_server = origins["cloud_url"] != "default"

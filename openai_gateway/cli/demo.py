@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from edge_agent.settings import EdgeSettings
+    from edge_agent import EdgeSettings
 
 __all__ = ["demo", "present"]
 
@@ -31,7 +31,7 @@ def demo(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, max=1024, help="Longest answer.")] = 160,
 ) -> None:
     """Start the embedded pair on this machine, ask it a question, show the figures, stop it again."""
-    from edge_agent.settings import load_settings
+    from edge_agent import load_settings
     from openai_gateway.cli.local_target import local_target
     from openai_gateway.cli.up import wait_with_status
 
@@ -50,7 +50,7 @@ async def _demo(settings: EdgeSettings, question: str, max_tokens: int) -> None:
     from openai import AsyncOpenAI, DefaultAsyncHttpxClient
     from rich.console import Console
 
-    from edge_agent.agent import EdgeAgent
+    from edge_agent import EdgeAgent
     from openai_gateway.cli.console import live_status
     from openai_gateway.cli.hosting import hosted_gateway
 

@@ -14,7 +14,7 @@ import typer
 from openai_gateway.cli import options
 
 if TYPE_CHECKING:
-    from edge_agent.settings import EdgeSettings
+    from edge_agent import EdgeSettings
     from openai_gateway.cli.diagnosis import Figures, Verdict
 
 __all__ = ["doctor", "report"]
@@ -46,8 +46,8 @@ def doctor(
 
     Also says what is unsafe about where the gateway would listen.
     """
+    from edge_agent import load_settings
     from edge_agent.errors import EdgeError
-    from edge_agent.settings import load_settings
     from openai_gateway.cli.diagnosis import diagnose
     from openai_gateway.http.access import risks
 
@@ -71,7 +71,7 @@ async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:
     """Names and fingerprint of the pair, and its figures. Raises `EdgeError`."""
     from dataclasses import replace
 
-    from edge_agent.agent import EdgeAgent
+    from edge_agent import EdgeAgent
     from edge_agent.api import Fallback
     from openai_gateway.cli.diagnosis import Probe
 

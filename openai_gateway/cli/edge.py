@@ -44,8 +44,7 @@ def edge(
 
     Each flag can also be set as PIPESD_... in the environment or in a TOML file.
     """
-    from edge_agent.agent import EdgeAgent
-    from edge_agent.settings import load_settings
+    from edge_agent import EdgeAgent, load_settings
     from openai_gateway.cli.hosting import bind_gateway, run_gateway
 
     settings = load_settings(ctx.params)

@@ -15,9 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 from rich.markup import escape
 
+from edge_agent import EdgeSettings
 from edge_agent.api import Generator
 from edge_agent.errors import ConfigError
-from edge_agent.settings import EdgeSettings
 from openai_gateway.app import create_app
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.processes import bind_listener
@@ -160,7 +160,7 @@ def monitored_app(
     access: AccessPolicy = LOOPBACK_ONLY,
 ) -> FastAPI:
     """The gateway's application with what watches it: metrics, and logs and traces if they are wanted."""
-    from edge_agent.agent import EdgeAgent  # what the draft needs is loaded when an agent starts
+    from edge_agent import EdgeAgent  # what the draft needs is loaded when an agent starts
 
     metrics = GatewayMetrics()
     if isinstance(agent, EdgeAgent):

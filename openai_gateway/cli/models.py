@@ -123,8 +123,8 @@ def _files() -> list[ModelFile]:
 
 def _served(flags: dict[str, object]) -> tuple[str | None, str | None, str | None]:
     """(URL, model, problem) of the server that the settings name, if they name one."""
+    from edge_agent import EdgeSettings, load_settings, setting_origins
     from edge_agent.errors import CloudError
-    from edge_agent.settings import EdgeSettings, load_settings, setting_origins
 
     if setting_origins(flags)["cloud_url"] == "default":
         return None, None, None

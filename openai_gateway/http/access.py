@@ -27,8 +27,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from edge_agent import EdgeSettings
 from edge_agent.errors import ConfigError
-from edge_agent.settings import EdgeSettings
 from openai_gateway.errors import ApiError, HostNotAllowed, OriginNotAllowed
 
 __all__ = ["ANY_ORIGIN", "LOOPBACK_ONLY", "AccessPolicy", "BrowserGuard", "Cors", "access_policy", "risks"]

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
-from edge_agent.session.fallback import AWAY, BUSY, LOST
+from edge_agent.api import AWAY, BUSY, LOST
 from openai_gateway.observe.requests import Finished
 from openai_gateway.routing.routes import ASKED_FOR, BY_DEFAULT
 

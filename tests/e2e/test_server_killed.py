@@ -14,8 +14,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from edge_agent.api import Fallback
-from edge_agent.session.fallback import LOST
+from edge_agent.api import LOST, Fallback
 from openai_gateway.cli.processes import ServerProcess
 from tests.conftest import Verifier
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentSnapshot
-from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, PolicyParameters
 from edge_agent.control.policies.window import NavWindow, TriggerSettings
 
 MIN_BATCH: Final = 4
@@ -70,11 +70,11 @@ class AdaptivePolicy:
             return Decision.UPLOAD if view.num_unsent >= self._min_batch else Decision.KEEP
         return Decision.UPLOAD if self._is_batch(view) else Decision.KEEP
 
-    def on_commit(self, outcome: RoundOutcome) -> None:
+    def on_commit(self, outcome: CommitOutcome) -> None:
         self._num_commits += 1
         self._read_costs()
         self._window.trigger = self._trigger()
-        if outcome.rolled_back:
+        if outcome.rejected:
             self._window.void()
 
     def after_commit(self, view: ChainView) -> Decision:

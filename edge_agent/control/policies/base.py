@@ -6,6 +6,9 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_agent.control.confidence import CheckedDraft
+from pipesd_vllm.wire import TokenLogprobs
+
 
 class Decision(enum.Enum):
     """What to do with the drafts that the server does not have yet."""
@@ -30,14 +33,25 @@ class ChainView:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundOutcome:
-    """One `Commit` laid beside the drafts: of `num_verified` drafts `num_accepted` were kept."""
+class CommitOutcome:
+    """What a `Commit` made of text and drafts."""
 
-    num_verified: int
-    num_accepted: int
-    num_committed: int
-    rolled_back: bool
+    new_tokens: tuple[int, ...] = ()
+    """These extend the text; what was committed before is left out."""
+    num_verified: int = 0
+    """Drafts that the server checked."""
+    num_accepted: int = 0
+    """Those of them that it kept."""
+    rejected: bool = False
     """A draft was contradicted: everything drafted after it is void."""
+    num_discarded: int = 0
+    """Drafts dropped for that."""
+    from_draft: tuple[bool, ...] = ()
+    """For each new token, whether it is a draft that the server had been sent."""
+    checked_drafts: tuple[CheckedDraft, ...] = ()
+    """The drafts of committed positions, sent or not, oldest first: all accepted but maybe the last."""
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    """The target's view of each new token, where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +82,7 @@ class Policy(Protocol):
         """`probability`: the draft model's own, of its newest token; calibrated for sampled text."""
         ...
 
-    def on_commit(self, outcome: RoundOutcome) -> None:
+    def on_commit(self, outcome: CommitOutcome) -> None:
         """The target answered; called before drafting goes on."""
         ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, PolicyParameters
 from edge_agent.control.policies.window import NEVER, NavWindow, TriggerSettings
 
 CODE_WINDOW: Final = 6
@@ -28,8 +28,8 @@ class _OneUpload:
         due = self._window.due or view.num_drafted >= self._parameters.max_ahead
         return self._verify() if due else Decision.KEEP
 
-    def on_commit(self, outcome: RoundOutcome) -> None:
-        if outcome.rolled_back:
+    def on_commit(self, outcome: CommitOutcome) -> None:
+        if outcome.rejected:
             self._window.void()
 
     def after_commit(self, view: ChainView) -> Decision:
@@ -93,7 +93,7 @@ class EdgeLlmPolicy(_OneUpload):
         self._asked_confidence = 1.0
         super().__init__(parameters)
 
-    def on_commit(self, outcome: RoundOutcome) -> None:
+    def on_commit(self, outcome: CommitOutcome) -> None:
         super().on_commit(outcome)
         if outcome.num_verified == 0:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_agent.control.batch_schedule import BatchScheduler
-from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, PolicyParameters
 from edge_agent.control.policies.window import NavWindow, TriggerSettings
 
 
@@ -28,8 +28,8 @@ class PipeSdPolicy:
         boundary = self._scheduler.is_boundary(max(1, self._window.num_tokens))
         return Decision.UPLOAD if boundary else Decision.KEEP
 
-    def on_commit(self, outcome: RoundOutcome) -> None:
-        if outcome.rolled_back:
+    def on_commit(self, outcome: CommitOutcome) -> None:
+        if outcome.rejected:
             self._window.void()
 
     def after_commit(self, view: ChainView) -> Decision:

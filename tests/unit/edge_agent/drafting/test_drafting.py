@@ -58,9 +58,9 @@ def test_commits_rewind_where_they_disagree(make_drafter: MakeDrafter) -> None:
     draft_all(drafting)
     truth = target_text(PROMPT, 2)
     assert tokens(events)[0] == truth[0]
-    drafting.commit(number, 3, truth, 6)
+    drafting.follow(number, 3, truth, 6)
     assert events[3:] == [Rewound(4)]
-    drafting.commit(number, 3, truth, 6)
+    drafting.follow(number, 3, truth, 6)
     assert len(events) == 4
     draft_all(drafting)
     assert [event.position for event in events[4:] if isinstance(event, Drafted)] == [5]
@@ -74,7 +74,7 @@ def test_what_is_closed_meanwhile_is_not_drafted_for(make_drafter: MakeDrafter) 
     wanted = drafting.wanted()
     drafting.close(number)
     drafting.draft(wanted)
-    drafting.commit(number, 3, [9], 8)
+    drafting.follow(number, 3, [9], 8)
     drafting.set_limit(number, 9)
     assert events == []
     assert drafting.wanted() == []
@@ -88,7 +88,7 @@ def test_exhausted_sequences_want_nothing(make_drafter: MakeDrafter) -> None:
     number = drafting.open(list(PROMPT), 9, full.append, None)
     draft_all(drafting)
     assert full[-1] == DraftingStopped("the draft context is full")
-    drafting.commit(number, 3, [9, 9, 9], 9)
+    drafting.follow(number, 3, [9, 9, 9], 9)
     drafting.open([4], 9, other.append, None)
     drafting.fail("bug")
     assert other == [DraftingStopped("bug", failed=True)]

@@ -57,7 +57,7 @@ async def test_agreeing_commits_do_not_rewind(make_drafter: Callable[..., FakeDr
     worker, log = DraftWorker(make_drafter()), Log()
     handle = await worker.open(PROMPT, 6, log)
     await log.until(lambda events: len(events) == 3)
-    handle.commit(3, target_text(PROMPT, 2), 8)
+    handle.follow(3, target_text(PROMPT, 2), 8)
     await log.until(lambda events: len(events) == 5)
     assert log.tokens == target_text(PROMPT, 5)
     await worker.close()
@@ -68,7 +68,7 @@ async def test_a_contradiction_rewinds_to_it(make_drafter: Callable[..., FakeDra
     worker, log = DraftWorker(make_drafter(wrong_every=4)), Log()
     handle = await worker.open(PROMPT, 6, log)
     await log.until(lambda events: len(events) == 3)
-    handle.commit(3, target_text(PROMPT, 2), 7, contradicts_drafts=True)
+    handle.follow(3, target_text(PROMPT, 2), 7, contradicts_drafts=True)
     await log.until(lambda events: any(isinstance(event, Rewound) for event in events))
     await log.until(lambda events: getattr(events[-1], "position", 0) == 6)
     assert Rewound(4) in log.events
@@ -81,7 +81,7 @@ async def test_a_full_context_is_said_once(make_drafter: Callable[..., FakeDraft
     worker, log = DraftWorker(make_drafter(context_length=6)), Log()
     handle = await worker.open(PROMPT, 50, log)
     await log.until(lambda events: any(isinstance(event, DraftingStopped) for event in events))
-    handle.commit(3, [9] * 20, 60)
+    handle.follow(3, [9] * 20, 60)
     await worker.run(lambda drafter: None)
     exhausted = [event for event in log.events if isinstance(event, DraftingStopped)]
     assert [event.failed for event in exhausted] == [False]

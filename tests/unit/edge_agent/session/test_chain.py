@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.control.confidence import Judged
+from edge_agent.control.confidence import CheckedDraft
+from edge_agent.control.policies.base import ChainView
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.sampling.picker import DraftToken
-from edge_agent.session.chain import DraftChain, logprobs_of
+from edge_agent.session.chain import DraftChain
 from pipesd_vllm.wire import Commit, TokenLogprobs
 
 
@@ -45,16 +46,16 @@ def test_accepted_drafts_stay_and_the_rest_continues() -> None:
     """Committed drafts leave the chain; what was drafted after them is still good."""
     chain = chain_with(10, 11, 12)
     chain.take_unsent(1, verify=True)
-    done = chain.commit(3, [10, 11])
-    assert (done.new_tokens, done.matched, done.discarded) == ((10, 11), True, 0)
+    done = chain.apply(Commit(1, 3, [10, 11]))
+    assert (done.new_tokens, done.rejected, done.num_discarded) == ((10, 11), False, 0)
     assert (chain.frontier, chain.num_drafted, chain.num_sent) == (5, 1, 1)
 
 
 def test_a_contradicted_draft_voids_what_follows() -> None:
     """After the first wrong draft nothing of the chain is left."""
     chain = chain_with(10, 11, 12)
-    done = chain.commit(3, [10, 99])
-    assert (done.matched, done.discarded, chain.num_drafted) == (False, 2, 0)
+    done = chain.apply(Commit(1, 3, [10, 99]))
+    assert (done.rejected, done.num_discarded, chain.num_drafted) == (True, 2, 0)
     frame = chain_after(chain, 13)
     assert (frame.base, frame.anchor) == (5, 0)
 
@@ -69,9 +70,9 @@ def chain_after(chain: DraftChain, token: int):
 def test_replayed_commits_are_recognised() -> None:
     """A frame that overlaps what is known adds only what is new."""
     chain = chain_with()
-    chain.commit(3, [10, 11])
-    assert chain.commit(3, [10, 11, 12]).new_tokens == (12,)
-    assert chain.commit(3, [10]).new_tokens == ()
+    chain.apply(Commit(1, 3, [10, 11]))
+    assert chain.apply(Commit(1, 3, [10, 11, 12])).new_tokens == (12,)
+    assert chain.apply(Commit(1, 3, [10])).new_tokens == ()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_impossible_commits_are_refused(base: int, tokens: list[int]) -> None:
     """What no honest server would send raises and changes nothing."""
     chain = chain_with(10)
     with pytest.raises(CloudMisbehaved):
-        chain.commit(base, tokens)
+        chain.apply(Commit(1, base, tokens))
     assert (chain.frontier, chain.num_drafted) == (3, 1)
 
 
@@ -105,27 +106,58 @@ def test_the_text_is_the_committed_stream_whatever_was_drafted(commits, data) ->
         if data.draw(st.booleans()):
             chain.take_unsent(1, verify=True)
         overlap = data.draw(st.integers(0, min(3, len(expected) - 3)))
-        chain.commit(len(expected) - overlap, expected[len(expected) - overlap :] + tokens)
+        chain.apply(Commit(1, len(expected) - overlap, expected[len(expected) - overlap :] + tokens))
         expected += tokens
         assert chain.tokens == expected
         assert 0 <= chain.num_sent <= chain.num_drafted
 
 
-def test_every_committed_position_judges_its_draft() -> None:
-    """Drafts are judged once, in order, up to the first wrong one; what lies beyond it is not."""
+def test_every_committed_position_checks_its_draft() -> None:
+    """Drafts are checked once, in order, up to the first wrong one; what lies beyond it is not."""
     chain = chain_with(10, 11, 12, 13)
-    assert chain.commit(3, [10]).judged == (Judged(0.9, True),)
-    assert chain.commit(3, [10, 11, 99, 5]).judged == (Judged(0.9, True), Judged(0.9, False))
-    assert chain.commit(7, [6]).judged == ()
+    assert chain.apply(Commit(1, 3, [10])).checked_drafts == (CheckedDraft(0.9, True),)
+    checked = chain.apply(Commit(1, 3, [10, 11, 99, 5])).checked_drafts
+    assert checked == (CheckedDraft(0.9, True), CheckedDraft(0.9, False))
+    assert chain.apply(Commit(1, 7, [6])).checked_drafts == ()
 
 
 def test_logprobs_go_with_the_tokens_that_are_new() -> None:
     """Of a replayed commit only the part that was not known before is passed on."""
     views = [TokenLogprobs(-0.5, 1), TokenLogprobs(-1.5, 2)]
     commit = Commit(1, 3, [10, 11], logprobs=views)
-    assert logprobs_of(commit, 2) == tuple(views)
-    assert logprobs_of(commit, 1) == (views[1],)
-    assert logprobs_of(commit, 0) == ()
-    assert logprobs_of(Commit(1, 3, [10]), 1) is None
+    assert chain_with().apply(commit).logprobs == tuple(views)
+    chain = chain_with()
+    assert chain.apply(Commit(1, 3, [10])).logprobs is None
+    assert chain.apply(commit).logprobs == (views[1],)
+    assert chain.apply(commit).logprobs == ()
     with pytest.raises(CloudMisbehaved, match="log-probabilities"):
-        logprobs_of(Commit(1, 3, [10], logprobs=views), 1)
+        chain.apply(Commit(1, 5, [10], logprobs=views))
+    assert chain.frontier == 5
+
+
+def test_waiting_ends_with_the_commit_of_what_was_asked_for() -> None:
+    """Or when that will not be answered: the drafts are void, or the turn begins anew."""
+    chain = chain_with(10, 11, 12)
+    chain.take_unsent(1, verify=False)
+    assert not chain.awaits_commit
+    chain.take_unsent(1, verify=True)
+    assert chain.view() == ChainView(3, 0, awaiting_commit=True)
+    chain.apply(Commit(1, 3, [10, 11]))
+    assert chain.awaits_commit
+    chain.apply(Commit(1, 5, [12]))
+    assert not chain.awaits_commit
+    for end in (chain.void, chain.restart, lambda: chain.apply(Commit(1, chain.frontier, [99]))):
+        chain.append(chain.length, DraftToken(13, 0.9))
+        chain.take_unsent(1, verify=True)
+        assert chain.awaits_commit
+        end()
+        assert not chain.awaits_commit
+        chain.void()
+
+
+def test_tokens_say_whether_they_were_drafted() -> None:
+    """A token counts as drafted only if the server had been sent that draft."""
+    chain = chain_with(10)
+    chain.take_unsent(1, verify=True)
+    chain.append(4, DraftToken(11, 0.9))
+    assert chain.apply(Commit(1, 3, [10, 11, 12])).from_draft == (True, False, False)

@@ -1,23 +1,28 @@
-"""What sessions of one agent share."""
+"""What a session decides by its measurements, and what it tells the tuner."""
+
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from edge_agent.control.batch_schedule import BatchScheduler
+from edge_agent.control.monitor import EnvironmentMonitor
 from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import ChainView, Decision, PolicyParameters
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, PolicyParameters
+from edge_agent.control.policies.registry import make_policy
 from edge_agent.drafting.events import Drafted
 from edge_agent.sampling.picker import DraftToken
-from edge_agent.session.chain import Reconciled
-from edge_agent.session.control import CommitReceived, ControlPlane, SessionControl
+from edge_agent.session import ControlPlane, ReceivedCommit, SessionControl
 from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.tracing.session_trace import SessionTrace
 from pipesd_vllm.wire import Commit, Mode
 
 PARAMETERS = PolicyParameters(0.1, 0.05, max_ahead=16, patience_ms=500, max_window=12)
 NOTHING = ChainView(0, 0, awaiting_commit=False)
 
 
-def commit(control: SessionControl, received_s: float) -> None:
-    received = CommitReceived(Commit(1, 0, [5, 6]), 20, received_s)
-    control.on_commit(received, Reconciled((5, 6), discarded=0, matched=False), NOTHING)
+def commit(control: SessionControl, received_s: float, *, rejected: bool = False) -> None:
+    received = ReceivedCommit(1, Commit(1, 0, [5, 6]), 20, received_s)
+    control.on_commit(received, CommitOutcome((5, 6), rejected=rejected), NOTHING)
 
 
 def decide(control: SessionControl, number: int, probability: float) -> Decision:
@@ -34,7 +39,57 @@ def test_time_is_weighed_against_passes(mode: Mode, expected: Decision) -> None:
     plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), lambda: 0.0)
     control = plane.start_session("r", 1, "adaptive", mode)
     decide(control, 1, 1.0)
-    commit(control, 1.0)
-    commit(control, 1.2)
+    commit(control, 1.0, rejected=True)
+    commit(control, 1.2, rejected=True)
     assert decide(control, 1, 0.8) is Decision.KEEP
     assert decide(control, 2, 0.7) is expected
+
+
+@dataclass
+class Source:
+    """A parameter source that notes what it is told."""
+
+    parameters: PolicyParameters = PARAMETERS
+    seen: list[tuple[int, float, PolicyParameters | None]] = field(default_factory=list)
+
+    def observe(
+        self, num_tokens: int, elapsed_s: float, num_passes: int, under: PolicyParameters | None = None
+    ) -> bool:
+        self.seen.append((num_tokens, elapsed_s, under))
+        return False
+
+
+def control_of(source: Source) -> SessionControl:
+    monitor = EnvironmentMonitor()
+    policy = make_policy("adaptive", source.parameters, BatchScheduler(monitor.link))
+    return SessionControl(policy, source, monitor, SessionTrace(NullRecorder()), lambda: 0.0)
+
+
+def test_a_changed_patience_counts_from_the_next_opening() -> None:
+    """The server keeps to the patience it was opened with, whatever the tuner wants meanwhile."""
+    source = Source()
+    control = control_of(source)
+    control.on_opened(0.0, 90, control.patience_ms)
+    commit(control, 1.0)
+    source.parameters = wanted = replace(PARAMETERS, patience_ms=50, max_ahead=4)
+    commit(control, 1.5)
+    commit(control, 1.75)
+    control.on_opened(2.0, 90, control.patience_ms)
+    commit(control, 3.0)
+    commit(control, 3.5)
+    assert source.seen == [
+        (2, 0.5, PARAMETERS),
+        (2, 0.25, replace(wanted, patience_ms=PARAMETERS.patience_ms)),
+        (2, 0.5, wanted),
+    ]
+
+
+def test_the_time_a_turn_takes_to_resume_is_not_the_parameters_fault() -> None:
+    """Like a turn's first commit, the first after a resumption is not reported."""
+    source = Source()
+    control = control_of(source)
+    control.on_opened(0.0, 90, 500)
+    commit(control, 1.0)
+    control.on_opened(5.0, 90, 500)
+    commit(control, 6.0)
+    assert source.seen == []

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.agent import EdgeAgent
+from edge_agent import EdgeAgent
 from edge_agent.api import (
+    AWAY,
+    BUSY,
+    LOST,
     Fallback,
     FinishReason,
     GenerationChunk,
@@ -29,13 +32,10 @@ from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudOverloaded, CloudUnreachable
 from edge_agent.sampling.picker import DraftToken
 from edge_agent.sampling.sampled import SampledPicker
-from edge_agent.session.control import ControlPlane
-from edge_agent.session.fallback import AWAY, BUSY, LOST, unless_away
-from edge_agent.testing.drafter import FakeDrafter
-from edge_agent.testing.generator import fake_tokenizer_bundle
-from edge_agent.testing.transport import FakeTransport, fake_welcome
+from edge_agent.session import ControlPlane, unless_away
+from edge_agent.testing import FakeDrafter, FakeTransport, fake_tokenizer_bundle, fake_welcome
 from edge_agent.tracing.recorder import NullRecorder
-from edge_agent.verifier.http import CloudApi
+from edge_agent.verifier import CloudApi
 from pipesd_vllm.wire import (
     INFO_PATH,
     TOKENIZER_PATH,

@@ -15,14 +15,11 @@ from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.errors import CloudUnreachable, PairingError, TargetChanged
 from edge_agent.sampling.picker import DraftToken
-from edge_agent.session.control import ControlPlane
-from edge_agent.session.session import CollaborativeSession
-from edge_agent.testing.drafter import FakeDrafter
-from edge_agent.testing.transport import FakeTransport, fake_welcome
+from edge_agent.session import CollaborativeSession, ControlPlane
+from edge_agent.testing import FakeDrafter, FakeTransport, fake_welcome
 from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.verifier import ConnectionPool, check_pairing, check_same_target
 from edge_agent.verifier.cache import decode_info
-from edge_agent.verifier.connection import ConnectionPool
-from edge_agent.verifier.target import check_pairing, check_same_target
 from pipesd_vllm.wire import Downstream, Identity, Mode, Upstream, Welcome, fingerprint
 
 from ..conftest import VOCABULARY, target_next, target_text

@@ -14,15 +14,12 @@ from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.policies.registry import POLICY_NAMES
 from edge_agent.drafting.worker import DraftWorker
-from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
+from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
 from edge_agent.sampling.picker import DraftToken
-from edge_agent.session.control import ControlPlane
-from edge_agent.session.session import CollaborativeSession
-from edge_agent.testing.drafter import FakeDrafter
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.session import CollaborativeSession, ControlPlane
+from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
 from edge_agent.tracing.recorder import NullRecorder
-from edge_agent.verifier.connection import ConnectionPool
-from edge_agent.verifier.target import check_pairing
+from edge_agent.verifier import ConnectionPool, check_pairing
 from pipesd_vllm.wire import (
     Cancel,
     Commit,
@@ -258,10 +255,25 @@ async def test_a_prompt_too_long_for_the_draft_is_still_answered(
 
 async def test_drafts_stay_within_the_bound(make_drafter: Callable[..., FakeDrafter]) -> None:
     """No frame reaches further than `max_ahead` beyond what was committed, or past the last token."""
-    line = transport()
+
+    class Watched(FakeTransport):
+        frontier, furthest = len(PROMPT), 0
+
+        def push(self, frame: Downstream | CloudError) -> None:
+            if isinstance(frame, Commit):
+                self.frontier = frame.base + len(frame.tokens)
+            super().push(frame)
+
+        async def send(self, message: Upstream) -> int:
+            if isinstance(message, Draft):
+                self.furthest = max(self.furthest, message.base + len(message.tokens) - self.frontier)
+            return await super().send(message)
+
+    line = Watched(target_next, WELCOME)
     await Bench(make_drafter(3), line).run(request(20))
     last = len(PROMPT) + 20
     assert all(m.base + len(m.tokens) <= last for m in line.sent if isinstance(m, Draft))
+    assert 0 < line.furthest <= PARAMETERS.max_ahead
 
 
 @pytest.mark.parametrize(

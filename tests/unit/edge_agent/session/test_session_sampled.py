@@ -13,13 +13,10 @@ from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.drafting.worker import DraftWorker
 from edge_agent.sampling.pickers import Pickers
 from edge_agent.sampling.sampled import SampledPicker
-from edge_agent.session.control import ControlPlane
-from edge_agent.session.local import generate_locally
-from edge_agent.session.session import CollaborativeSession
-from edge_agent.testing.drafter import FakeDrafter
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.session import CollaborativeSession, ControlPlane, generate_locally
+from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
 from edge_agent.tracing.recorder import NullRecorder
-from edge_agent.verifier.connection import ConnectionPool
+from edge_agent.verifier import ConnectionPool
 from pipesd_vllm.wire import Mode, Open, Welcome, fingerprint
 
 from ..conftest import VOCABULARY
@@ -138,8 +135,8 @@ async def test_the_draft_alone_samples_as_the_target_would(fields: dict[str, obj
     sampling = settings(fields)
     worker = DraftWorker(FakeDrafter(target_logits, VOCABULARY))
     wanted = GenerationRequest("r", PROMPT, sampling)
-    picker = await Pickers().picker(wanted)
-    chunks = generate_locally(wanted, worker, picker, (), GenerationStats(), time.monotonic)
+    choice = await Pickers().choose(wanted)
+    chunks = generate_locally(wanted, worker, choice, (), GenerationStats(), time.monotonic)
     tokens = [token async for chunk in chunks for token in chunk.token_ids]
     await worker.close()
     assert tokens == target_only(sampling)

@@ -8,9 +8,10 @@ import pytest
 
 from edge_agent.api import Fallback
 from edge_agent.errors import CloudOverloaded, CloudUnreachable, Transient
-from edge_agent.session.fallback import retry_policy
-from edge_agent.testing.transport import FakeTransport, fake_welcome
-from edge_agent.verifier.retry import ImpatientConnector, Patience, RetryPolicy, retry_after_s
+from edge_agent.session import retry_policy
+from edge_agent.testing import FakeTransport, fake_welcome
+from edge_agent.verifier import RetryPolicy, RetryTimeoutConnector
+from edge_agent.verifier.retry import RetryTimeout, retry_after_s
 from pipesd_vllm.wire import fingerprint
 
 from ..conftest import VOCABULARY, target_next
@@ -30,10 +31,10 @@ class Moody:
         return FakeTransport(target_next, fake_welcome(fingerprint(VOCABULARY)))
 
 
-async def test_patience_ends_with_the_first_failure() -> None:
+async def test_the_full_timeout_ends_with_the_first_failure() -> None:
     """After a failure an attempt that hangs is given up; once one has worked, it is not."""
     moody = Moody()
-    connector = ImpatientConnector(moody, retry_timeout_s=0.01)
+    connector = RetryTimeoutConnector(moody, retry_timeout_s=0.01)
     moody.mood = "fails"
     with pytest.raises(CloudUnreachable, match="refused"):
         await connector.connect()
@@ -66,7 +67,7 @@ class Distant:
 async def test_a_distant_verifier_is_reached_again() -> None:
     """One that needs twenty times the first timeout comes back within some attempts, and stays."""
     distant = Distant(0.2)
-    connector = ImpatientConnector(distant, retry_timeout_s=0.01)
+    connector = RetryTimeoutConnector(distant, retry_timeout_s=0.01)
     with pytest.raises(CloudUnreachable, match="refused"):
         await connector.connect()
     distant.is_up = True
@@ -77,34 +78,34 @@ async def test_a_distant_verifier_is_reached_again() -> None:
         assert (await connector.connect()).is_open
 
 
-def test_patience_doubles_up_to_the_full_time_and_starts_over() -> None:
+def test_the_timeout_doubles_up_to_the_full_time_and_starts_over() -> None:
     """Nobody waits the full time at every request of a long outage, and no distance is out of reach."""
-    patience = Patience(10.0)
+    timeout = RetryTimeout(10.0)
     limits: list[float | None] = []
     for _ in range(7):
-        limits.append(patience.limit_s)
-        patience.ran_out(patience.limit_s)
+        limits.append(timeout.limit_s)
+        timeout.ran_out(timeout.limit_s)
     assert limits == [10.0, 1.0, 2.0, 4.0, 8.0, 10.0, 1.0]
-    patience.succeeded()
-    assert patience.limit_s == 10.0
+    timeout.succeeded()
+    assert timeout.limit_s == 10.0
 
 
 def test_attempts_side_by_side_double_once() -> None:
     """What several requests find out at the same time is one finding."""
-    patience = Patience()
-    patience.failed()
-    limit_s = patience.limit_s
+    timeout = RetryTimeout()
+    timeout.failed()
+    limit_s = timeout.limit_s
     for _ in range(3):
-        patience.ran_out(limit_s)
-    assert patience.limit_s == 2.0
+        timeout.ran_out(limit_s)
+    assert timeout.limit_s == 2.0
 
 
 def test_a_short_full_time_is_never_exceeded() -> None:
     """Who configures less than the retry timeout gets less."""
-    patience = Patience(0.5)
+    timeout = RetryTimeout(0.5)
     for _ in range(3):
-        assert patience.limit_s == 0.5
-        patience.ran_out(patience.limit_s)
+        assert timeout.limit_s == 0.5
+        timeout.ran_out(timeout.limit_s)
 
 
 def delays(

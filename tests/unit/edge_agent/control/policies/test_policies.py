@@ -8,7 +8,7 @@ import pytest
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentSnapshot, LinkEstimate
 from edge_agent.control.policies.adaptive import break_even_confidence
-from edge_agent.control.policies.base import ChainView, Decision, Policy, PolicyParameters, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, Policy, PolicyParameters
 from edge_agent.control.policies.literature import EdgeLlmPolicy
 from edge_agent.control.policies.registry import (
     DEFAULT_POLICY,
@@ -71,7 +71,7 @@ class Rig:
             self.num_drafted = max(0, self.num_drafted - num_verified - 1)
             self.num_sent = max(0, self.num_sent - num_verified - 1)
         self.num_released = 0
-        self.policy.on_commit(RoundOutcome(num_verified, num_accepted, num_accepted + 1, rolled_back))
+        self.policy.on_commit(CommitOutcome((), num_verified, num_accepted, rolled_back))
         decision = self.policy.after_commit(self.view) if resume else KEEP
         self._apply(decision)
         return decision
@@ -124,7 +124,7 @@ def test_edgellm_raises_r1_by_the_rejected_share() -> None:
     drafting = rig.policy
     assert isinstance(drafting, EdgeLlmPolicy)
     assert rig.draft(0.5, 0.5, 0.2) == [KEEP, KEEP, VERIFY]
-    drafting.on_commit(RoundOutcome(0, 0, 1, rolled_back=False))
+    drafting.on_commit(CommitOutcome())
     assert drafting.threshold == pytest.approx(0.1)
     rig.answer(1, bonus_guessed=False)
     assert drafting.threshold == pytest.approx(0.1 / 0.05 ** (2 / 3))
@@ -142,7 +142,7 @@ def test_edgellm_starts_again_from_a_new_r1() -> None:
     """`retune` replaces the adapted threshold."""
     drafting = policy("edgellm", sequence_threshold=0.8)
     assert isinstance(drafting, EdgeLlmPolicy)
-    drafting.on_commit(RoundOutcome(1, 1, 2, rolled_back=False))
+    drafting.on_commit(CommitOutcome(num_verified=1, num_accepted=1))
     drafting.retune(replace(PARAMETERS, sequence_threshold=0.6))
     assert drafting.threshold == pytest.approx(0.6)
 
@@ -324,7 +324,7 @@ def test_adaptive_leaves_a_server_alone_that_is_faster(eager: bool, gamma_s: flo
     rooms = []
     for _ in range(9):
         rooms.append(rig.policy.ahead(rig.view))
-        rig.policy.on_commit(RoundOutcome(0, 0, 1, rolled_back=False))
+        rig.policy.on_commit(CommitOutcome())
     assert rooms == [*[16] * 8, expected]
 
 
@@ -343,12 +343,12 @@ def test_adaptive_asks_earlier_where_drafting_is_dear() -> None:
     rig = Rig(make_policy("adaptive", PARAMETERS, scheduler(), costs=lambda: EnvironmentSnapshot(**costs)))
     assert rig.draft(0.9, 0.8) == [KEEP, KEEP]
     costs["gamma_s"] = 0.07
-    rig.policy.on_commit(RoundOutcome(0, 0, 1, rolled_back=True))
+    rig.policy.on_commit(CommitOutcome(rejected=True))
     rig.num_drafted = rig.num_sent = 0
     assert rig.draft(0.9, 0.7) == [KEEP, VERIFY]
     rig.answer(0, bonus_guessed=False)
     costs["gamma_s"] = 0.01
-    rig.policy.on_commit(RoundOutcome(0, 0, 1, rolled_back=True))
+    rig.policy.on_commit(CommitOutcome(rejected=True))
     assert rig.draft(0.9, 0.7) == [KEEP, KEEP]
 
 
@@ -360,7 +360,7 @@ def test_drafts_committed_unasked_leave_the_window() -> None:
     rig = Rig(policy("pipesd"))
     rig.draft(0.6, 0.9)
     rig.num_drafted -= 1
-    rig.policy.on_commit(RoundOutcome(0, 0, 1, rolled_back=False))
+    rig.policy.on_commit(CommitOutcome())
     assert VERIFY not in rig.draft(0.9, 0.9)
     assert rig.draft(0.6) == [VERIFY]
 

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.api import TargetInfo
 from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable
-from edge_agent.verifier.http import CloudApi
+from edge_agent.verifier import CloudApi
 
 Handler = Callable[[httpx.Request], httpx.Response]
 PATH = "/v1/chat/completions"

@@ -23,16 +23,6 @@ def test_each_target_and_each_server_has_its_file(tmp_path: Path) -> None:
     assert {file.parent for file in files} == {tmp_path}
 
 
-def test_files_are_replaced_as_a_whole(tmp_path: Path) -> None:
-    """The folder is made when needed, and no temporary file is left in it."""
-    cache = TargetCache(tmp_path / "made")
-    file = cache.info_file("http://a")
-    for data in (b"first", b"second"):
-        cache.keep(file, data)
-        assert file.read_bytes() == data
-    assert list(file.parent.iterdir()) == [file]
-
-
 def test_a_disk_that_takes_nothing_costs_the_copy_only(tmp_path: Path) -> None:
     """Whoever asks has the answer already."""
     (tmp_path / "occupied").write_bytes(b"")

@@ -5,24 +5,19 @@ import time
 
 import pytest
 
-from edge_agent.api import GenerationRequest, GenerationStats, Sampling
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.api import GenerationRequest, Sampling
 from edge_agent.errors import CloudUnreachable
+from edge_agent.session import ReceivedCommit
 from edge_agent.session.chain import DraftChain
-from edge_agent.session.control import CommitReceived, ControlPlane
-from edge_agent.session.turn import LinkEvent, TurnLink
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
-from edge_agent.tracing.recorder import NullRecorder
-from edge_agent.verifier.connection import ConnectionPool
-from edge_agent.verifier.keepalive import LineWatch
+from edge_agent.session.turn import Turn, TurnEvent, TurnLost
+from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.verifier import ConnectionPool, Keepalive
 from pipesd_vllm.wire import Mode, Open, Upstream, Welcome, fingerprint
 
 from ..conftest import VOCABULARY, target_next
 
 PROMPT = (5, 17, 42)
 WELCOME = fake_welcome(fingerprint(VOCABULARY))
-PARAMETERS = PolicyParameters(0.3, 0.2, max_ahead=12, patience_ms=500, max_window=4)
 
 
 class Swallowed(FakeTransport):
@@ -45,31 +40,32 @@ async def accept(_: Welcome) -> None:
 
 
 class Line:
-    """A turn link on given transports, and what it told."""
+    """A turn on given transports, and what it told."""
 
     def __init__(self, *transports: FakeTransport, answer_s: float = 20.0) -> None:
-        plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
-        control = plane.start_session("r", len(PROMPT), "adaptive", Mode.OFFLOAD)
         request = GenerationRequest("r", PROMPT, Sampling(20))
-        self.events: asyncio.Queue[LinkEvent] = asyncio.Queue()
-        self.chain = DraftChain(PROMPT, len(VOCABULARY))
-        self.pool = pool = ConnectionPool(FakeConnector(transports), accept, 1.0)
-        told = self.events.put_nowait
-        watch = LineWatch(0.02, answer_s)
-        self.link = TurnLink(request, pool, GenerationStats(), control, time.monotonic, told, watch=watch)
+        self.events: asyncio.Queue[TurnEvent] = asyncio.Queue()
+        chain = DraftChain(PROMPT, len(VOCABULARY))
+        self.pool = ConnectionPool(FakeConnector(transports), accept, 1.0)
+        told, keepalive = self.events.put_nowait, Keepalive(0.02, answer_s)
+        self.turn = Turn(request, chain, self.pool, time.monotonic, told, keepalive=keepalive)
 
-    async def opened(self) -> None:
-        await self.link.open(self.chain, Mode.OFFLOAD)
+    async def open(self, lost: CloudUnreachable | None = None) -> None:
+        await self.turn.open(Mode.OFFLOAD, 500, lost)
+
+    async def event(self) -> TurnEvent:
+        return await asyncio.wait_for(self.events.get(), 20.0)
 
 
 async def test_a_line_that_swallows_everything_is_lost() -> None:
     """Nothing tells of it: no answer to the question for a sign of life does."""
     line = Line(Swallowed(alive=False), answer_s=0.05)
-    await line.opened()
-    first, second = [await asyncio.wait_for(line.events.get(), 20.0) for _ in range(2)]
-    assert isinstance(first.what, CommitReceived)
-    assert isinstance(second.what, CloudUnreachable)
-    await line.link.stop(finished=False)
+    await line.open()
+    assert isinstance(await line.event(), ReceivedCommit)
+    lost = await line.event()
+    assert isinstance(lost, TurnLost)
+    assert isinstance(lost.error, CloudUnreachable)
+    await line.turn.stop(finished=False)
 
 
 class Full(FakeTransport):
@@ -84,28 +80,28 @@ class Full(FakeTransport):
 async def test_a_line_that_takes_nothing_is_lost() -> None:
     """A turn that cannot be sent is tried once more, on another connection."""
     line = Line(Full(target_next, WELCOME), Swallowed(alive=True), answer_s=0.05)
-    await line.opened()
-    assert isinstance((await asyncio.wait_for(line.events.get(), 20.0)).what, CommitReceived)
-    await line.link.stop(finished=False)
+    await line.open()
+    assert isinstance(await line.event(), ReceivedCommit)
+    await line.turn.stop(finished=False)
 
 
 async def test_after_a_loss_no_idle_connection_is_taken() -> None:
     """They may be as dead: the turn goes on over one that was made after the loss."""
     first, idle, fresh = (Swallowed(alive=True) for _ in range(3))
     line = Line(first, idle, fresh)
-    await line.opened()
+    await line.open()
     await line.pool.release(await line.pool.acquire())
-    await line.link.open(line.chain, Mode.OFFLOAD, CloudUnreachable("lost"))
+    await line.open(CloudUnreachable("lost"))
     assert [any(isinstance(m, Open) for m in t.sent) for t in (first, idle, fresh)] == [True, False, True]
     assert not idle.is_open
-    await line.link.stop(finished=False)
+    await line.turn.stop(finished=False)
 
 
 async def test_a_long_prompt_has_time_to_go_up() -> None:
     """While it may still be on its way, a question behind it that is not answered yet is no sign of death."""
     line = Line(Swallowed(alive=False), answer_s=0.05)
     connection = await line.pool.acquire()
-    receiving = LineWatch(0.02, 0.05).receive(connection, turn=1, num_sent=80_000)
+    receiving = Keepalive(0.02, 0.05).receive(connection, turn=1, num_sent=80_000)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(receiving, 0.5)
 
@@ -114,22 +110,22 @@ async def test_a_server_that_takes_its_time_is_not() -> None:
     """It is asked again and again, and the turn goes on."""
     transport = Swallowed(alive=True)
     line = Line(transport)
-    await line.opened()
-    await asyncio.wait_for(line.events.get(), 20.0)
+    await line.open()
+    await line.event()
     async with asyncio.timeout(20.0):
         while transport.num_pings < 3:  # noqa: ASYNC110 - nothing tells of a ping
             await asyncio.sleep(0.01)
     assert line.events.empty()
-    await line.link.stop(finished=False)
+    await line.turn.stop(finished=False)
 
 
-async def test_what_came_before_a_new_opening_means_nothing() -> None:
-    """A commit, or a loss, that was read before the turn was opened anew is not current."""
+async def test_what_came_before_a_new_opening_is_void() -> None:
+    """A commit, or a loss, that was read before the turn was opened anew has an earlier number."""
     line = Line(Swallowed(alive=True))
-    await line.opened()
-    early = await asyncio.wait_for(line.events.get(), 20.0)
-    assert line.link.is_current(early)
-    await line.link.open(line.chain, Mode.OFFLOAD)
-    assert not line.link.is_current(early)
-    assert line.link.is_current(await asyncio.wait_for(line.events.get(), 20.0))
-    await line.link.stop(finished=False)
+    await line.open()
+    early = await line.event()
+    assert early.opening == line.turn.opening
+    await line.open()
+    assert early.opening < line.turn.opening
+    assert (await line.event()).opening == line.turn.opening
+    await line.turn.stop(finished=False)

@@ -1,10 +1,10 @@
-"""What the settings make of an agent's parts."""
+"""What an agent's sessions get out of its settings."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from edge_agent.agent import parameter_sources, policy_parameters
+from edge_agent.agent import agent_parameters, policy_parameters
 from edge_agent.control.parameters import FixedParameters
 from edge_agent.control.policies.base import PolicyParameters
 from edge_agent.control.tuning.registry import TunedParameters
@@ -25,6 +25,6 @@ def test_policies_get_their_part_of_the_settings() -> None:
 
 def test_only_a_known_target_is_tuned_for() -> None:
     """Results are filed by the target's name; without one, or without `tune`, the settings hold."""
-    assert isinstance(parameter_sources(settings(tune=True), "draft", "target"), TunedParameters)
-    assert isinstance(parameter_sources(settings(tune=True), "draft", None), FixedParameters)
-    assert isinstance(parameter_sources(settings(tune=False), "draft", "target"), FixedParameters)
+    assert isinstance(agent_parameters(settings(tune=True), "draft", "target"), TunedParameters)
+    assert isinstance(agent_parameters(settings(tune=True), "draft", None), FixedParameters)
+    assert isinstance(agent_parameters(settings(tune=False), "draft", "target"), FixedParameters)

@@ -18,7 +18,8 @@ from edge_agent.errors import (
     CloudRefused,
     CloudUnreachable,
 )
-from edge_agent.verifier.websocket import WebSocketConnector, WebSocketTransport
+from edge_agent.verifier import WebSocketConnector
+from edge_agent.verifier.websocket import WebSocketTransport
 from pipesd_vllm.wire import SUBPROTOCOL, Cancel, CloseReason, Commit, encode
 
 
