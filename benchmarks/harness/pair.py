@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass, replace
 from benchmarks.harness.clients import Client, TimedAnswer, connected, exactly
 from benchmarks.harness.pacing import PacedDrafter
 from benchmarks.harness.recorder import RecordingGenerator
+from benchmarks.harness.rivals import Way
 from benchmarks.netlink.proxy import delayed_link
 from edge_agent.api import GenerationRequest, Generator, Route, Sampling, TargetInfo
 from edge_agent.control.parameters import AgentParameters
@@ -21,18 +21,7 @@ from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
 from openai_gateway.local.text.tokenizer import TargetText
 
-__all__ = ["Pair", "Way", "connected_pair", "paced_drafter", "started_pair"]
-
-
-class Way(enum.StrEnum):
-    """The ways to make an answer that are compared."""
-
-    COLLABORATIVE = "collaborative"
-    """Through the gateway: drafted here, committed by the target."""
-    CLOUD = "cloud"
-    """Plain streaming from the same server."""
-    LOCAL = "local"
-    """The draft model alone."""
+__all__ = ["Pair", "connected_pair", "paced_drafter", "started_pair"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from fastapi.responses import StreamingResponse
 from benchmarks.harness.clients import connected, exactly, question
 from benchmarks.harness.options import Flags
 from benchmarks.harness.pacing import PacedDrafter
-from benchmarks.harness.pair import Way
 from benchmarks.harness.processes import session_cpu_s, session_rss_mb
 from benchmarks.harness.prompts import (
     HUMANEVAL,
@@ -35,7 +34,7 @@ from benchmarks.harness.prompts import (
     tokenised,
 )
 from benchmarks.harness.recorder import RecordingGenerator
-from benchmarks.harness.rivals import EVERYBODY, Rival, Wire, interleaved, parse_rivals, rival_parameters
+from benchmarks.harness.rivals import EVERYBODY, Rival, Way, Wire, interleaved, parse_rivals, rival_parameters
 from benchmarks.harness.server import running_server
 from edge_agent.api import GenerationChunk, GenerationRequest, Sampling
 from edge_agent.control.policies.base import PolicyParameters

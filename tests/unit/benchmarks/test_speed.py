@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.harness.clients import TimedAnswer, connected
-from benchmarks.harness.pair import Way
 from benchmarks.harness.prompts import TokenisedPrompt
 from benchmarks.harness.recorder import Recording
-from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire
+from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Way, Wire
 from benchmarks.speed.gateway import describe_cost, describe_cpu, describe_crowd, edge_process
 from benchmarks.speed.gateway_cost import (
     Cost,
@@ -63,12 +62,8 @@ def silent(_: str) -> None:
 
 # -- quick ----------------------------------------------------------------------------------
 
-WAYS = {
-    Way.COLLABORATIVE: Rival("adaptive", Wire.THIN, Mode.BALANCED),
-    Way.CLOUD: Rival(CLOUD),
-    Way.LOCAL: Rival(LOCAL),
-}
-PLAN = QuickPlan((TokenisedPrompt("a", (1,)), TokenisedPrompt("b", (2,))), 32, 3, WAYS)
+RIVALS = [Rival("adaptive", Wire.THIN, Mode.BALANCED), Rival(CLOUD), Rival(LOCAL)]
+PLAN = QuickPlan((TokenisedPrompt("a", (1,)), TokenisedPrompt("b", (2,))), 32, 3, RIVALS)
 TPT_S = {Way.COLLABORATIVE: 0.010, Way.CLOUD: 0.020, Way.LOCAL: 0.005}
 STATS = GenerationStats(
     completion_tokens=32,
@@ -99,7 +94,7 @@ async def test_quick() -> None:
     """All is warmed up before the first measurement; figures have the agreed names; texts are compared."""
     ask, shown = FakeAsk(), list[str]()
     found = await run_quick(PLAN, ask, shown.append)
-    num_warm = len(PLAN.prompts) * len(WAYS)
+    num_warm = len(PLAN.prompts) * len(RIVALS)
     assert {num for _, _, num in ask.calls[:num_warm]} == {8}
     assert [num for _, _, num in ask.calls[num_warm:]] == [32] * 18
     assert shown[-1].startswith("Measuring, 18 of 18: b")
@@ -121,8 +116,7 @@ async def test_quick() -> None:
 
 async def test_a_hung_edge_is_not_asked_to_answer_alone() -> None:
     """It never would; collaborative and plain streaming are still compared."""
-    ways = {way: rival for way, rival in WAYS.items() if way is not Way.LOCAL}
-    found = await run_quick(QuickPlan(PLAN.prompts, 32, 1, ways), FakeAsk(), silent)
+    found = await run_quick(QuickPlan(PLAN.prompts, 32, 1, RIVALS[:2]), FakeAsk(), silent)
     assert set(found) == {Way.COLLABORATIVE, Way.CLOUD}
     assert found[Way.COLLABORATIVE].num_compared == 2
 
