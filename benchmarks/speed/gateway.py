@@ -57,7 +57,7 @@ _SHOWN_ERRORS: Final = 3
 _FLAT_SHARE: Final = 0.02
 """Memory that grows by less than this share in the second half of a run counts as flat."""
 _MAX_LOOP_SHARE: Final = 0.05
-_MAX_MS: Final = {"a streamed token": 0.3, "the first token": 5.0}
+_ADDED_MS: Final = {"token_ms": ("a streamed token", 0.3), "ttft_ms": ("the first token", 5.0)}
 """What the gateway may take of all CPU and add to an answer, medians."""
 _SUBJECTS: Final = ("rivers", "bread", "clocks", "bridges", "glass", "maps", "paper", "lighthouses")
 _QUESTION: Final = question(
@@ -67,7 +67,7 @@ _TEXT: Final = "a generator that takes no time leaves the cost of the gateway al
 
 Show = Callable[[str], None]
 Added = Mapping[str, Sequence[float]]
-"""Samples of what HTTP and gateway add, in ms, by the names of `_MAX_MS`."""
+"""Samples of what HTTP and gateway add, in ms, by the names of `_ADDED_MS`."""
 
 
 def gateway(
@@ -128,12 +128,10 @@ async def _run(server: RunningServer, plan: CrowdPlan, repeats: int) -> dict[str
         out.print(*describe_cost(name, added), sep="\n")
     return {
         "plan": asdict(plan),
-        "crowd": asdict(crowd),
+        "crowd": {**asdict(crowd), "num_answers": crowd.num_answers},
         "cpu": {**cpu._asdict(), "loop_share": cpu.loop_share},
         "added_ms": {
-            name: {
-                what: {"median": median(ms), "p90": _p90(ms), "num": len(ms)} for what, ms in added.items()
-            }
+            name: {key: {"median": median(ms), "p90": _p90(ms), "num": len(ms)} for key, ms in added.items()}
             for name, added in costs.items()
         },
     }
@@ -240,10 +238,11 @@ def describe_crowd(plan: CrowdPlan, crowd: CrowdResult) -> list[str]:
     sizes = [size / _MIB for size in crowd.rss]
     middle = sizes[len(sizes) // 2]
     growth = sizes[-1] / middle - 1
+    flat = "flat" if growth < _FLAT_SHARE else "growing"
     return [
         *lines,
-        f"memory of the process: {sizes[0]:.1f} MiB at the start, {middle:.1f} in the middle, {sizes[-1]:.1f} "
-        f"at the end, {max(sizes):.1f} at most: {'flat' if growth < _FLAT_SHARE else 'growing'} "
+        f"memory of the process: {sizes[0]:.1f} MiB at the start, {middle:.1f} in the middle, "
+        f"{sizes[-1]:.1f} at the end, {max(sizes):.1f} at most: {flat} "
         f"({growth:+.2%} in the second half; limit {_FLAT_SHARE:.0%})",
     ]
 
@@ -322,7 +321,7 @@ async def measure_live_cost(generator: Generator, num_tokens: int, repeats: int,
             token_ms += later_ms
     if len(token_ms) < 2:
         raise CliError("The answers could not be told apart token by token: ask for more with --tokens.")
-    return dict(zip(_MAX_MS, (token_ms, first_ms), strict=True))
+    return {"token_ms": token_ms, "ttft_ms": first_ms}
 
 
 def _other_threads_s() -> float:
@@ -359,7 +358,7 @@ async def measure_pure_cost(
             first_ms.append(((await client.stream(short)).ttft_s - await alone_s(1)) * 1e3)
             total_s = (await client.stream(long)).total_s
             token_ms.append((total_s - await alone_s(num_tokens)) * 1e3 / num_tokens)
-    return dict(zip(_MAX_MS, (token_ms, first_ms), strict=True))
+    return {"token_ms": token_ms, "ttft_ms": first_ms}
 
 
 def instant_generator(num_tokens: int) -> FakeGenerator:
@@ -401,7 +400,7 @@ def _p90(samples: Sequence[float]) -> float:
 def describe_cost(name: str, added: Added) -> list[str]:
     """What HTTP and gateway add, on the generator called `name`."""
     return [
-        f"added to {what} ({name}): {median(ms):.3f} ms (median of {len(ms)}; p90 {_p90(ms):.3f} ms); "
-        f"limit {_MAX_MS[what]:g} ms"
-        for what, ms in added.items()
+        f"added to {what} ({name}): {median(added[key]):.3f} ms (median of {len(added[key])}; "
+        f"p90 {_p90(added[key]):.3f} ms); limit {limit_ms:g} ms"
+        for key, (what, limit_ms) in _ADDED_MS.items()
     ]

@@ -243,7 +243,7 @@ async def test_both_measurements(make_fake: MakeFake) -> None:
     assert [len(ms) for ms in pure.values()] == [3, 3]
     live = await measure_live_cost(instant_generator(16), 16, 2, silent)
     assert [len(ms) for ms in live.values()] == [2 * 15, 2]
-    assert all(median(ms) > 0 for ms in (pure["a streamed token"], live["a streamed token"]))
+    assert all(median(ms) > 0 for ms in (pure["token_ms"], live["token_ms"]))
     with pytest.raises(CliError, match=r"HTTP 400"):
         await measure_live_cost(make_fake(""), 4, 2, silent)
 
@@ -322,7 +322,7 @@ def test_the_measured_process(tmp_path: Path) -> None:
 
 
 def test_the_lines_of_the_gateway() -> None:
-    """Figures with their limits; the first errors; memory is flat by its second half; what is unknown is said."""
+    """Figures with their limits; the first errors; memory is flat by its second half."""
     plan, mib = CrowdPlan(), 1 << 20
     counts, sizes = describe_crowd(plan, CrowdResult(200, (), [100 * mib, *[110 * mib] * 400]))
     assert counts == "200 clients, 4 answers at a time: 400 answers, 0 errors, 200 connections opened"
@@ -332,7 +332,7 @@ def test_the_lines_of_the_gateway() -> None:
     assert "growing (+18.18%" in lines[-1]
     assert describe_cpu(CpuSplit(1.0, 9.0, 30.0)).endswith("the event loop has 2.5% (limit 5%)")
     assert "leave out --cloud" in describe_cpu(CpuSplit(1.0, 9.0))
-    added = {"a streamed token": [0.25] * 300, "the first token": [4.0] * 20}
+    added = {"token_ms": [0.25] * 300, "ttft_ms": [4.0] * 20}
     token, first = describe_cost("live", added)
     assert token == "added to a streamed token (live): 0.250 ms (median of 300; p90 0.250 ms); limit 0.3 ms"
     assert first == "added to the first token (live): 4.000 ms (median of 20; p90 4.000 ms); limit 5 ms"
