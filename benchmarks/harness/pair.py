@@ -62,11 +62,6 @@ class Pair:
         stats = self.recorder.take(request.request_id).stats
         return TimedAnswer("", "", stats.completion_tokens, started_s, arrivals_s, arrivals_s, stats)
 
-    def token_text(self, token_id: int) -> str:
-        """The text of one token by itself; empty for a special one."""
-        detokenizer = self.text.detokenizer(())
-        return detokenizer.push((token_id,)) + detokenizer.flush()
-
 
 def paced_drafter(settings: EdgeSettings, gamma_s: float) -> Drafter:
     """The draft model of `settings`, no faster than `gamma_s` a token. Raises `ModelError`."""

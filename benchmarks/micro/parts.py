@@ -102,13 +102,14 @@ def _decisions_s(name: str, num_tokens: int, clock: Clock) -> float:
 
 NUM_TOKENS: Final = 49_152
 _PROMPT: Final = range(200)
-_ALL_PENALTIES: Final = {"presence_penalty": 0.5, "frequency_penalty": 0.5, "repetition_penalty": 1.1}
 _SAMPLINGS: Final = {
     "T=1": Sampling(512, 1.0, seed=7),
     "T=1 top_p=0.9": Sampling(512, 1.0, 0.9, seed=7),
     "T=1 top_k=40 top_p=0.9": Sampling(512, 1.0, 0.9, seed=7, top_k=40),
     "T=1 min_p=0.05": Sampling(512, 1.0, seed=7, min_p=0.05),
-    "T=0.7 top_p=0.9, all penalties": Sampling(512, 0.7, 0.9, seed=7, **_ALL_PENALTIES),
+    "T=0.7 top_p=0.9, all penalties": Sampling(
+        512, 0.7, 0.9, seed=7, presence_penalty=0.5, frequency_penalty=0.5, repetition_penalty=1.1
+    ),
 }
 
 

@@ -115,7 +115,6 @@ async def test_all_ways_give_figures(
     num_tokens = len(token_ids(TEXT))
     async with connect_pair(TEXT, TEXT) as pair:
         ours, plain, local = [await pair.answer(way, PROMPT, num_tokens) for way in Way]
-        assert "".join(pair.token_text(token) for token in token_ids("fox")) == "fox"
     assert ours.text == plain.text == TEXT
     assert local.text == ""
     for answer in (ours, plain, local):

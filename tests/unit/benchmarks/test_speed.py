@@ -33,7 +33,6 @@ from benchmarks.speed.gateway import (
 )
 from benchmarks.speed.overhead import (
     NUM_IDLE_SESSIONS,
-    IdleCost,
     Round,
     describe,
     figures_of,
@@ -170,6 +169,9 @@ async def test_a_server_that_does_not_introduce_itself() -> None:
         [_ async for _ in measured_rounds(line, 1)]
 
 
+NOT_IDLE = {"idle_without_sessions_s": None, "idle_with_sessions_s": None}
+
+
 def one(added_ms: float, own: dict[str, float] | None) -> dict[str, float | None]:
     rounds = tuple(Round(20.0 + added_ms + extra, 20.0, 0.2) for extra in (0.0, 0.0, 3.0))
     return figures_of(rounds, (Round(9.0, 8.0), Round(9.0, 8.0)), 8.5, 10.0, own)
@@ -178,14 +180,14 @@ def one(added_ms: float, own: dict[str, float] | None) -> dict[str, float | None
 def test_what_is_ours_and_what_is_vllms_stand_side_by_side() -> None:
     """Medians over the repeats, which one disturbed repeat does not move."""
     own = {"receive": 0.1, "schedule": 0.05, "send": 0.15}
-    text = "\n".join(describe(medians([one(ms, own) for ms in (1.5, 40.0, 1.75)]), 3, 3, None))
+    text = "\n".join(describe({**medians([one(ms, own) for ms in (1.5, 40.0, 1.75)]), **NOT_IDLE}, 3, 3))
     assert "1.75 ms above the engine step" in text
     assert "plain vLLM, streamed token: 0.50 ms" in text
     assert "plain vLLM, request and reply: 2.00 ms" in text
     assert "+1.25 ms to a streamed token, -0.25 ms to request and reply" in text
     assert "own code: 0.30 ms a verify round" in text
     assert "idle sessions: not measured" in text
-    assert "own code: not measured" in "\n".join(describe(medians([one(1.0, None)]), 1, 3, None))
+    assert "own code: not measured" in "\n".join(describe({**medians([one(1.0, None)]), **NOT_IDLE}, 1, 3))
 
 
 def test_own_code_is_read_from_the_metrics() -> None:
@@ -206,17 +208,17 @@ async def test_idle_cost_is_measured_with_and_without_sessions() -> None:
     """All sessions are open during the second window and closed after it."""
     lines = [transport() for _ in range(NUM_IDLE_SESSIONS)]
     readings = iter([0.0, 10.0, 10.5, 12.0, 12.25])
-    cost = await measure_idle(FakeConnector(lines), lambda: next(readings), silent, 10.0, no_sleep)
-    assert cost == IdleCost(10.0, NUM_IDLE_SESSIONS, 0.5, 0.25)
+    found = await measure_idle(FakeConnector(lines), lambda: next(readings), silent, no_sleep)
+    assert found == {"idle_without_sessions_s": 0.5, "idle_with_sessions_s": 0.25}
     assert not any(line.is_open for line in lines)
-    assert await measure_idle(FakeConnector([]), lambda: None, silent, 1.0, no_sleep) is None
+    assert await measure_idle(FakeConnector([]), lambda: None, silent, no_sleep) == NOT_IDLE
 
 
 async def test_a_lost_server_closes_what_was_opened() -> None:
     """Sessions opened before the failure do not stay."""
     lines = [transport() for _ in range(2)]
     with pytest.raises(CloudUnreachable):
-        await measure_idle(FakeConnector(lines), lambda: 0.0, silent, 1.0, no_sleep)
+        await measure_idle(FakeConnector(lines), lambda: 0.0, silent, no_sleep)
     assert not any(line.is_open for line in lines)
 
 
