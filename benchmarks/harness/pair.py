@@ -14,7 +14,6 @@ from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.harness.rivals import Way
 from benchmarks.netlink.proxy import delayed_link
 from edge_agent.api import GenerationRequest, Generator, Route, Sampling, TargetInfo
-from edge_agent.control.parameters import AgentParameters
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.errors import CliError
@@ -73,16 +72,11 @@ def paced_drafter(settings: EdgeSettings, gamma_s: float) -> Drafter:
 
 @asynccontextmanager
 async def started_pair(
-    settings: EdgeSettings,
-    *,
-    rtt_s: float = 0.0,
-    gamma_s: float = 0.0,
-    sources: AgentParameters | None = None,
+    settings: EdgeSettings, *, rtt_s: float = 0.0, gamma_s: float = 0.0
 ) -> AsyncIterator[Pair]:
     """Start an edge agent and its gateway for a server that runs. Raises `EdgeError`, `CliError`.
 
     `rtt_s` is added to the link, for agent and plain streaming alike; a draft token takes `gamma_s` at least.
-    `sources`: where sessions get their parameters from, if not from `settings`.
     """
     from edge_agent.agent import EdgeAgent
 
@@ -90,7 +84,7 @@ async def started_pair(
         if rtt_s:
             url = await stack.enter_async_context(delayed_link(settings.cloud_url, rtt_s))
             settings = settings.model_copy(update={"cloud_url": url})
-        agent = await EdgeAgent.start(settings, lambda chosen: paced_drafter(chosen, gamma_s), sources)
+        agent = await EdgeAgent.start(settings, lambda chosen: paced_drafter(chosen, gamma_s))
         stack.push_async_callback(agent.close)
         yield await stack.enter_async_context(connected_pair(agent, settings.cloud_url, settings.cloud_key))
 

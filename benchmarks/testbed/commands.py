@@ -19,7 +19,7 @@ from rich.console import Console
 
 from benchmarks.harness.clients import connected
 from benchmarks.harness.options import Flags, SpecBench
-from benchmarks.harness.prompts import Prompt, available, find_specbench, load_dataset, tokenised
+from benchmarks.harness.prompts import Prompt, load_datasets, tokenised
 from benchmarks.harness.rivals import Rival, parse_rivals
 from benchmarks.netlink.model import Configure
 from benchmarks.netlink.probe import probe
@@ -92,13 +92,11 @@ def run(
 
     Thresholds and bounds are those of our own policy; the others have theirs from the literature.
     """
-    file = find_specbench(specbench)
     models = {name: flags.given[name] for name in ("draft", "target") if flags.given[name] is not None}
     scenarios = [msgspec.structs.replace(load_scenario(name), **models) for name in scenario]
-    chosen = available(datasets.split(",") if datasets else None, file)
     plan = _Plan(
         rivals=parse_rivals(policies.split(",")),
-        prompts={name: load_dataset(name, file) for name in chosen},
+        prompts=load_datasets(datasets.split(",") if datasets else None, specbench),
         num_tokens=tokens,
         num_prompts=prompts,
         num_seeds=seeds,

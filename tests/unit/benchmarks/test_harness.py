@@ -25,11 +25,9 @@ from benchmarks.harness.processes import session_cpu_s, session_rss_mb
 from benchmarks.harness.prompts import (
     HUMANEVAL,
     Prompt,
-    available,
-    find_specbench,
     fitting,
     in_order,
-    load_dataset,
+    load_datasets,
     load_prompts,
     tokenised,
 )
@@ -257,7 +255,7 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     """The first turn is the user's message; blank lines do not count; GSM8K is Spec-Bench's maths."""
     (file := tmp_path / "prompts.jsonl").write_text(f"{LINE}\n\n{MATHS}\n")
     assert load_prompts(str(file))[0] == Prompt("writing/81", "Hello?", is_chat=True)
-    assert [prompt.text for prompt in load_dataset("gsm8k", file)] == ["How many?"]
+    assert [prompt.text for prompt in load_datasets(None, file)["gsm8k"]] == ["How many?"]
 
 
 @pytest.mark.parametrize(
@@ -290,15 +288,11 @@ def test_humaneval() -> None:
 
 def test_what_data_is_there() -> None:
     """Without Spec-Bench's file only HumanEval is run; asked for GSM8K, it says what is missing."""
-    assert available(None, None) == ["humaneval"]
-    assert available(None, Path("x")) == ["humaneval", "gsm8k"]
+    assert list(load_datasets(None, None)) == ["humaneval"]
     with pytest.raises(CliError, match="--specbench"):
-        load_dataset(available(["gsm8k"], None)[0], None)
+        load_datasets(["gsm8k"], None)
     with pytest.raises(CliError, match="humaneval, gsm8k"):
-        available(["mmlu"], None)
-    environ = {"PIPESD_SPECBENCH": "/variable"}
-    assert find_specbench(Path("/flag"), environ) == Path("/flag")
-    assert find_specbench(None, environ) == Path("/variable")
+        load_datasets(["mmlu"], None)
 
 
 def test_order_of_prompts() -> None:
