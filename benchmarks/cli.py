@@ -8,7 +8,6 @@ from benchmarks.exactness.exact import exact
 from benchmarks.exactness.matrix import matrix
 from benchmarks.harness.options import DRAFTING, EMULATION, SERVER, THRESHOLDS, takes
 from benchmarks.micro import commands as micro
-from benchmarks.pairs.listing import pairs
 from benchmarks.simulation.commands import simulate
 from benchmarks.speed.gateway import gateway
 from benchmarks.speed.overhead import overhead
@@ -27,7 +26,6 @@ takes(app, SERVER, DRAFTING)(exact)
 takes(app, SERVER)(matrix)
 takes(app, SERVER)(overhead)
 takes(app, SERVER, DRAFTING)(gateway)
-app.command()(pairs)
 takes(app, THRESHOLDS, {name: SERVER[name] for name in ("target", "dtype", "config_file")})(run)
 app.command()(report)
 app.command()(simulate)

@@ -6,8 +6,9 @@ All but `TargetAlone` and `explained` is pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Final, Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ __all__ = [
     "first_difference",
     "margin_of",
     "near_tie_nats",
-    "shown",
+    "told",
 ]
 
 _NEAR_TIE_NATS: Final = 5e-4
@@ -64,12 +65,10 @@ def first_difference(plain: Continuation, ours: Continuation) -> Difference | No
     """None if tokens, text and finish reason are the same."""
     if plain == ours:
         return None
-    longest = max(len(plain.token_ids), len(ours.token_ids))
-    for position in range(longest):
-        tokens = _at(plain.token_ids, position), _at(ours.token_ids, position)
+    for position, tokens in enumerate(zip_longest(plain.token_ids, ours.token_ids)):
         if tokens[0] != tokens[1]:
             return Difference(position, *tokens)
-    return Difference(longest, None, None)
+    return Difference(len(plain.token_ids), None, None)
 
 
 def near_tie_nats(dtype: str | None) -> float:
@@ -78,10 +77,6 @@ def near_tie_nats(dtype: str | None) -> float:
     None: the server's choice, which may be bfloat16.
     """
     return _NEAR_TIE_NATS if dtype == "float32" else _NEAR_TIE_BFLOAT16_NATS
-
-
-def _at(token_ids: tuple[int, ...], position: int) -> int | None:
-    return token_ids[position] if position < len(token_ids) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +196,21 @@ async def explained(
     )
 
 
-def shown(token: int | None, text: str) -> str:
-    """A token of a difference, for people."""
-    return "(ended)" if token is None else f"{text!r} ({token})"
+def told(
+    where: str,
+    difference: Difference,
+    margin: Margin | None,
+    limit_nats: float,
+    text_of: Callable[[list[int]], str],
+) -> str:
+    """One line on two texts that part `where`: in what, and whether rounding explains it."""
+    if difference.plain_token is None and difference.our_token is None:
+        return f"{where}: the tokens are identical, text or finish reason are not: unexplained"
+    plain, ours = (
+        "(ended)" if token is None else f"{text_of([token])!r} ({token})"
+        for token in (difference.plain_token, difference.our_token)
+    )
+    at = f"{where}: differs at generated token {difference.position}, target alone {plain}, ours {ours}"
+    if margin is None:
+        return f"{at}: unexplained (the target does not tell how close they are)"
+    return f"{at}: {'near-tie' if margin.is_tie(limit_nats) else 'unexplained'} ({margin})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +15,12 @@ from rich.console import Console
 from benchmarks.exactness.comparison import (
     Continuation,
     Difference,
+    Margin,
     Reference,
     TargetAlone,
     explained,
     near_tie_nats,
-    shown,
+    told,
 )
 from benchmarks.harness.clients import sampling_body
 from benchmarks.harness.options import Flags, JsonFile, NumPrompts, Prompts, Tokens
@@ -32,14 +33,14 @@ from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.errors import CliError
 
-__all__ = ["Checked", "ExactPlan", "check_all", "describe", "exact", "exact_json"]
+__all__ = ["Checked", "ExactPlan", "check_all", "exact", "exact_json"]
 
 
 @dataclass(frozen=True, slots=True)
 class ExactPlan:
     """`num` prompts that fit from each of `sources`, which are tried in their order."""
 
-    sources: tuple[Sequence[Prompt], ...]
+    sources: Sequence[Sequence[Prompt]]
     num: int
     sampling: Sampling
     near_tie_nats: float
@@ -48,15 +49,12 @@ class ExactPlan:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What came of one prompt. `gap_nats` is None if it does not apply or is too wide to be known.
-
-    It is `Margin.by_score`: penalties and noise count.
-    """
+    """What came of one prompt. `margin` is None if it does not apply or is too wide to be known."""
 
     name: str
     num_tokens: int
     difference: Difference | None
-    gap_nats: float | None = None
+    margin: Margin | None = None
 
 
 def exact(
@@ -107,7 +105,7 @@ def exact(
     sources = [in_order(load_prompts(source), num, spread=spread) for source in prompts or [HUMANEVAL]]
     dtype = flags.given["dtype"]
     limit = near_tie_nats(dtype) if near_tie is None else near_tie
-    plan = ExactPlan(tuple(sources), num, sampling, limit, dtype)
+    plan = ExactPlan(sources, num, sampling, limit, dtype)
     with running_server(flags) as server:
         identical = asyncio.run(_run(server.settings, plan, json_file))
     if not identical:
@@ -136,9 +134,12 @@ async def check_all(pair: Pair, plain: Reference, plan: ExactPlan, out: Console)
             expected = await plain.complete(prompt.token_ids, plan.sampling)
             ours = await _through_gateway(pair, prompt.token_ids, plan.sampling)
             difference, margin = await explained(plain, prompt.token_ids, plan.sampling, expected, ours)
-            gap_nats = None if margin is None else margin.by_score
-            results.append(Checked(prompt.name, len(expected.token_ids), difference, gap_nats))
-            out.print(describe(results[-1], plan.near_tie_nats, pair.token_text))
+            results.append(Checked(prompt.name, len(expected.token_ids), difference, margin))
+            out.print(
+                f"{prompt.name}: identical, {len(expected.token_ids)} tokens"
+                if difference is None
+                else told(prompt.name, difference, margin, plan.near_tie_nats, pair.text.text_of)
+            )
     if not results:
         raise CliError("None of the prompts fits: ask for fewer --tokens, or serve with a longer context.")
     return results
@@ -153,22 +154,6 @@ async def _through_gateway(pair: Pair, prompt: Sequence[int], sampling: Sampling
     return Continuation(tuple(token_ids), choice["text"], FinishReason(choice["finish_reason"]))
 
 
-def describe(checked: Checked, limit_nats: float, decode: Callable[[int], str]) -> str:
-    """One line on a prompt: identical, or where, in what and why it is not."""
-    difference = checked.difference
-    if difference is None:
-        return f"{checked.name}: identical, {checked.num_tokens} tokens"
-    tokens = difference.plain_token, difference.our_token
-    if tokens == (None, None):
-        return f"{checked.name}: the tokens are identical, text or finish reason are not: unexplained"
-    plain, ours = (shown(token, "" if token is None else decode(token)) for token in tokens)
-    where = f"{checked.name}: differs at generated token {difference.position}, plain {plain}, ours {ours}"
-    if checked.gap_nats is None:
-        return f"{where}: unexplained (they are not both among the most likely)"
-    verdict = "near-tie" if abs(checked.gap_nats) < limit_nats else "unexplained"
-    return f"{where}: {verdict} (the target alone sees them {checked.gap_nats:+.4f} nats apart)"
-
-
 def exact_json(
     results: Sequence[Checked], plan: ExactPlan, settings: EdgeSettings, target: str
 ) -> dict[str, Any]:
@@ -177,7 +162,15 @@ def exact_json(
     return {
         "num_identical": len(results) - len(different),
         "num_compared": len(results),
-        "differences": [asdict(checked) for checked in different],
+        "differences": [
+            {
+                "name": checked.name,
+                "num_tokens": checked.num_tokens,
+                "difference": asdict(checked.difference) if checked.difference is not None else None,
+                "gap_nats": None if checked.margin is None else checked.margin.by_score,
+            }
+            for checked in different
+        ],
         "near_tie_nats": plan.near_tie_nats,
         "settings": {
             **msgspec.structs.asdict(plan.sampling),

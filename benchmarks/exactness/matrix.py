@@ -21,7 +21,7 @@ from benchmarks.exactness.comparison import (
     TargetAlone,
     explained,
     near_tie_nats,
-    shown,
+    told,
 )
 from benchmarks.exactness.drafts import KINDS, DraftMaker
 from benchmarks.harness.clients import connected
@@ -46,7 +46,6 @@ __all__ = [
     "Run",
     "Setting",
     "batches",
-    "describe",
     "matrix",
     "matrix_json",
     "run_session",
@@ -139,9 +138,8 @@ def matrix(
     """
     flags = Flags({**flags.given, "dtype": flags.given["dtype"] or "float32"}, flags.vllm)
     sources = [load_prompts(source) for source in prompts or [HUMANEVAL]]
-    chosen = selected(settings)
     with running_server(flags, _TELLS_ALL) as server:
-        if not asyncio.run(_run(server, chosen, sources, num, tokens, seed, json_file)):
+        if not asyncio.run(_run(server, selected(settings), sources, num, tokens, seed, json_file)):
             raise typer.Exit(1)
 
 
@@ -156,7 +154,6 @@ async def _run(
 ) -> bool:
     """Whether all texts were identical."""
     settings, dtype = server.settings, server.dtype
-    tells_all = server.process is not None
     out = Console(highlight=False, markup=False, soft_wrap=True)
     api = cloud_api(settings)
     try:
@@ -168,13 +165,9 @@ async def _run(
     if not prompts:
         raise CliError("None of the prompts fits: ask for fewer --tokens, or serve with a longer context.")
     results: list[Compared] = []
-
-    def decode(token: int) -> str:
-        detokenizer = text.detokenizer(())
-        return detokenizer.push((token,)) + detokenizer.flush()
-
     async with connected(settings.cloud_url, settings.cloud_key, shared=8) as client:
-        reference = TargetAlone(client, target.vocab_size) if tells_all else TargetAlone(client)
+        # A server that is started here tells all logits.
+        reference = TargetAlone(client, target.vocab_size) if server.process else TargetAlone(client)
         for setting in chosen:
             with live_status() as show:
                 compared = Matrix(reference, cloud_connector(settings), num_tokens, seed, show)
@@ -182,7 +175,9 @@ async def _run(
             out.print(summary(setting.name, found))
             for each in found:
                 if each.difference is not None:
-                    out.print(describe(each, near_tie_nats(dtype), decode))
+                    where = f"  {each.name}, seed {each.seed}, batch of {each.batch_size}"
+                    limit = near_tie_nats(dtype)
+                    out.print(told(where, each.difference, each.margin, limit, text.text_of))
             results += found
             if json_file is not None:  # now: a long run may be cut short
                 write_json(json_file, matrix_json(results, num_tokens, dtype))
@@ -222,42 +217,30 @@ class Matrix:
         """
         samplings = [setting.sampling(self.num_tokens, self.seed + i) for i in range(len(prompts))]
         self.show(f"{setting.name}: the target alone")
-        truths = await self._truths(prompts, samplings)
-        rng = random.Random(f"{setting.name} {self.seed}")
-        order = rng.sample(range(len(prompts)), len(prompts))
-        results: list[Compared] = []
-        for batch in batches(order):
-            self.show(f"{setting.name}: {len(results)} of {len(prompts)} sessions compared")
-            sessions = [
-                run_session(
-                    self.connector,
-                    prompts[i].token_ids,
-                    samplings[i],
-                    truths[i].token_ids,
-                    random.Random(rng.random()),
-                )
-                for i in batch
-            ]
-            for i, run in zip(batch, await asyncio.gather(*sessions), strict=True):
-                plain = Continuation(truths[i].token_ids, "", None)
-                ours = Continuation(tuple(run.tokens), "", None)
-                made = await explained(self.reference, prompts[i].token_ids, samplings[i], plain, ours)
-                counts = run.drafted, run.accepted, run.rebuilt
-                results.append(
-                    Compared(setting.name, prompts[i].name, self.seed + i, len(batch), *counts, *made)
-                )
-        return results
-
-    async def _truths(
-        self, prompts: Sequence[TokenisedPrompt], samplings: Sequence[Sampling]
-    ) -> list[Continuation]:
         room = asyncio.Semaphore(max(_BATCHES))
 
         async def truth(prompt: TokenisedPrompt, sampling: Sampling) -> Continuation:
             async with room:
                 return await self.reference.complete(prompt.token_ids, sampling)
 
-        return await asyncio.gather(*map(truth, prompts, samplings))
+        truths = await asyncio.gather(*map(truth, prompts, samplings))
+        rng = random.Random(f"{setting.name} {self.seed}")
+        results: list[Compared] = []
+
+        for batch in batches(rng.sample(range(len(prompts)), len(prompts))):
+            self.show(f"{setting.name}: {len(results)} of {len(prompts)} sessions compared")
+            given = [
+                (prompts[i].token_ids, samplings[i], truths[i].token_ids, random.Random(rng.random()))
+                for i in batch
+            ]
+            sessions = [run_session(self.connector, *each) for each in given]
+            for i, run in zip(batch, await asyncio.gather(*sessions), strict=True):
+                prompt = prompts[i]
+                plain, ours = (Continuation(tuple(t), "", None) for t in (truths[i].token_ids, run.tokens))
+                made = await explained(self.reference, prompt.token_ids, samplings[i], plain, ours)
+                counts = run.drafted, run.accepted, run.rebuilt
+                results.append(Compared(setting.name, prompt.name, self.seed + i, len(batch), *counts, *made))
+        return results
 
 
 def batches(order: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -301,23 +284,19 @@ async def run_session(
             await transport.send(Open(1, list(prompt), sampling, mode, _PATIENCE_MS, list(run.tokens)))
             drafts = DraftMaker(1, len(prompt), truth)
             while not run.finished and len(run.tokens) < until:
-                await _follow(transport, run, len(prompt))
+                commit = await next_commit(transport)
+                expected = len(prompt) + len(run.tokens)
+                if commit.base != expected:
+                    raise CloudMisbehaved(f"a commit starts at position {commit.base}, not at {expected}")
+                run.tokens += commit.tokens
+                run.drafted += commit.drafted
+                run.accepted += commit.accepted
+                run.finished = commit.finish_reason is not None
                 if not run.finished:
                     await _draft(transport, drafts, rng, len(run.tokens))
         if run.finished:
             break
     return run
-
-
-async def _follow(transport: Transport, run: Run, prompt_length: int) -> None:
-    commit = await next_commit(transport)
-    expected = prompt_length + len(run.tokens)
-    if commit.base != expected:
-        raise CloudMisbehaved(f"a commit starts at position {commit.base}, not at {expected}")
-    run.tokens += commit.tokens
-    run.drafted += commit.drafted
-    run.accepted += commit.accepted
-    run.finished = commit.finish_reason is not None
 
 
 async def _draft(transport: Transport, drafts: DraftMaker, rng: random.Random, done: int) -> None:
@@ -336,21 +315,6 @@ def summary(name: str, results: Sequence[Compared]) -> str:
         f"{name}: identical {counts['num_identical']}/{counts['num_compared']} "
         f"({counts['accepted']} of {counts['drafted']} drafts accepted, {counts['rebuilt']} sessions rebuilt)"
     )
-
-
-def describe(compared: Compared, limit_nats: float, decode: Callable[[int], str]) -> str:
-    """Where, in what and why two texts part."""
-    difference, margin = compared.difference, compared.margin
-    assert difference is not None
-    tokens = difference.plain_token, difference.our_token
-    plain, ours = (shown(token, "" if token is None else decode(token)) for token in tokens)
-    where = (
-        f"  {compared.name}, seed {compared.seed}, batch of {compared.batch_size}: differs at generated "
-        f"token {difference.position}, target alone {plain}, session {ours}"
-    )
-    if margin is None:
-        return f"{where}: unexplained (their logits are not known)"
-    return f"{where}: {'near-tie' if margin.is_tie(limit_nats) else 'unexplained'} ({margin})"
 
 
 def matrix_json(results: Sequence[Compared], num_tokens: int, dtype: str | None) -> dict[str, Any]:

@@ -24,6 +24,10 @@ Json = dict[str, Any]
 _TIMEOUT_S: Final = 300.0
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _DONE: Final = b"[DONE]"
+_SAMPLING_FIELDS: Final = (
+    *("max_tokens", "temperature", "top_p", "top_k", "ignore_eos"),
+    *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +58,7 @@ class TimedAnswer:
 
 def sampling_body(sampling: Sampling) -> Json:
     """All that a body says about picking tokens, whoever it is sent to: nobody's defaults count."""
-    return {
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "repetition_penalty": sampling.repetition_penalty,
-        "ignore_eos": sampling.ignore_eos,
-    }
+    return {name: getattr(sampling, name) for name in _SAMPLING_FIELDS}
 
 
 def exactly(num_tokens: int) -> Json:

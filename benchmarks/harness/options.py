@@ -117,8 +117,9 @@ SpecBench = Annotated[
     Path | None,
     _option(
         "--specbench",
-        "Spec-Bench's prompt file, which has the GSM8K questions (default: PIPESD_SPECBENCH).",
+        "Spec-Bench's prompt file, which has the GSM8K questions.",
         metavar="FILE",
+        envvar="PIPESD_SPECBENCH",
     ),
 ]
 

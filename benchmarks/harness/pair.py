@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -12,27 +11,16 @@ from dataclasses import dataclass, replace
 from benchmarks.harness.clients import Client, TimedAnswer, connected, exactly
 from benchmarks.harness.pacing import PacedDrafter
 from benchmarks.harness.recorder import RecordingGenerator
+from benchmarks.harness.rivals import Way
 from benchmarks.netlink.proxy import delayed_link
 from edge_agent.api import GenerationRequest, Generator, Route, Sampling, TargetInfo
-from edge_agent.control.parameters import AgentParameters
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
 from openai_gateway.local.text.tokenizer import TargetText
 
-__all__ = ["Pair", "Way", "connected_pair", "paced_drafter", "started_pair"]
-
-
-class Way(enum.StrEnum):
-    """The ways to make an answer that are compared."""
-
-    COLLABORATIVE = "collaborative"
-    """Through the gateway: drafted here, committed by the target."""
-    CLOUD = "cloud"
-    """Plain streaming from the same server."""
-    LOCAL = "local"
-    """The draft model alone."""
+__all__ = ["Pair", "connected_pair", "paced_drafter", "started_pair"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +61,6 @@ class Pair:
         stats = self.recorder.take(request.request_id).stats
         return TimedAnswer("", "", stats.completion_tokens, started_s, arrivals_s, arrivals_s, stats)
 
-    def token_text(self, token_id: int) -> str:
-        """The text of one token by itself; empty for a special one."""
-        detokenizer = self.text.detokenizer(())
-        return detokenizer.push((token_id,)) + detokenizer.flush()
-
 
 def paced_drafter(settings: EdgeSettings, gamma_s: float) -> Drafter:
     """The draft model of `settings`, no faster than `gamma_s` a token. Raises `ModelError`."""
@@ -89,16 +72,11 @@ def paced_drafter(settings: EdgeSettings, gamma_s: float) -> Drafter:
 
 @asynccontextmanager
 async def started_pair(
-    settings: EdgeSettings,
-    *,
-    rtt_s: float = 0.0,
-    gamma_s: float = 0.0,
-    sources: AgentParameters | None = None,
+    settings: EdgeSettings, *, rtt_s: float = 0.0, gamma_s: float = 0.0
 ) -> AsyncIterator[Pair]:
     """Start an edge agent and its gateway for a server that runs. Raises `EdgeError`, `CliError`.
 
     `rtt_s` is added to the link, for agent and plain streaming alike; a draft token takes `gamma_s` at least.
-    `sources`: where sessions get their parameters from, if not from `settings`.
     """
     from edge_agent.agent import EdgeAgent
 
@@ -106,7 +84,7 @@ async def started_pair(
         if rtt_s:
             url = await stack.enter_async_context(delayed_link(settings.cloud_url, rtt_s))
             settings = settings.model_copy(update={"cloud_url": url})
-        agent = await EdgeAgent.start(settings, lambda chosen: paced_drafter(chosen, gamma_s), sources)
+        agent = await EdgeAgent.start(settings, lambda chosen: paced_drafter(chosen, gamma_s))
         stack.push_async_callback(agent.close)
         yield await stack.enter_async_context(connected_pair(agent, settings.cloud_url, settings.cloud_key))
 

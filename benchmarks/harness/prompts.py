@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
 
 from edge_agent.control.policies.registry import Task
 from openai_gateway.cli.errors import CliError
@@ -23,11 +24,9 @@ __all__ = [
     "HUMANEVAL",
     "Prompt",
     "TokenisedPrompt",
-    "available",
-    "find_specbench",
     "fitting",
     "in_order",
-    "load_dataset",
+    "load_datasets",
     "load_prompts",
     "tokenised",
 ]
@@ -35,9 +34,6 @@ __all__ = [
 HUMANEVAL: Final = "humaneval"
 GSM8K: Final = "gsm8k"
 DATASETS: Final[Mapping[str, Task]] = MappingProxyType({HUMANEVAL: "code", GSM8K: "maths"})
-_VARIABLE: Final = "PIPESD_SPECBENCH"
-_FILE: Final = "specbench_prompts.jsonl"
-_PLACES: Final = (".", "data")
 _CATEGORY: Final = "math_reasoning/"  # Spec-Bench took these 80 questions from GSM8K
 
 
@@ -79,48 +75,40 @@ def _parse_specbench(text: str, source: str) -> Iterator[Prompt]:
         if not line.strip():
             continue
         try:
-            question = json.loads(line)
-            name, message = f"{question['category']}/{question['question_id']}", question["turns"][0]
-        except (ValueError, LookupError, TypeError) as error:
-            raise _malformed(source, number) from error
-        if not isinstance(message, str):
-            raise _malformed(source, number)
-        yield Prompt(name, message, is_chat=True)
+            question = msgspec.json.decode(line, type=_Question)
+            yield Prompt(f"{question.category}/{question.question_id}", question.turns[0], is_chat=True)
+        except msgspec.DecodeError as error:
+            shape = '{"question_id": ..., "category": ..., "turns": ["..."]}'
+            raise CliError(
+                f"Line {number} of {source} is not a question in Spec-Bench's format, {shape}."
+            ) from error
 
 
-def find_specbench(named: Path | None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Spec-Bench's prompts: as named, by `PIPESD_SPECBENCH`, or where they usually lie."""
-    if named is not None:
-        return named
-    if environ.get(_VARIABLE):
-        return Path(environ[_VARIABLE])
-    places = (Path(place) / _FILE for place in _PLACES)
-    return next((place for place in places if place.is_file()), None)
+class _Question(msgspec.Struct):
+    question_id: int | str
+    category: str
+    turns: Annotated[list[str], msgspec.Meta(min_length=1)]
 
 
-def available(wanted: Sequence[str] | None, specbench: Path | None) -> list[str]:
-    """Names of the data sets to run: those wanted, or all whose prompts are there. Raises `CliError`."""
-    if wanted is None:
-        return [HUMANEVAL, *([GSM8K] if specbench is not None else [])]
-    for name in wanted:
-        if name not in DATASETS:
+def load_datasets(wanted: Sequence[str] | None, specbench: Path | None) -> dict[str, list[Prompt]]:
+    """All prompts of the data sets wanted, or of those whose prompts are there. Raises `CliError`."""
+    names = wanted or [HUMANEVAL, *([GSM8K] if specbench is not None else [])]
+    found = {}
+    for name in names:
+        if name == HUMANEVAL:
+            found[name] = load_prompts(HUMANEVAL)
+        elif name != GSM8K:
             raise CliError(f"There is no data set {name!r}: choose from {', '.join(DATASETS)}.", exit_code=2)
-    return list(dict.fromkeys(wanted))
-
-
-def load_dataset(name: str, specbench: Path | None) -> list[Prompt]:
-    """All its prompts. Raises `CliError` with what to do if they are not there."""
-    if name == HUMANEVAL:
-        return load_prompts(HUMANEVAL)
-    if specbench is None:
-        raise CliError(
-            "The GSM8K questions come from Spec-Bench's prompt file, which is not part of this package: "
-            f"name it with --specbench FILE or in {_VARIABLE}."
-        )
-    prompts = [prompt for prompt in load_prompts(str(specbench)) if prompt.name.startswith(_CATEGORY)]
-    if not prompts:
-        raise CliError(f"{specbench} has no prompts of the category {_CATEGORY.rstrip('/')}.")
-    return prompts
+        elif specbench is None:
+            raise CliError(
+                "The GSM8K questions come from Spec-Bench's prompt file, which is not part of this package: "
+                "name it with --specbench FILE or in PIPESD_SPECBENCH."
+            )
+        else:
+            found[name] = [each for each in load_prompts(str(specbench)) if each.name.startswith(_CATEGORY)]
+            if not found[name]:
+                raise CliError(f"{specbench} has no prompts of the category {_CATEGORY.rstrip('/')}.")
+    return found
 
 
 def in_order(prompts: Sequence[Prompt], num: int, *, spread: bool) -> list[Prompt]:
@@ -176,8 +164,3 @@ def _humaneval() -> list[Prompt]:
     with gzip.open(files[0], "rt", encoding="utf-8") as lines:
         problems: list[dict[str, Any]] = [json.loads(line) for line in lines if line.strip()]
     return [Prompt(problem["task_id"], problem["prompt"], is_chat=False) for problem in problems]
-
-
-def _malformed(source: str, number: int) -> CliError:
-    shape = '{"question_id": ..., "category": ..., "turns": ["..."]}'
-    return CliError(f"Line {number} of {source} is not a question in Spec-Bench's format, {shape}.")

@@ -22,6 +22,7 @@ __all__ = [
     "LOCAL",
     "Job",
     "Rival",
+    "Way",
     "Wire",
     "interleaved",
     "label_of",
@@ -34,14 +35,16 @@ DEFAULT_PARAMETERS: Final = PolicyParameters(
 )
 """Our policy's unless a flag says otherwise: the agent's own defaults, read where they stand."""
 
-CLOUD: Final = "cloud"
-"""Plain streaming from the server."""
-LOCAL: Final = "local"
-"""The draft model alone."""
-_BASELINES: Final = ("vanilla", "hsl", "edgellm", "pipesd")
-EVERYBODY: Final = (CLOUD, LOCAL, *_BASELINES, DEFAULT_POLICY)
-_BASELINE_WINDOW: Final = 16
-_BASELINE_AHEAD: Final = 32
+
+class Way(enum.StrEnum):
+    """The ways to make an answer that are compared."""
+
+    COLLABORATIVE = "collaborative"
+    """Through the gateway: drafted here, committed by the target."""
+    CLOUD = "cloud"
+    """Plain streaming from the same server."""
+    LOCAL = "local"
+    """The draft model alone."""
 
 
 class Wire(enum.StrEnum):
@@ -51,6 +54,14 @@ class Wire(enum.StrEnum):
     """Its id."""
     PUBLISHED = "published"
     """Its id and the draft's whole distribution, see `benchmarks/wire/padded.py`."""
+
+
+CLOUD: Final = Way.CLOUD.value
+LOCAL: Final = Way.LOCAL.value
+_BASELINES: Final = ("vanilla", "hsl", "edgellm", "pipesd")
+EVERYBODY: Final = (CLOUD, LOCAL, *_BASELINES, DEFAULT_POLICY)
+_BASELINE_WINDOW: Final = 16
+_BASELINE_AHEAD: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,11 @@ class Rival:
     def label(self) -> str:
         """Short and unique."""
         return label_of(self.policy, self.wire, self.mode)
+
+    @property
+    def way(self) -> Way:
+        """How its answers are made."""
+        return Way(self.policy) if self.policy in (CLOUD, LOCAL) else Way.COLLABORATIVE
 
 
 def label_of(policy: str, wire: str | None, mode: str | None) -> str:

@@ -20,7 +20,7 @@ from openai_gateway.cli.up import wait_with_status
 __all__ = ["RunningServer", "running_server"]
 
 _UNTUNED: Final = {"tune": False}
-"""A run must not depend on what earlier ones taught the agent; `bench tune` brings its own tuner."""
+"""A run must not depend on what earlier ones taught the agent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ compared:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,51 +23,47 @@ from edge_agent.sampling.greedy import GreedyPicker
 from edge_agent.sampling.restriction import least_kept
 from edge_agent.sampling.sampled import SampledPicker
 
-__all__ = ["Acceptance", "collect", "compare", "describe", "probabilities", "settings_of"]
+__all__ = ["Acceptance", "acceptance_lines", "compare", "probabilities"]
 
-LEFT_OUT: Final = (3, 4, 5)
+_LEFT_OUT: Final = (3, 4, 5)
 """Layers that the draft has to do without."""
 _ROWS_A_PROMPT: Final = 2
+_CELLS: Final = ((1.0, 1.0), (0.7, 1.0), (1.0, 0.9), (0.7, 0.9))
 
 Logits = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """Means over `num_positions` positions."""
+class Acceptance(NamedTuple):
+    """Means over positions."""
 
-    num_positions: int
     coupled: float
     greedy: float
     most: float
 
-    @property
-    def share_of_most(self) -> float:
-        """What coupling reaches of what can be reached."""
-        return self.coupled / self.most
 
-
-def settings_of(seed: int) -> list[Sampling]:
-    """The samplings that are compared."""
-    return [
-        Sampling(1, temperature, top_p, seed=seed)
-        for temperature, top_p in ((1.0, 1.0), (0.7, 1.0), (1.0, 0.9), (0.7, 0.9))
-    ]
+def acceptance_lines(num_positions: int, num_tokens: int, seed: int) -> Iterator[str]:
+    """One line of figures for each temperature and top-p."""
+    pairs = list(_collected(num_positions, num_tokens))
+    for temperature, top_p in _CELLS:
+        found = compare(pairs, Sampling(1, temperature, top_p, seed=seed))
+        yield (
+            f"T={temperature:g} top_p={top_p:g}: coupled {found.coupled:.3f}, greedy {found.greedy:.3f}, "
+            f"most {found.most:.3f}, coupled/most {found.coupled / found.most:.3f} ({len(pairs)} positions)"
+        )
 
 
 def compare(pairs: Sequence[tuple[Logits, Logits]], settings: Sampling) -> Acceptance:
     """Acceptance over pairs of target's and draft's logits `[num_tokens]`, one for each position."""
-    coupled, greedy, most = 0.0, 0.0, 0.0
     target, draft, likeliest = SampledPicker(settings, 0), SampledPicker(settings, 0), GreedyPicker()
+    found = []
     for position, (p_logits, q_logits) in enumerate(pairs):
         before = range(position)
         picks = target.pick(p_logits, before), draft.pick(q_logits, before)
         p, q = probabilities(p_logits, settings), probabilities(q_logits, settings)
-        coupled += picks[0].token_id == picks[1].token_id
-        greedy += p[likeliest.pick(q_logits, before).token_id]
-        most += 1.0 - 0.5 * float(np.abs(p - q).sum())
-    num = len(pairs)
-    return Acceptance(num, coupled / num, greedy / num, most / num)
+        greedy = p[likeliest.pick(q_logits, before).token_id]
+        most = 1.0 - 0.5 * float(np.abs(p - q).sum())
+        found.append((picks[0].token_id == picks[1].token_id, greedy, most))
+    return Acceptance(*np.mean(found, axis=0).tolist())
 
 
 def probabilities(logits: Logits, settings: Sampling) -> NDArray[np.float64]:
@@ -80,25 +75,22 @@ def probabilities(logits: Logits, settings: Sampling) -> NDArray[np.float64]:
     return distribution
 
 
-def describe(settings: Sampling, acceptance: Acceptance) -> str:
-    """One line of figures."""
-    return (
-        f"T={settings.temperature:g} top_p={settings.top_p:g}: coupled {acceptance.coupled:.3f}, "
-        f"greedy {acceptance.greedy:.3f}, most {acceptance.most:.3f}, "
-        f"coupled/most {acceptance.share_of_most:.3f} ({acceptance.num_positions} positions)"
-    )
-
-
-def collect(num_positions: int, num_tokens: int) -> Iterator[tuple[Logits, Logits]]:
+def _collected(num_positions: int, num_tokens: int) -> Iterator[tuple[Logits, Logits]]:
     """Logits of both models after each of `num_tokens` sampled tokens a text, `num_positions` in all."""
     import torch
     from tokenizers import Tokenizer
+    from transformers import AutoModelForCausalLM
 
     from pipesd_vllm.launch import ensure_embedded_target
 
     folder = ensure_embedded_target()
     torch.manual_seed(0)
-    target, draft = _model(folder), _without_layers(_model(folder))
+    target, draft = (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval() for _ in range(2)
+    )
+    kept = [layer for i, layer in enumerate(draft.model.layers) if i not in _LEFT_OUT]
+    draft.model.layers = torch.nn.ModuleList(kept)
+    draft.config.num_hidden_layers = len(kept)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     num_prompts = -(-num_positions // (_ROWS_A_PROMPT * num_tokens))
     found = 0
@@ -113,22 +105,6 @@ def collect(num_positions: int, num_tokens: int) -> Iterator[tuple[Logits, Logit
                         return
                     found += 1
                     yield pair
-
-
-def _model(folder: Any) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-
-def _without_layers(model: Any) -> Any:
-    import torch
-
-    kept = [layer for i, layer in enumerate(model.model.layers) if i not in LEFT_OUT]
-    model.model.layers = torch.nn.ModuleList(kept)
-    model.config.num_hidden_layers = len(kept)
-    return model
 
 
 def _continued(target: Any, prompt_ids: Sequence[int], num_tokens: int) -> Any:

@@ -18,17 +18,26 @@ app = typer.Typer(
 @app.command()
 def control() -> None:
     """CPU of the control plane a drafted token: batch plan, trigger, monitor."""
-    from benchmarks.micro.control import describe, measure
+    from benchmarks.micro.parts import GAMMA_S, PLAN_TOKENS, control_us
 
-    print("\n".join(describe(measure())))
+    plans, policies = control_us()
+    print(f"plan_batches(N={PLAN_TOKENS}), us:")
+    for name, us in plans.items():
+        print(f"  {name:36} {us:7.1f}")
+    print("DP + trigger + monitor, us a drafted token (share of gamma):")
+    for name, us in policies.items():
+        print(f"  {name:36} {us:7.1f}  ({us / 1e6 / GAMMA_S:.3%} of {GAMMA_S * 1e3:g} ms)")
 
 
 @app.command()
 def drafting() -> None:
     """CPU of picking a draft token under request parameters, against the plain argmax."""
-    from benchmarks.micro.drafting import describe, measure
+    from benchmarks.micro.parts import NUM_TOKENS, pick_ms
 
-    print("\n".join(describe(measure())))
+    print(f"picking one of {NUM_TOKENS} tokens, ms of CPU (more than greedy):")
+    found = pick_ms()
+    for name, ms in found.items():
+        print(f"  {name:40} {ms:6.3f}  (+{ms - found['greedy']:.3f})")
 
 
 @app.command()
@@ -38,19 +47,18 @@ def acceptance(
     seed: Annotated[int, typer.Option("--seed")] = 0,
 ) -> None:
     """How often coupled drafts are accepted, beside the most that any method could reach (needs PyTorch)."""
-    from benchmarks.micro.acceptance import collect, compare, describe, settings_of
+    from benchmarks.micro.acceptance import acceptance_lines
 
-    pairs = list(collect(positions, tokens))
-    for settings in settings_of(seed):
-        print(describe(settings, compare(pairs, settings)))
+    for line in acceptance_lines(positions, tokens, seed):
+        print(line)
 
 
 @app.command()
 def tuner() -> None:
     """The autotuner: time of a suggestion, CPU of a search, time inside `observe` (needs BoTorch)."""
-    from benchmarks.micro.tuner import measure
+    from benchmarks.micro.parts import tuner_lines
 
-    print("\n".join(measure()))
+    print("\n".join(tuner_lines()))
 
 
 @takes(app, {name: SERVER[name] for name in ("cloud", "api_key", "target")})

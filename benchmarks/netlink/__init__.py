@@ -1,1 +1,1 @@
-"""An emulated path between edge and server: delay, jitter, rate, queue, loss, blackholes."""
+"""An emulated path between edge and server: delay, rate, queue, loss."""

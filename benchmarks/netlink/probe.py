@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from openai_gateway.cli.errors import CliError
@@ -38,31 +38,23 @@ async def probe(address: str, path: str = "/probe", clock: Clock = time.perf_cou
         async with connect(
             f"ws://{address}{path}", compression=None, max_size=None, ping_interval=None, proxy=None
         ) as far:
-            rtt_s = median([await _exchange(far, b"-", clock) for _ in range(_NUM_ECHOES)])
-            up = await _rate(far, bytes, rtt_s, clock)
-            down = await _rate(far, str, rtt_s, clock)
+
+            async def exchange_s(message: bytes | str) -> float:
+                started_s = clock()
+                await far.send(message)
+                await far.recv()
+                return clock() - started_s
+
+            async def rate_mbit(message: Callable[[int], bytes | str]) -> float:
+                """Of a transfer of about a second, whose size shorter ones have found."""
+                num_bytes = _FIRST_BYTES
+                while True:
+                    elapsed_s = max(1e-6, await exchange_s(message(num_bytes)) - rtt_s)
+                    if elapsed_s >= _AIM_S / 2 or num_bytes == _MOST_BYTES:
+                        return num_bytes * 8 / elapsed_s / 1e6
+                    num_bytes = min(_MOST_BYTES, max(2 * num_bytes, int(num_bytes * _AIM_S / elapsed_s)))
+
+            rtt_s = median([await exchange_s(b"-") for _ in range(_NUM_ECHOES)])
+            return Probed(rtt_s * 1e3, await rate_mbit(bytes), await rate_mbit(str))
     except (OSError, WebSocketException) as error:
         raise CliError(f"The probe of the link failed: {error!r}") from error
-    return Probed(rtt_s * 1e3, up / 1e6, down / 1e6)
-
-
-async def _rate(
-    far: ClientConnection, message: Callable[[int], bytes | str], rtt_s: float, clock: Clock
-) -> float:
-    """Bits a second of a transfer of about a second, whose size a shorter one has found."""
-    num_bytes, elapsed_s = _FIRST_BYTES, 0.0
-    for _ in range(2):
-        elapsed_s = max(1e-6, await _exchange(far, message(num_bytes), clock) - rtt_s)
-        if elapsed_s >= _AIM_S / 2 or num_bytes == _MOST_BYTES:
-            break
-        num_bytes = min(_MOST_BYTES, max(num_bytes, int(num_bytes * _AIM_S / elapsed_s)))
-    else:
-        elapsed_s = max(1e-6, await _exchange(far, message(num_bytes), clock) - rtt_s)
-    return num_bytes * 8 / elapsed_s
-
-
-async def _exchange(far: ClientConnection, message: bytes | str, clock: Clock) -> float:
-    started_s = clock()
-    await far.send(message)
-    await far.recv()
-    return clock() - started_s

@@ -20,7 +20,7 @@ from typing import IO, Final
 
 import msgspec
 
-from benchmarks.netlink.relay import Command, Configure, RelayCounts
+from benchmarks.netlink.model import Carried, Configure
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["TunPath", "ip", "is_stale", "tun_path", "why_not"]
@@ -40,33 +40,38 @@ _numbers = itertools.count(1)
 
 
 class TunPath:
-    """An `EmulatedPath`; made by `tun_path`."""
+    """A path with privileges, used as `ProxyPath` is; made by `tun_path`."""
 
     description = (
-        "two network namespaces joined by TUN devices: delay, jitter, rate, queue and loss on real IP "
+        "two network namespaces joined by TUN devices: delay, rate, queue and loss on real IP "
         f"packets (MTU 1500, TCP {_CONGESTION_CONTROL})"
     )
     server_host = _SERVER_ADDRESS
+    """Address that server processes listen on."""
 
     def __init__(self, server_namespace: str, relay: subprocess.Popen[bytes]) -> None:
         self.server_prefix = ("ip", "netns", "exec", server_namespace)
+        """What goes before the command line of a server process."""
         self._relay = relay
 
     async def reach(self, port: int) -> str:
+        """`host:port` that leads over the path to `port` of the server's host."""
         return f"{self.server_host}:{port}"
 
     def configure(self, configure: Configure) -> None:
-        self._command(Command(configure))
+        """Start the path anew, for instance with other rates."""
+        self._command(configure)
 
-    def counts(self) -> RelayCounts:
-        return self._command(Command())
+    def carried(self) -> Carried:
+        """Since it was configured."""
+        return self._command(None)
 
-    def _command(self, command: Command) -> RelayCounts:
+    def _command(self, command: Configure | None) -> Carried:
         commands, answers = _pipes(self._relay)
         try:
             commands.write(msgspec.json.encode(command) + b"\n")
             commands.flush()
-            return msgspec.json.decode(answers.readline(), type=RelayCounts)
+            return msgspec.json.decode(answers.readline(), type=Carried)
         except (OSError, msgspec.DecodeError) as error:
             raise CliError("The link emulation has stopped.") from error
 

@@ -5,28 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from platformdirs import user_cache_path
+
 from edge_agent.drafting.models import embedded_model
 from openai_gateway.cli.errors import CliError
 
-__all__ = ["PRUNED", "Catalog", "draft_description", "target_description"]
+__all__ = ["Catalog", "draft_description", "target_description"]
 
 _BASE: Final = "SmolLM2-135M-Instruct"
-PRUNED: Final = MappingProxyType({"minus-3-layers": (4, 5, 3), "minus-6-layers": (4, 5, 3, 12, 6, 7)})
+_PRUNED: Final = MappingProxyType({"minus-3-layers": (4, 5, 3), "minus-6-layers": (4, 5, 3, 12, 6, 7)})
 """Drafts: the embedded model without these of its 30 layers."""
 _DEPTH: Final = re.compile(r"depth-x([2-9]|[1-8]\.[1-9])")
 _BUILDER_VERSION: Final = 1
-
-Show = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +36,20 @@ class Catalog:
     Names that are not ours (embedded, paths, Hugging Face ids) come back as they are.
     """
 
-    folder: Path
-    show: Show = lambda _: None
+    folder: Path = field(default_factory=lambda: user_cache_path("pipesd") / "pairs")
+    show: Callable[[str], None] = lambda _: None
 
     def draft(self, name: str) -> str:
         """Raises `CliError`."""
-        layers = PRUNED.get(name)
+        layers = _PRUNED.get(name)
         if layers is None:
-            _check_other(name, "minus-", "draft", ", ".join(PRUNED))
+            _check_other(name, "minus-", "draft", ", ".join(_PRUNED))
             return name
         source = embedded_model()
         path = self.folder / _key(source) / f"{_BASE}-{name}.gguf"
         if not path.is_file():
             self.show(f"Making {path.name}")
-            with _Partial(path) as partial:
+            with _partial(path) as partial:
                 from benchmarks.pairs.pruned_draft import drop_layers
 
                 drop_layers(source, partial, layers, f"{_BASE} {name} {list(layers)}")
@@ -67,7 +67,7 @@ class Catalog:
         path = self.folder / source.parent.name / f"{_BASE}-{name}"
         if not path.is_dir():
             self.show(f"Making {path.name}")
-            with _Partial(path) as partial:
+            with _partial(path) as partial:
                 partial.mkdir()
                 _pad_in_child(source, partial, match[1])
         return str(path)
@@ -81,7 +81,7 @@ def _check_other(name: str, prefix: str, kind: str, made: str) -> None:
 
 def draft_description(name: str) -> str:
     """What a draft is, in words for the report."""
-    layers = PRUNED.get(name)
+    layers = _PRUNED.get(name)
     if layers is None:
         return name
     return f"{_BASE} (Q4_1) without its layers {', '.join(map(str, layers))} of 30, not retrained"
@@ -95,23 +95,14 @@ def target_description(name: str) -> str:
     return f"{_BASE} with its depth padded {match[1]}-fold by layers that add zero: same text, dearer passes"
 
 
-class _Partial:
-    """A name to build under, moved to its place once it is whole; the first of several builders wins."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> Path:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=self._path.parent))
-        return self._scratch / self._path.name
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None and not self._path.exists():
-                os.replace(self._scratch / self._path.name, self._path)
-        finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """A name to build under, moved to `path` once it is whole; the first of several builders wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent) as scratch:
+        yield Path(scratch) / path.name
+        if not path.exists():
+            os.replace(Path(scratch) / path.name, path)
 
 
 def _pad_in_child(source: Path, destination: Path, factor: str) -> None:

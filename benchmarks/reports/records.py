@@ -19,13 +19,10 @@ from benchmarks.harness.clients import TimedAnswer
 from benchmarks.harness.rivals import CLOUD, LOCAL, Rival
 from benchmarks.netlink.probe import Probed
 from benchmarks.scenarios.loading import Scenario
-from edge_agent.api import GenerationStats
 from openai_gateway.cli.errors import CliError
 
 __all__ = [
     "Description",
-    "Drafting",
-    "Resources",
     "Results",
     "RunRecord",
     "append_record",
@@ -36,34 +33,34 @@ __all__ = [
 ]
 
 
-class Drafting(msgspec.Struct, frozen=True):
-    """Counts of a collaborative generation."""
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One generation. None: does not apply or was not measured.
 
-    sent: int = 0
-    verified: int = 0
-    accepted: int = 0
-    discarded: int = 0
+    Times in seconds from the request to the client's last token; `gaps_ms` between deliveries.
+    """
+
+    scenario: str
+    seed: int
+    dataset: str
+    prompt: str
+    policy: str
+    wire: str | None = None
+    mode: str | None = None
+    num_tokens: int
+    total_s: float
+    ttft_s: float
+    gaps_ms: list[float]
+    target_passes: float
+    """0 for the draft model alone."""
+    same_text: bool | None = None
+    """As plain streaming of the same prompt."""
+    drafts_sent: int | None = None
+    drafts_verified: int | None = None
+    drafts_accepted: int | None = None
+    drafts_discarded: int | None = None
     """Drafted and taken back."""
-    num_nav: int = 0
-    """Target passes that checked drafts."""
-    frame_bytes: int = 0
+    draft_bytes: int | None = None
     """Of draft frames, WebSocket headers included."""
-
-    @classmethod
-    def of(cls, stats: GenerationStats, num_nav: int = 0) -> Self:
-        return cls(
-            stats.draft_tokens_sent,
-            stats.draft_tokens_verified,
-            stats.draft_tokens_accepted,
-            stats.draft_tokens_discarded,
-            num_nav,
-            stats.uplink_draft_bytes,
-        )
-
-
-class Resources(msgspec.Struct, frozen=True):
-    """What a generation used, on both sides. None: not measured."""
-
     up_bytes: int | None = None
     """On the path, headers and retransmissions included."""
     down_bytes: int | None = None
@@ -72,53 +69,23 @@ class Resources(msgspec.Struct, frozen=True):
     edge_cpu_s: float | None = None
     server_rss_mb: float | None = None
     edge_rss_mb: float | None = None
-    energy_j: float | None = None
-
-
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in seconds from the request to the client's last token; `gaps_ms` between deliveries."""
-
-    scenario: str
-    seed: int
-    dataset: str
-    prompt: str
-    policy: str
-    wire: str | None
-    mode: str | None
-    num_tokens: int
-    total_s: float
-    ttft_s: float
-    gaps_ms: list[float]
-    target_passes: float
-    """0 for the draft model alone."""
-    same_text: bool | None = None
-    """As plain streaming of the same prompt; None where that is not asked or not known."""
-    drafting: Drafting | None = None
-    resources: Resources = Resources()
 
     @classmethod
-    def of(
-        cls,
-        rival: Rival,
-        answer: TimedAnswer,
-        *,
-        scenario: str,
-        seed: int,
-        dataset: str,
-        prompt: str,
-        plain_passes: float,
-        num_nav: int = 0,
-        resources: Resources = Resources(),  # noqa: B008 - frozen
-    ) -> Self:
-        """The record of `answer`; `plain_passes` counts if it comes from plain streaming."""
-        drafting, passes = None, 0.0 if rival.policy == LOCAL else plain_passes
-        if rival.wire is not None and answer.stats is not None:
-            drafting, passes = Drafting.of(answer.stats, num_nav), answer.stats.target_passes
+    def of(cls, rival: Rival, answer: TimedAnswer, **fields: Any) -> Self:
+        """The record of `answer`. `target_passes` in `fields` is plain streaming's: others know their own."""
+        stats = answer.stats
+        if rival.wire is not None and stats is not None:
+            fields |= {
+                "target_passes": stats.target_passes,
+                "drafts_sent": stats.draft_tokens_sent,
+                "drafts_verified": stats.draft_tokens_verified,
+                "drafts_accepted": stats.draft_tokens_accepted,
+                "drafts_discarded": stats.draft_tokens_discarded,
+                "draft_bytes": stats.uplink_draft_bytes,
+            }
+        elif rival.policy == LOCAL:
+            fields["target_passes"] = 0.0
         return cls(
-            scenario=scenario,
-            seed=seed,
-            dataset=dataset,
-            prompt=prompt,
             policy=rival.policy,
             wire=rival.wire,
             mode=rival.mode,
@@ -126,15 +93,18 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
             total_s=answer.total_s,
             ttft_s=answer.ttft_s,
             gaps_ms=[round((late - early) * 1e3, 3) for early, late in pairwise(answer.arrivals_s)],
-            target_passes=passes,
-            drafting=drafting,
-            resources=resources,
+            **fields,
         )
 
     @property
     def key(self) -> tuple[str, str, str | None, str | None, str]:
         """What figures are made for."""
         return self.scenario, self.policy, self.wire, self.mode, self.dataset
+
+    @property
+    def drafts_made(self) -> int:
+        """Kept or taken back."""
+        return (self.drafts_accepted or 0) + (self.drafts_discarded or 0)
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,12 +115,10 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     link: str
     probed: Probed
-    energy: str
     num_tokens: int
     num_prompts: int
     """Of each data set, a seed."""
     num_seeds: int
-    datasets: list[str]
     settings: dict[str, Any]
     machine: dict[str, Any]
     command: str

@@ -10,9 +10,9 @@ import msgspec
 
 from benchmarks.harness.prompts import DATASETS
 from benchmarks.harness.rivals import Rival, Wire
-from benchmarks.pairs.agreement import TracePoint
 from benchmarks.reports.metrics import rows
 from benchmarks.reports.records import Description, RunRecord
+from benchmarks.simulation.agreement import TracePoint
 from benchmarks.simulation.costs import Costs, fitted_costs
 from benchmarks.simulation.simulate import simulate_all
 from edge_agent.control.policies.base import PolicyParameters

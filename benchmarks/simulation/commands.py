@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.harness import options
 from benchmarks.harness.rivals import Rival, parse_rivals
 from benchmarks.netlink.model import LinkSpec, PathSpec
-from benchmarks.pairs.agreement import TracePoint
+from benchmarks.simulation.agreement import TracePoint
 from benchmarks.simulation.costs import Costs
 
 __all__ = ["simulate"]
@@ -85,22 +85,21 @@ def simulate(
 def _record(
     file: Path, draft: str, num: int, num_tokens: int, specbench: Path | None, check: Path | None
 ) -> None:
-    from benchmarks.harness.prompts import available, find_specbench, load_dataset, tokenised
+    from benchmarks.harness.prompts import load_datasets, tokenised
     from benchmarks.pairs.catalog import Catalog
-    from benchmarks.pairs.listing import loaded, pairs_folder, target_text
     from benchmarks.reports.records import read_results
+    from benchmarks.simulation.agreement import loaded, target_text
     from benchmarks.simulation.traces import TraceSet, record_traces, write_traces
     from openai_gateway.cli.console import live_status
 
-    found = find_specbench(specbench)
     names = {r.prompt for r in read_results(check).records} if check is not None else None
     with live_status() as show:
-        catalog = Catalog(pairs_folder(), show)
+        catalog = Catalog(show=show)
         text = target_text(Path(catalog.target("depth-x2")))
         chosen = [
             prompt
-            for name in available(None, found)
-            for i, prompt in enumerate(load_dataset(name, found))
+            for of_dataset in load_datasets(None, specbench).values()
+            for i, prompt in enumerate(of_dataset)
             if (i < num if names is None else prompt.name in names)
         ]
         prompts = {p.name: asyncio.run(tokenised(p, text)).token_ids for p in chosen}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from benchmarks.netlink.model import LinkModel
-from benchmarks.pairs.agreement import TracePoint
+from benchmarks.simulation.agreement import TracePoint
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer, right_token
 from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES

@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks.harness.rivals import CLOUD, DEFAULT_PARAMETERS, LOCAL, Rival, Wire, rival_parameters
 from benchmarks.netlink.model import LinkModel, LinkSpec, PathSpec
-from benchmarks.pairs.agreement import TracePoint
+from benchmarks.simulation.agreement import TracePoint
 from benchmarks.simulation.costs import Costs
 from benchmarks.simulation.edge import EdgeLink, SimulatedEdge
 from benchmarks.simulation.events import Events

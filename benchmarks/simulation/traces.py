@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.pairs.agreement import TracePoint, greedy_text, trace_of
+from benchmarks.simulation.agreement import TracePoint, greedy_text, trace_of
 from edge_agent.drafting.drafter import Drafter
 from openai_gateway.cli.errors import CliError
 

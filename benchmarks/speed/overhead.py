@@ -9,16 +9,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import median, quantiles
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from benchmarks.harness.clients import Client, Clock, connected, exactly
+from benchmarks.harness.clients import Clock, connected, exactly
 from benchmarks.harness.options import Flags, JsonFile
 from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
@@ -27,15 +26,13 @@ from edge_agent.agent import cloud_connector
 from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.wire import Cancel, Draft, Mode, Open, Sampling, Welcome
+from pipesd_vllm.wire import Cancel, Draft, Mode, Open, Sampling
 
 __all__ = [
-    "IdleCost",
     "Round",
     "describe",
     "figures_of",
     "measure_idle",
-    "measure_overhead",
     "measured_rounds",
     "measured_stream",
     "medians",
@@ -55,14 +52,11 @@ NUM_IDLE_SESSIONS: Final = 4
 _IDLE_WINDOW_S: Final = 10.0
 _SETTLE_S: Final = 1.0
 
-Show = Callable[[str], None]
 Figures = dict[str, float | None]
-"""By name, in ms; None: not measured."""
-Sleep = Callable[[float], Awaitable[Any]]
+"""By name, in ms (`idle_` in seconds of CPU); None: not measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(NamedTuple):
     """From sending a draft frame to its commit, and the engine's step within, in ms.
 
     Of a stream: from one commit to the next.
@@ -79,16 +73,6 @@ class Round:
         return self.wall_ms - self.step_ms
 
 
-@dataclass(frozen=True, slots=True)
-class IdleCost:
-    """CPU seconds of the server in a window without work."""
-
-    window_s: float
-    num_sessions: int
-    without_sessions_s: float
-    with_sessions_s: float
-
-
 def overhead(
     flags: Flags,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="Verify rounds of a repeat.")] = 100,
@@ -97,45 +81,42 @@ def overhead(
 ) -> None:
     """Measure where the time of a verify round goes, beside plain vLLM, and what idle sessions cost."""
     with running_server(flags) as server:
-        figures, idle = asyncio.run(_run(server, rounds, repeats))
-    Console(highlight=False, soft_wrap=True).print("\n".join(describe(figures, repeats, rounds, idle)))
+        figures = asyncio.run(_run(server, rounds, repeats))
+    Console(highlight=False, soft_wrap=True).print(*describe(figures, repeats, rounds), sep="\n")
     if json_file is not None:
         rounded = {name: None if value is None else round(value, 3) for name, value in figures.items()}
-        write_json(
-            json_file, {**rounded, "repeats": repeats, "rounds": rounds, "idle": idle and asdict(idle)}
-        )
+        write_json(json_file, {**rounded, "repeats": repeats, "rounds": rounds})
 
 
-async def _run(server: RunningServer, num_rounds: int, repeats: int) -> tuple[Figures, IdleCost | None]:
-    settings = server.settings
-    connector = cloud_connector(settings)
+async def _run(server: RunningServer, num_rounds: int, repeats: int) -> Figures:
+    """All kinds in turn, `repeats` times; then idle sessions. Raises `CloudError`, `CliError`."""
+    connector = cloud_connector(server.settings)
     found = []
     with live_status() as show:
-        async with connected(settings.cloud_url, settings.cloud_key) as plain:
+        async with connected(server.settings.cloud_url, server.settings.cloud_key) as plain:
             for number in range(repeats):
                 show(f"Repeat {number + 1} of {repeats}: {num_rounds} verify rounds")
-                found.append(await measure_overhead(connector, plain, num_rounds))
-        return medians(found), await measure_idle(connector, server.cpu_s, show)
-
-
-async def measure_overhead(connector: Connector, plain: Client, num_rounds: int) -> Figures:
-    """All kinds in turn. Raises `CloudError`, `CliError`."""
-    before = own_code_totals(await plain.metrics())
-    async with opened(connector) as transport:
-        verify = tuple([each async for each in measured_rounds(transport, num_rounds)])
-    after = own_code_totals(await plain.metrics())
-    async with opened(connector) as transport:
-        stream = tuple([each async for each in measured_stream(transport, num_rounds)])
-    streamed = await plain.stream({"prompt": list(_PROMPT), **exactly(num_rounds + _WARM_UP_ROUNDS + 1)})
-    gaps = [(late - early) * 1e3 for early, late in pairwise(streamed.chunks_s[_WARM_UP_ROUNDS:])]
-    if not gaps:
-        raise CliError("The server's /v1/completions streamed nothing.")
-    replies = []
-    for _ in range(num_rounds):
-        started_s = time.perf_counter()
-        await plain.complete(_PROMPT[:1], exactly(1))  # whose pass costs what one more token's costs
-        replies.append((time.perf_counter() - started_s) * 1e3)
-    return figures_of(verify, stream, median(gaps), median(replies), _own_a_round(before, after))
+                before = own_code_totals(await plain.metrics())
+                async with opened(connector) as transport:
+                    verify = [each async for each in measured_rounds(transport, num_rounds)]
+                after = own_code_totals(await plain.metrics())
+                async with opened(connector) as transport:
+                    stream = [each async for each in measured_stream(transport, num_rounds)]
+                tokens = exactly(num_rounds + _WARM_UP_ROUNDS + 1)
+                streamed = await plain.stream({"prompt": list(_PROMPT), **tokens})
+                gaps = [(b - a) * 1e3 for a, b in pairwise(streamed.chunks_s[_WARM_UP_ROUNDS:])]
+                if not gaps:
+                    raise CliError("The server's /v1/completions streamed nothing.")
+                replies = []
+                for _ in range(num_rounds):
+                    started_s = time.perf_counter()
+                    await plain.complete(
+                        _PROMPT[:1], exactly(1)
+                    )  # its pass costs what one more token's costs
+                    replies.append((time.perf_counter() - started_s) * 1e3)
+                own = _own_a_round(before, after)
+                found.append(figures_of(verify, stream, median(gaps), median(replies), own))
+        return {**medians(found), **await measure_idle(connector, server.cpu_s, show)}
 
 
 async def measured_rounds(
@@ -145,16 +126,24 @@ async def measured_rounds(
 
     Raises `CloudError`.
     """
-    most = _rounds_a_turn(await welcome(transport))
+    # As many rounds a turn as the context is sure to hold, the warm-up left out; at least one.
+    room = (await welcome(transport)).max_model_len - len(_PROMPT) - _SPARE_TOKENS
+    most = min(_ROUNDS_PER_TURN, max(1, room // _TOKENS_A_ROUND - _WARM_UP_ROUNDS))
     num_done, turn = 0, 0
     while num_done < num_rounds:
         turn += 1
         num_here = min(most, num_rounds - num_done)
-        num_left = num_here + _WARM_UP_ROUNDS
-        async for measured in _turn(transport, turn, num_left, clock):
-            num_left -= 1
-            if num_left < num_here:
+        await transport.send(_open(turn, num_here + _WARM_UP_ROUNDS))
+        commit = await next_commit(transport, turn)
+        for number in range(num_here + _WARM_UP_ROUNDS):
+            base = commit.base + len(commit.tokens)
+            started_s = clock()
+            await transport.send(Draft(turn, 1 + number * len(_DRAFT), base, 0, list(_DRAFT)))
+            commit = await next_commit(transport, turn)
+            measured = Round((clock() - started_s) * 1e3, commit.step_ms, commit.queue_ms)
+            if number >= _WARM_UP_ROUNDS:
                 yield measured
+        await transport.send(Cancel(turn))
         num_done += num_here
 
 
@@ -180,29 +169,9 @@ async def measured_stream(
     await transport.send(Cancel(1))
 
 
-async def _turn(transport: Transport, turn: int, num_rounds: int, clock: Clock) -> AsyncIterator[Round]:
-    await transport.send(_open(turn, num_rounds))
-    commit = await next_commit(transport, turn)
-    first = 1
-    for _ in range(num_rounds):
-        base = commit.base + len(commit.tokens)
-        started_s = clock()
-        await transport.send(Draft(turn, first, base, 0, list(_DRAFT)))
-        commit = await next_commit(transport, turn)
-        yield Round((clock() - started_s) * 1e3, commit.step_ms, commit.queue_ms)
-        first += len(_DRAFT)
-    await transport.send(Cancel(turn))
-
-
 def _open(turn: int, num_rounds: int) -> Open:
     sampling = Sampling(max_tokens=_TOKENS_A_ROUND * num_rounds + _SPARE_TOKENS, ignore_eos=True)
     return Open(turn, list(_PROMPT), sampling, Mode.OFFLOAD)
-
-
-def _rounds_a_turn(greeting: Welcome) -> int:
-    """How many rounds the context is sure to hold, the warm-up left out; at least one."""
-    room = greeting.max_model_len - len(_PROMPT) - _SPARE_TOKENS
-    return min(_ROUNDS_PER_TURN, max(1, room // _TOKENS_A_ROUND - _WARM_UP_ROUNDS))
 
 
 def own_code_totals(page: str) -> dict[str, float] | None:
@@ -229,24 +198,23 @@ def _own_a_round(before: dict[str, float] | None, after: dict[str, float] | None
 async def measure_idle(
     connector: Connector,
     cpu_s: Callable[[], float | None],
-    show: Show,
-    window_s: float = _IDLE_WINDOW_S,
-    sleep: Sleep = asyncio.sleep,
-) -> IdleCost | None:
-    """CPU of the server with turns that wait for drafts which never come, and with none.
+    show: Callable[[str], None],
+    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+) -> Figures:
+    """CPU seconds of the server with turns that wait for drafts which never come, and with none.
 
     None if its CPU time cannot be known. Raises `CloudError`.
     """
-    if cpu_s() is None:
-        return None
 
     async def used(num_sessions: int) -> float:
         await sleep(_SETTLE_S)
-        show(f"CPU with {num_sessions} idle sessions, {window_s:.0f} s")
+        show(f"CPU with {num_sessions} idle sessions, {_IDLE_WINDOW_S:.0f} s")
         before_s = cpu_s() or 0.0
-        await sleep(window_s)
+        await sleep(_IDLE_WINDOW_S)
         return (cpu_s() or 0.0) - before_s
 
+    if cpu_s() is None:
+        return {"idle_without_sessions_s": None, "idle_with_sessions_s": None}
     without_s = await used(0)
     async with AsyncExitStack() as stack:
         for _ in range(NUM_IDLE_SESSIONS):
@@ -255,7 +223,7 @@ async def measure_idle(
             await transport.send(_open(1, num_rounds=1))
             await next_commit(transport)
         with_s = await used(NUM_IDLE_SESSIONS)
-    return IdleCost(window_s, NUM_IDLE_SESSIONS, without_s, with_s)
+    return {"idle_without_sessions_s": without_s, "idle_with_sessions_s": with_s}
 
 
 def figures_of(
@@ -294,7 +262,7 @@ def medians(repeats: Sequence[Figures]) -> Figures:
     return {name: median(values) if values else None for name, values in known.items()}
 
 
-def describe(figures: Figures, repeats: int, num_rounds: int, idle: IdleCost | None) -> list[str]:
+def describe(figures: Figures, repeats: int, num_rounds: int) -> list[str]:
     """Lines, times in ms."""
     f = {name: value or 0.0 for name, value in figures.items()}
     verify, token, reply = f["verify_added_ms"], f["plain_token_added_ms"], f["plain_reply_added_ms"]
@@ -316,7 +284,7 @@ def describe(figures: Figures, repeats: int, num_rounds: int, idle: IdleCost | N
         else f"the plugin's own code: {sum(own):.2f} ms a verify round by the server's clocks (receive "
         f"{own[0]:.2f}, schedule {own[1]:.2f}, send {own[2]:.2f}; aim: below 1 ms)",
         "idle sessions: not measured (needs a server started here: leave out --cloud)"
-        if idle is None
-        else f"idle sessions: {idle.with_sessions_s:.2f} s of CPU in {idle.window_s:.0f} s with "
-        f"{idle.num_sessions} of them, {idle.without_sessions_s:.2f} s with none",
+        if figures["idle_with_sessions_s"] is None
+        else f"idle sessions: {f['idle_with_sessions_s']:.2f} s of CPU in {_IDLE_WINDOW_S:.0f} s with "
+        f"{NUM_IDLE_SESSIONS} of them, {f['idle_without_sessions_s']:.2f} s with none",
     ]

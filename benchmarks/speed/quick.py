@@ -13,13 +13,12 @@ from rich.console import Console
 
 from benchmarks.harness.clients import TimedAnswer
 from benchmarks.harness.options import Flags, JsonFile, Tokens
-from benchmarks.harness.pair import Way, started_pair
+from benchmarks.harness.pair import started_pair
 from benchmarks.harness.prompts import HUMANEVAL, TokenisedPrompt, load_prompts, tokenised
-from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire, interleaved
+from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Way, Wire, interleaved
 from benchmarks.harness.server import RunningServer, running_server
-from benchmarks.reports.metrics import Row, rows
+from benchmarks.reports.metrics import Row, rows, table
 from benchmarks.reports.records import RunRecord, with_same_text, write_json
-from benchmarks.reports.tables import table
 from openai_gateway.cli.console import live_status
 from pipesd_vllm.wire import Mode
 
@@ -33,15 +32,15 @@ _WARM_UP_TOKENS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class QuickPlan:
-    """Each prompt is continued by `num_tokens` tokens, `repeats` times each way.
+    """Each prompt is continued by `num_tokens` tokens, `repeats` times by each of `rivals`.
 
-    `ways` holds `COLLABORATIVE` and `CLOUD` at least: their texts are compared.
+    They are one way each, `COLLABORATIVE` and `CLOUD` at least: their texts are compared.
     """
 
-    prompts: tuple[TokenisedPrompt, ...]
+    prompts: Sequence[TokenisedPrompt]
     num_tokens: int
     repeats: int
-    ways: Mapping[Way, Rival]
+    rivals: Sequence[Rival]
 
 
 def quick(
@@ -56,33 +55,29 @@ def quick(
     All three continue the same prompts by the same number of tokens, one after the other, in one run.
     """
     with running_server(flags) as server:
-        found, plan, used = asyncio.run(_run(server, flags, tokens, prompts, repeats))
+        found, report = asyncio.run(_run(server, flags, tokens, prompts, repeats))
     out = Console(highlight=False)
-    title = f"{len(plan.prompts)} prompts, {tokens} tokens each, median of {repeats} runs each"
+    title = f"{prompts} prompts, {tokens} tokens each, median of {repeats} runs each"
     out.print(table(title, list(found.values())))
-    ours, cloud = found[Way.COLLABORATIVE], found[Way.CLOUD]
-    out.print(f"TPT vs plain streaming: {_tpt_ms(ours) / _tpt_ms(cloud):.2f}x")
+    ours = found[Way.COLLABORATIVE]
+    out.print(f"TPT vs plain streaming: {report['ratio'][Way.COLLABORATIVE]:.2f}x")
     out.print(f"identical text {ours.num_same_text}/{ours.num_compared}")
     if json_file is not None:
-        write_json(json_file, quick_json(found, plan, used))
+        write_json(json_file, report)
 
 
 async def _run(
     server: RunningServer, flags: Flags, num_tokens: int, num_prompts: int, repeats: int
-) -> tuple[Mapping[Way, Row], QuickPlan, dict[str, Any]]:
+) -> tuple[Mapping[Way, Row], dict[str, Any]]:
     settings = server.settings
-    ways = {
-        Way.COLLABORATIVE: Rival(settings.policy, Wire.THIN, Mode(settings.mode)),
-        Way.CLOUD: Rival(CLOUD),
-        Way.LOCAL: Rival(LOCAL),
-    }
+    rivals = [Rival(settings.policy, Wire.THIN, Mode(settings.mode)), Rival(CLOUD), Rival(LOCAL)]
     if flags.gamma_s == float("inf"):
-        del ways[Way.LOCAL]  # a hung edge never answers alone
+        rivals.pop()  # a hung edge never answers alone
     with live_status() as show:
         show("Starting the edge agent")
         async with started_pair(settings, rtt_s=flags.rtt_s, gamma_s=flags.gamma_s) as pair:
             ready = [await tokenised(prompt, pair.text) for prompt in load_prompts(HUMANEVAL)[:num_prompts]]
-            plan = QuickPlan(tuple(ready), num_tokens, repeats, ways)
+            plan = QuickPlan(ready, num_tokens, repeats, rivals)
             found = await run_quick(plan, pair.answer, show)
             used = {
                 "mode": settings.mode,
@@ -93,7 +88,7 @@ async def _run(
                 "dtype": server.dtype,
                 "draft": settings.draft,
             }
-    return found, plan, used
+    return found, quick_json(found, plan, used)
 
 
 async def run_quick(plan: QuickPlan, ask: Ask, show: Callable[[str], None]) -> dict[Way, Row]:
@@ -103,16 +98,15 @@ async def run_quick(plan: QuickPlan, ask: Ask, show: Callable[[str], None]) -> d
     median over all runs of a way. Raises what `ask` raises.
     """
     for prompt in plan.prompts:
-        for way in plan.ways:
-            show(f"Warming up: {prompt.name}, {way}")
-            await ask(way, prompt.token_ids, min(_WARM_UP_TOKENS, plan.num_tokens))
-    ways = {rival: way for way, rival in plan.ways.items()}
-    jobs = list(interleaved(plan.repeats, {HUMANEVAL: len(plan.prompts)}, list(ways)))
+        for rival in plan.rivals:
+            show(f"Warming up: {prompt.name}, {rival.way}")
+            await ask(rival.way, prompt.token_ids, min(_WARM_UP_TOKENS, plan.num_tokens))
+    jobs = list(interleaved(plan.repeats, {HUMANEVAL: len(plan.prompts)}, plan.rivals))
     records: list[RunRecord] = []
     for _, of_prompt in groupby(jobs, key=lambda job: job.number):
         answers: list[tuple[RunRecord, str]] = []
         for job in of_prompt:
-            prompt, way = plan.prompts[job.prompt], ways[job.rival]
+            prompt, way = plan.prompts[job.prompt], job.rival.way
             show(f"Measuring, {len(records) + len(answers) + 1} of {len(jobs)}: {prompt.name}, {way}")
             answer = await ask(way, prompt.token_ids, plan.num_tokens)
             record = RunRecord.of(
@@ -122,12 +116,12 @@ async def run_quick(plan: QuickPlan, ask: Ask, show: Callable[[str], None]) -> d
                 seed=job.number,  # each run is a figure of its own
                 dataset=HUMANEVAL,
                 prompt=prompt.name,
-                plain_passes=answer.num_tokens,  # without drafts a pass gives one token, by definition
+                target_passes=answer.num_tokens,  # without drafts a pass gives one token, by definition
             )
             answers.append((record, answer.text))
         records += with_same_text(answers)
     by_label = {row.label: row for row in rows(records)}
-    return {way: by_label[rival.label] for way, rival in plan.ways.items()}
+    return {rival.way: by_label[rival.label] for rival in plan.rivals}
 
 
 def quick_json(found: Mapping[Way, Row], plan: QuickPlan, used: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +129,7 @@ def quick_json(found: Mapping[Way, Row], plan: QuickPlan, used: Mapping[str, Any
 
     Times in ms. The figures of drafting are with the collaborative way only, null where unknown.
     """
-    ours = found[Way.COLLABORATIVE]
+    ours, tpt = found[Way.COLLABORATIVE], {way: row.figures["tpt_ms"] for way, row in found.items()}
     report: dict[str, Any] = {
         way: {"tpt_ms": row.median("tpt_ms", 3), "ttft_ms": row.median("ttft_ms", 3)}
         for way, row in found.items()
@@ -145,11 +139,10 @@ def quick_json(found: Mapping[Way, Row], plan: QuickPlan, used: Mapping[str, Any
         "target_passes_per_token": ours.median("target_passes_per_token"),
         "uplink_bytes_per_draft_token": ours.median("bytes_per_draft"),
     }
-    ranges = {way: row.figures["tpt_ms"] for way, row in found.items()}
     return {
         **report,
-        "ratio": {way: round(_tpt_ms(row) / _tpt_ms(found[Way.CLOUD]), 4) for way, row in found.items()},
-        "tpt_range_ms": {way: [round(f.least, 3), round(f.most, 3)] for way, f in ranges.items()},
+        "ratio": {way: round(f.median / tpt[Way.CLOUD].median, 4) for way, f in tpt.items()},
+        "tpt_range_ms": {way: [round(f.least, 3), round(f.most, 3)] for way, f in tpt.items()},
         "samples": {way: row.num_runs for way, row in found.items()},
         "identical": {"num_identical": ours.num_same_text, "num_compared": ours.num_compared},
         "settings": {
@@ -159,7 +152,3 @@ def quick_json(found: Mapping[Way, Row], plan: QuickPlan, used: Mapping[str, Any
             **used,
         },
     }
-
-
-def _tpt_ms(row: Row) -> float:
-    return row.figures["tpt_ms"].median

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,34 +19,23 @@ from rich.console import Console
 
 from benchmarks.harness.clients import connected
 from benchmarks.harness.options import Flags, SpecBench
-from benchmarks.harness.prompts import available, find_specbench, load_dataset, tokenised
+from benchmarks.harness.prompts import Prompt, load_datasets, tokenised
 from benchmarks.harness.rivals import Rival, parse_rivals
-from benchmarks.netlink.model import UNSHAPED
-from benchmarks.netlink.probe import Probed, probe
-from benchmarks.netlink.relay import Configure
+from benchmarks.netlink.model import Configure
+from benchmarks.netlink.probe import probe
 from benchmarks.pairs.catalog import Catalog, draft_description, target_description
-from benchmarks.pairs.listing import pairs_folder
-from benchmarks.reports.metrics import write_summary
+from benchmarks.reports.metrics import tables, write_summary
 from benchmarks.reports.page import write_report
 from benchmarks.reports.records import Description, append_record, machine, read_results
-from benchmarks.reports.tables import tables
 from benchmarks.scenarios.loading import Scenario, load_scenario
-from benchmarks.testbed.contestants import contestants, started_edge
-from benchmarks.testbed.measuring import Prompts, ScenarioRun
-from benchmarks.testbed.meters import Meters, find_energy
-from benchmarks.testbed.stage import (
-    Link,
-    Stage,
-    far_side_process,
-    opened_path,
-    raised_stage,
-    target_process,
-)
+from benchmarks.testbed.contestants import contestants
+from benchmarks.testbed.measuring import ScenarioRun
+from benchmarks.testbed.meters import Meters
+from benchmarks.testbed.stage import Link, Stage, raised_stage
 from edge_agent.drafting.models import check_model
-from edge_agent.settings import EdgeSettings, load_settings
+from edge_agent.settings import load_settings
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.processes import ServerProcess
-from openai_gateway.local.text.tokenizer import TargetText
 
 __all__ = ["prompts_of_seed", "report", "run"]
 
@@ -103,29 +92,43 @@ def run(
 
     Thresholds and bounds are those of our own policy; the others have theirs from the literature.
     """
-    file = find_specbench(specbench)
     models = {name: flags.given[name] for name in ("draft", "target") if flags.given[name] is not None}
-    dtype = flags.given["dtype"]
-    order = _Order(
-        scenarios=[msgspec.structs.replace(load_scenario(name), **models) for name in scenario],
+    scenarios = [msgspec.structs.replace(load_scenario(name), **models) for name in scenario]
+    plan = _Plan(
         rivals=parse_rivals(policies.split(",")),
-        datasets=available(datasets.split(",") if datasets else None, file),
-        specbench=file,
+        prompts=load_datasets(datasets.split(",") if datasets else None, specbench),
         num_tokens=tokens,
         num_prompts=prompts,
         num_seeds=seeds,
         out=out,
-        link=link,
         with_traces=traces,
-        vllm_flags=(*(("--dtype", dtype) if dtype else ()), *flags.vllm),
         edge_flags=flags.edge,
-        command=f"pipesd bench {' '.join(sys.argv[sys.argv.index('run') :])}" if "run" in sys.argv else "",
     )
+    dtype = flags.given["dtype"]
+    vllm_flags = [*(("--dtype", dtype) if dtype else ()), *flags.vllm]
+    logs = out / "logs"
     with live_status() as show:
-        _run_order(order, Catalog(pairs_folder(), show), show)
+        catalog = Catalog(show=show)
+        for each in scenarios:  # before any server is waited for
+            check_model(catalog.draft(each.draft))
+            catalog.target(each.target)
+        out.mkdir(parents=True, exist_ok=True)
+        by_target = sorted(scenarios, key=lambda each: each.target)
+        with raised_stage(link) as stage:
+            for name, of_target in groupby(by_target, key=lambda each: each.target):
+                flags_of_target = _target_flags(name, vllm_flags)
+                with stage.target(catalog.target(name), flags_of_target, logs) as target:
+                    _wait(target, show)
+                    with stage.far_side(_port(target), logs) as far_side:
+                        _wait(far_side, show)
+                        for each in of_target:
+                            draft = catalog.draft(each.draft)
+                            asyncio.run(_run_scenario(plan, each, draft, stage, target, far_side, show))
+                            target.check_running("in the middle of the benchmark")
     console = Console(highlight=False)
-    for table in tables(read_results(out), [s.name for s in order.scenarios]):
-        console.print(table)
+    results = read_results(out)
+    for each in scenarios:
+        console.print(*tables(results, each.name), sep="\n")
 
 
 def report(
@@ -136,128 +139,81 @@ def report(
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """What to run. `edge_flags` are settings of the edge agent (None: not given)."""
+class _Plan:
+    """What is run in each scenario. `edge_flags` are settings of the edge agent (None: not given)."""
 
-    scenarios: Sequence[Scenario]
     rivals: Sequence[Rival]
-    datasets: Sequence[str]
-    specbench: Path | None
+    prompts: Mapping[str, Sequence[Prompt]]
+    """All of each data set."""
     num_tokens: int
     num_prompts: int
     num_seeds: int
     out: Path
-    link: Link
     with_traces: bool
-    vllm_flags: tuple[str, ...]
     edge_flags: dict[str, Any]
-    command: str
 
 
-def _run_order(order: _Order, catalog: Catalog, show: Show) -> None:
-    """Raises `CliError`, `ConfigError`, `EdgeError`."""
-    for scenario in order.scenarios:  # before any server is waited for
-        check_model(catalog.draft(scenario.draft))
-        catalog.target(scenario.target)
-    order.out.mkdir(parents=True, exist_ok=True)
-    logs = order.out / "logs"
-    with raised_stage(order.link) as stage:
-        by_target = sorted(order.scenarios, key=lambda scenario: scenario.target)
-        for target, scenarios in groupby(by_target, key=lambda scenario: scenario.target):
-            show(f"Preparing {target}")
-            flags = _target_flags(target, order.vllm_flags)
-            server = target_process(stage, catalog.target(target), flags, logs)
-            with server, far_side_process(stage, _port(server), logs) as far_side:
-                for process in (server, far_side):
-                    name = process.name
-                    process.wait_ready(
-                        progress=lambda s, line, name=name: show(f"Starting the {name} ({s:.0f} s) {line}")  # type: ignore[misc]
-                    )
-                running = _Running(order, catalog, show, stage, server, far_side)
-                for scenario in scenarios:
-                    asyncio.run(running.run(scenario))
-                    server.check_running("in the middle of the benchmark")
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """An order with the processes it needs, both ready."""
-
-    order: _Order
-    catalog: Catalog
-    show: Show
-    stage: Stage
-    server: ServerProcess
-    far_side: ServerProcess
-
-    async def run(self, scenario: Scenario) -> None:
-        """Probe the path, put the rivals on it, keep what they do."""
-        order = self.order
-        async with AsyncExitStack() as stack:
-            path = await stack.enter_async_context(opened_path(self.stage))
-            server, far = [await path.reach(_port(process)) for process in (self.server, self.far_side)]
-            self.show(f"{scenario.name}: probing the link")
-            path.configure(Configure(scenario.path))
-            probed = await probe(far)
-            path.configure(Configure(UNSHAPED))  # getting ready may be quick
-            draft = self.catalog.draft(scenario.draft)
-            settings = load_settings({**order.edge_flags, "cloud_url": f"http://{server}", "draft": draft})
-            edge = await stack.enter_async_context(
-                started_edge(settings, scenario.gamma_ms / 1e3, far, self._trace_folder(scenario))
-            )
-            path.configure(Configure(scenario.path))
-            ready = await stack.enter_async_context(contestants(edge, order.rivals))
-            energy = find_energy()
-            metered = await stack.enter_async_context(connected(settings.cloud_url, kept=False))
-            described = self._describe(scenario, settings, probed, path.description, energy.description)
-            text = msgspec.json.format(msgspec.json.encode(described))
-            (order.out / f"{scenario.name}.json").write_bytes(text + b"\n")
-            records = order.out / f"{scenario.name}.jsonl"
-            records.unlink(missing_ok=True)
-            prompts = await _prompts(order, next(iter(ready.values())).pair.text)
-            meters = Meters(metered, self.server.pid, energy)
-            scenario_run = ScenarioRun(scenario, ready, path, meters, order.num_tokens, self.show)
-            try:
-                await scenario_run.run(prompts, lambda record: append_record(records, record))
-            finally:
-                if records.exists():
-                    write_summary(order.out)  # of what was measured, however it ended
-
-    def _trace_folder(self, scenario: Scenario) -> Path | None:
-        if not self.order.with_traces:
-            return None
-        folder = self.order.out / "traces" / scenario.name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def _describe(
-        self, scenario: Scenario, settings: EdgeSettings, probed: Probed, path: str, energy: str
-    ) -> Description:
-        order, why_proxy = self.order, self.stage.why_proxy
-        return Description(
+async def _run_scenario(
+    plan: _Plan,
+    scenario: Scenario,
+    draft: str,
+    stage: Stage,
+    target: ServerProcess,
+    far_side: ServerProcess,
+    show: Show,
+) -> None:
+    """Probe the path, put the rivals on it, keep what they do. Raises `CliError`, `EdgeError`."""
+    out, traces = plan.out, plan.out / "traces" / scenario.name
+    if plan.with_traces:
+        traces.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        path = await stack.enter_async_context(stage.path())
+        server, far = [await path.reach(_port(process)) for process in (target, far_side)]
+        show(f"{scenario.name}: probing the link")
+        path.configure(Configure(scenario.path))
+        probed = await probe(far)
+        settings = load_settings({**plan.edge_flags, "cloud_url": f"http://{server}", "draft": draft})
+        opening = contestants(
+            settings,
+            plan.rivals,
+            gamma_s=scenario.gamma_ms / 1e3,
+            far_side=far,
+            trace_folder=traces if plan.with_traces else None,
+        )
+        ready = await stack.enter_async_context(opening)
+        metered = await stack.enter_async_context(connected(settings.cloud_url, kept=False))
+        described = Description(
             scenario=scenario,
             draft=draft_description(scenario.draft),
             target=target_description(scenario.target),
-            link=path if why_proxy is None else f"{path} ({why_proxy})",
+            link=path.description + (f" ({stage.why_proxy})" if stage.why_proxy else ""),
             probed=probed,
-            energy=energy,
-            num_tokens=order.num_tokens,
-            num_prompts=order.num_prompts,
-            num_seeds=order.num_seeds,
-            datasets=list(order.datasets),
+            num_tokens=plan.num_tokens,
+            num_prompts=plan.num_prompts,
+            num_seeds=plan.num_seeds,
             settings=settings.model_dump(include=_RELEVANT),
             machine=machine(),
-            command=order.command,
+            command=f"pipesd {' '.join(sys.argv[1:])}",
         )
-
-
-async def _prompts(order: _Order, text: TargetText) -> Prompts:
-    found = {}
-    for name in order.datasets:
-        prompts = load_dataset(name, order.specbench)
-        of_seeds = [prompts_of_seed(prompts, seed, order.num_prompts) for seed in range(order.num_seeds)]
-        found[name] = [[await tokenised(prompt, text) for prompt in chosen] for chosen in of_seeds]
-    return found
+        (out / f"{scenario.name}.json").write_bytes(
+            msgspec.json.format(msgspec.json.encode(described)) + b"\n"
+        )
+        records = out / f"{scenario.name}.jsonl"
+        records.unlink(missing_ok=True)
+        text = next(iter(ready.values())).pair.text
+        prompts = {
+            name: [
+                [await tokenised(prompt, text) for prompt in prompts_of_seed(of, seed, plan.num_prompts)]
+                for seed in range(plan.num_seeds)
+            ]
+            for name, of in plan.prompts.items()
+        }
+        scenario_run = ScenarioRun(scenario, ready, path, Meters(metered, target.pid), plan.num_tokens, show)
+        try:
+            await scenario_run.run(prompts, lambda record: append_record(records, record))
+        finally:
+            if records.exists():
+                write_summary(out)  # of what was measured, however it ended
 
 
 def prompts_of_seed(prompts: Sequence[_T], seed: int, num: int) -> list[_T]:
@@ -267,15 +223,19 @@ def prompts_of_seed(prompts: Sequence[_T], seed: int, num: int) -> list[_T]:
     return [prompts[order[(seed * num + i) % len(order)]] for i in range(num)]
 
 
-def _target_flags(target: str, given: tuple[str, ...]) -> list[str]:
+def _target_flags(target: str, given: list[str]) -> list[str]:
     """Flags for models made here are those of the embedded one, which they are made from."""
     if target_description(target) == target:
-        return list(given)
+        return given
     from pipesd_vllm.launch import embedded_flags, is_cpu_build
 
     names = frozenset(flag.partition("=")[0] for flag in given)
     ours = embedded_flags(names) if is_cpu_build() else []
     return [*ours, "--served-model-name", target, *given]
+
+
+def _wait(process: ServerProcess, show: Show) -> None:
+    process.wait_ready(progress=lambda s, line: show(f"Starting the {process.name} ({s:.0f} s) {line}"))
 
 
 def _port(server: ServerProcess) -> int:

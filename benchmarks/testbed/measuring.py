@@ -10,8 +10,10 @@ from itertools import groupby
 from typing import Final
 
 from benchmarks.harness.prompts import DATASETS, TokenisedPrompt
-from benchmarks.harness.rivals import CLOUD, LOCAL, Job, Rival, Wire, interleaved
-from benchmarks.netlink.relay import Configure, EmulatedPath, RelayCounts
+from benchmarks.harness.rivals import Job, Rival, Way, Wire, interleaved
+from benchmarks.netlink.model import Carried, Configure
+from benchmarks.netlink.proxy import ProxyPath
+from benchmarks.netlink.tunnel import TunPath
 from benchmarks.reports.records import RunRecord, with_same_text
 from benchmarks.scenarios.loading import Scenario
 from benchmarks.testbed.contestants import Contestant
@@ -23,7 +25,6 @@ __all__ = ["Prompts", "ScenarioRun", "quiet"]
 
 Prompts = Mapping[str, Sequence[Sequence[TokenisedPrompt]]]
 """Of each data set, those of each seed."""
-Show = Callable[[str], None]
 
 logger = logging.getLogger("pipesd.bench")
 
@@ -43,10 +44,10 @@ class ScenarioRun:
 
     scenario: Scenario
     contestants: Mapping[Rival, Contestant]
-    path: EmulatedPath
+    path: TunPath | ProxyPath
     meters: Meters
     num_tokens: int
-    show: Show
+    show: Callable[[str], None]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def run(self, prompts: Prompts, keep: Callable[[RunRecord], None]) -> None:
@@ -68,32 +69,31 @@ class ScenarioRun:
 
     async def _measured(self, job: Job, prompt: TokenisedPrompt) -> tuple[RunRecord, str]:
         """An answer that broke off or stood still is no measurement: it is asked for anew (and logged)."""
-        for attempt in range(1, _ATTEMPTS):
-            try:
-                return await self._in_time(job, prompt)
-            except (CliError, EdgeError) as error:
-                logger.warning("%s, %s: attempt %d: %s", prompt.name, job.rival.label, attempt, error)
-        return await self._in_time(job, prompt)
-
-    async def _in_time(self, job: Job, prompt: TokenisedPrompt) -> tuple[RunRecord, str]:
         limit_s = _MOST_S + _MOST_S_A_TOKEN * self.num_tokens
-        try:
-            async with asyncio.timeout(limit_s):
-                return await self._measure(job, prompt)
-        except TimeoutError:
-            raise CliError(f"{job.rival.label} took more than {limit_s:.0f} s for {prompt.name}.") from None
+        attempt = 1
+        while True:
+            try:
+                async with asyncio.timeout(limit_s):
+                    return await self._measure(job, prompt)
+            except (CliError, EdgeError, TimeoutError) as error:
+                late = isinstance(error, TimeoutError)
+                what = f"took more than {limit_s:.0f} s" if late else str(error)
+                if attempt == _ATTEMPTS:
+                    raise CliError(f"{job.rival.label}, {prompt.name}: {what}") from error
+                logger.warning("%s, %s: attempt %d: %s", prompt.name, job.rival.label, attempt, what)
+                attempt += 1
 
     async def _measure(self, job: Job, prompt: TokenisedPrompt) -> tuple[RunRecord, str]:
         before = await self.meters.read()
-        offset_s = _trace_offset_s(self.scenario, job)
+        up = self.scenario.up
+        # Each prompt begins one step later in the trace of rates, shortly before a change; all rivals alike.
+        offset_s = (job.number + _INTO_STEP) * up.trace_step_s if up.mbit_trace else 0.0
         self.path.configure(Configure(self.scenario.path, seed=job.number, elapsed_s=offset_s))
-        contestant = self.contestants[job.rival]
         task = DATASETS[job.dataset]
-        answer, num_nav = await contestant.answer(task, prompt.token_ids, self.num_tokens)
-        counts = await quiet(self.path.counts, self.sleep)  # bytes sent in vain leave after the answer
-        after = await self.meters.read()
-        up_bytes, down_bytes = counts.up.num_bytes, counts.down.num_bytes
-        is_plain = job.rival.policy == CLOUD
+        answer = await self.contestants[job.rival].answer(
+            job.rival.way, task, prompt.token_ids, self.num_tokens
+        )
+        carried = await quiet(self.path.carried, self.sleep)  # bytes sent in vain leave after the answer
         record = RunRecord.of(
             job.rival,
             answer,
@@ -101,21 +101,21 @@ class ScenarioRun:
             seed=job.seed,
             dataset=job.dataset,
             prompt=prompt.name,
-            plain_passes=after.engine_steps - before.engine_steps,
-            num_nav=num_nav,
-            resources=used(before, after, up_bytes=up_bytes, down_bytes=down_bytes, is_plain=is_plain),
+            up_bytes=carried.up_bytes,
+            down_bytes=carried.down_bytes,
+            **used(before, await self.meters.read(), is_plain=job.rival.way is Way.CLOUD),
         )
         return record, answer.text
 
     async def _warm_up(self, prompts: Prompts) -> None:
         """Everybody's connections, and the monitors, on the path as it will be."""
         dataset, of_seeds = next(iter(prompts.items()))
-        first = of_seeds[0][0].token_ids
+        first, num_tokens = of_seeds[0][0].token_ids, min(_WARM_UP_TOKENS, self.num_tokens)
         self.path.configure(Configure(self.scenario.path))
         for rival, contestant in self.contestants.items():
             self.show(f"{self.scenario.name}: warming up {rival.label}")
-            await contestant.answer(DATASETS[dataset], first, min(_WARM_UP_TOKENS, self.num_tokens))
-            await quiet(self.path.counts, self.sleep)
+            await contestant.answer(rival.way, DATASETS[dataset], first, num_tokens)
+            await quiet(self.path.carried, self.sleep)
 
     async def _seen(self, dataset: str, prompt: TokenisedPrompt) -> None:
         """Into the prefix caches of both models, or the first rival alone would pay for it.
@@ -123,27 +123,24 @@ class ScenarioRun:
         Sessions and plain requests do not share a cache on the server.
         """
         some = next(iter(self.contestants.values()))
-        drafting = [c for rival, c in self.contestants.items() if rival.wire is not None]
-        drafting.sort(key=lambda contestant: contestant.rival.wire is not Wire.THIN)
-        for seen in (some.playing(Rival(CLOUD)), some.playing(Rival(LOCAL)), *drafting[:1]):
-            await seen.answer(DATASETS[dataset], prompt.token_ids, 1)
-        await quiet(self.path.counts, self.sleep)
+        drafting = [rival for rival in self.contestants if rival.wire is not None]
+        drafting.sort(key=lambda rival: rival.wire is not Wire.THIN)
+        asked = [(some, Way.CLOUD), (some, Way.LOCAL)]
+        asked += [(self.contestants[rival], rival.way) for rival in drafting[:1]]
+        for contestant, way in asked:
+            await contestant.answer(way, DATASETS[dataset], prompt.token_ids, 1)
+        await quiet(self.path.carried, self.sleep)
 
 
 async def quiet(
-    counts: Callable[[], RelayCounts], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-) -> RelayCounts:
+    carried: Callable[[], Carried], sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> Carried:
     """What the path has carried once nothing more comes (or a minute has passed)."""
-    last = counts()
+    last = carried()
     for _ in range(int(_MOST_QUIET_WAIT_S / _QUIET_S)):
         await sleep(_QUIET_S)
-        now = counts()
+        now = carried()
         if now == last:
             break
         last = now
     return last
-
-
-def _trace_offset_s(scenario: Scenario, job: Job) -> float:
-    """Each prompt begins one step later in the trace of rates, shortly before a change; all rivals alike."""
-    return (job.number + _INTO_STEP) * scenario.up.trace_step_s if scenario.up.mbit_trace else 0.0

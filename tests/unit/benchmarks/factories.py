@@ -1,7 +1,7 @@
 """Records, results and answers as tests need them."""
 
 from benchmarks.netlink.probe import Probed
-from benchmarks.reports.records import Description, Drafting, Resources, RunRecord
+from benchmarks.reports.records import Description, RunRecord
 from benchmarks.scenarios.loading import load_scenario
 
 
@@ -20,10 +20,13 @@ def record(policy: str = "cloud", seed: int = 0, **fields: object) -> RunRecord:
         "ttft_s": 0.1,
         "gaps_ms": [10.0, 20.0, 30.0],
         "target_passes": 5.0 if drafts else 10.0,
-        "drafting": Drafting(20, 16, 8, 4, 4, 170) if drafts else None,
-        "resources": Resources(up_bytes=1000, server_cpu_s=0.5),
-        **fields,
+        "up_bytes": 1000,
+        "server_cpu_s": 0.5,
     }
+    if drafts:
+        given |= {"drafts_sent": 20, "drafts_verified": 16, "drafts_accepted": 8, "drafts_discarded": 4}
+        given |= {"draft_bytes": 170}
+    given |= fields
     return RunRecord(**given)  # type: ignore[arg-type]
 
 
@@ -34,11 +37,9 @@ def description(name: str = "fast-edge") -> Description:
         target="a target",
         link="a link",
         probed=Probed(30.0, 19.0, 170.0),
-        energy="not measured: no counters",
         num_tokens=10,
         num_prompts=1,
         num_seeds=3,
-        datasets=["humaneval"],
         settings={"max_ahead": 16},
         machine={"cores": 2},
         command="pipesd bench run",

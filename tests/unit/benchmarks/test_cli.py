@@ -20,7 +20,6 @@ SERVER = ["--cloud", "--api-key", "--target", "--dtype", "--json"]
         ("matrix", ["--prompts", "--num", "--settings", "--tokens", *SERVER]),
         ("overhead", ["--rounds", "--repeats", *SERVER]),
         ("gateway", ["--clients", "--at-once", "--rounds", "--tokens", "--repeats", *EDGE, *SERVER]),
-        ("pairs", ["--tokens", "--prompts", "--depth", "--specbench"]),
         (
             "run",
             ["--scenario", "--policies", "--tokens", "--seeds", "--datasets", "--out", "--draft", "--dtype"],

@@ -21,9 +21,10 @@ from benchmarks.exactness.comparison import (
     first_difference,
     margin_of,
     near_tie_nats,
+    told,
 )
 from benchmarks.exactness.drafts import KINDS, DraftMaker
-from benchmarks.exactness.exact import Checked, ExactPlan, check_all, describe, exact_json
+from benchmarks.exactness.exact import Checked, ExactPlan, check_all, exact_json
 from benchmarks.exactness.matrix import (
     MATRIX,
     Compared,
@@ -34,7 +35,6 @@ from benchmarks.exactness.matrix import (
     selected,
     summary,
 )
-from benchmarks.exactness.matrix import describe as describe_compared
 from benchmarks.harness.clients import Client
 from benchmarks.harness.prompts import Prompt, TokenisedPrompt
 from edge_agent.api import FinishReason, Sampling
@@ -223,32 +223,33 @@ async def test_a_difference_is_explained(
     assert result.difference is not None
     position = result.difference.position
     assert plain.prefixes == [(*token_ids("you"), *token_ids("hello fox")[:position])]
-    assert result.gap_nats == 0.0
+    assert result.margin == Margin(0.0)
     assert "near-tie" in printed(out)
 
 
 @pytest.mark.parametrize(
-    ("checked", "words"),
+    ("difference", "margin", "words"),
     [
-        (Checked("p", 8, None), "p: identical, 8 tokens"),
-        (Checked("p", 8, Difference(3, 1, 2), 0.01), "token 3, plain 't1' (1), ours 't2' (2): near-tie"),
-        (Checked("p", 8, Difference(3, 1, 2), 0.2), "unexplained (the target alone sees them +0.2000 nats"),
-        (Checked("p", 8, Difference(3, 1, 2), None), "unexplained (they are not both among the most likely)"),
-        (Checked("p", 8, Difference(3, None, 2)), "plain (ended), ours 't2' (2): unexplained"),
-        (Checked("p", 8, Difference(8, None, None)), "text or finish reason are not: unexplained"),
+        (Difference(3, 1, 2), Margin(0.01), "token 3, target alone 't1' (1), ours 't2' (2): near-tie (+0.01"),
+        (Difference(3, 1, 2), Margin(0.2), "unexplained (+0.200000 nats apart)"),
+        (Difference(3, 1, 2), None, "unexplained (the target does not tell how close they are)"),
+        (Difference(3, None, 2), None, "target alone (ended), ours 't2' (2): unexplained"),
+        (Difference(8, None, None), None, "text or finish reason are not: unexplained"),
     ],
 )
-def test_describe(checked: Checked, words: str) -> None:
+def test_told(difference: Difference, margin: Margin | None, words: str) -> None:
     """Position, tokens and reason, in one line."""
-    assert words in describe(checked, 0.05, lambda token: f"t{token}")
+    assert words in told("p", difference, margin, 0.05, lambda tokens: f"t{tokens[0]}")
 
 
 def test_json() -> None:
     """Differences are written out."""
-    results = [Checked("p0", 8, None), Checked("p1", 8, Difference(3, 1, 2), 0.01)]
+    results = [Checked("p0", 8, None), Checked("p1", 8, Difference(3, 1, 2), Margin(0.01))]
     report = exact_json(results, plan(), EdgeSettings(cloud_url="http://server:1"), "org/target")
     assert (report["num_identical"], report["num_compared"]) == (1, 2)
-    assert report["differences"][0]["difference"] == {"position": 3, "plain_token": 1, "our_token": 2}
+    [different] = report["differences"]
+    assert different["difference"] == {"position": 3, "plain_token": 1, "our_token": 2}
+    assert different["gap_nats"] == 0.01
     assert report["settings"]["dtype"] == "float32"
 
 
@@ -414,10 +415,6 @@ def test_the_matrixs_report() -> None:
         Compared("T=0,top_p=1,plain", "p0", 0, 2, 0, 0, False, Difference(8, 1, None)),
     ]
     assert summary("all", results) == "all: identical 1/3 (70 of 150 drafts accepted, 2 sessions rebuilt)"
-    shown = [describe_compared(each, 0.001, lambda token: f"t{token}") for each in results[1:]]
-    assert "p1, seed 1, batch of 1: differs at generated token 3, target alone 't1' (1)" in shown[0]
-    assert "near-tie (+0.000100 nats apart)" in shown[0]
-    assert "session (ended): unexplained" in shown[1]
     report = matrix_json(results, 96, "float32")
     assert (report["num_identical"], report["num_compared"]) == (1, 3)
     assert report["settings"]["T=1,top_p=1,plain"]["num_identical"] == 1

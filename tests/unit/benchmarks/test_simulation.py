@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.harness.rivals import parse_rivals
 from benchmarks.netlink.model import LinkSpec, PathSpec
-from benchmarks.pairs.agreement import TracePoint
 from benchmarks.reports.records import Description, RunRecord
+from benchmarks.simulation.agreement import TracePoint
 from benchmarks.simulation.check import compare
 from benchmarks.simulation.costs import Costs, fitted_costs
 from benchmarks.simulation.simulate import simulate, simulate_all

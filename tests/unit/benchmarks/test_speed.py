@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
+import psutil
 import pytest
 
 from benchmarks.harness.clients import TimedAnswer, connected
-from benchmarks.harness.pair import Way
 from benchmarks.harness.prompts import TokenisedPrompt
 from benchmarks.harness.recorder import Recording
-from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Wire
-from benchmarks.speed.gateway import describe_cost, describe_cpu, describe_crowd, edge_process
-from benchmarks.speed.gateway_cost import (
-    Cost,
-    Spread,
-    added_in_an_answer,
-    instant_generator,
-    measure_live_cost,
-    measure_pure_cost,
-)
-from benchmarks.speed.gateway_crowd import (
+from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Way, Wire
+from benchmarks.speed.gateway import (
     CpuSplit,
     CrowdPlan,
     CrowdResult,
-    ProcessMeter,
-    memory_of,
+    added_in_an_answer,
+    describe_cost,
+    describe_cpu,
+    describe_crowd,
+    edge_process,
+    instant_generator,
+    measure_live_cost,
+    measure_pure_cost,
     run_crowd,
 )
 from benchmarks.speed.overhead import (
     NUM_IDLE_SESSIONS,
-    IdleCost,
     Round,
     describe,
     figures_of,
@@ -63,12 +59,8 @@ def silent(_: str) -> None:
 
 # -- quick ----------------------------------------------------------------------------------
 
-WAYS = {
-    Way.COLLABORATIVE: Rival("adaptive", Wire.THIN, Mode.BALANCED),
-    Way.CLOUD: Rival(CLOUD),
-    Way.LOCAL: Rival(LOCAL),
-}
-PLAN = QuickPlan((TokenisedPrompt("a", (1,)), TokenisedPrompt("b", (2,))), 32, 3, WAYS)
+RIVALS = [Rival("adaptive", Wire.THIN, Mode.BALANCED), Rival(CLOUD), Rival(LOCAL)]
+PLAN = QuickPlan((TokenisedPrompt("a", (1,)), TokenisedPrompt("b", (2,))), 32, 3, RIVALS)
 TPT_S = {Way.COLLABORATIVE: 0.010, Way.CLOUD: 0.020, Way.LOCAL: 0.005}
 STATS = GenerationStats(
     completion_tokens=32,
@@ -99,7 +91,7 @@ async def test_quick() -> None:
     """All is warmed up before the first measurement; figures have the agreed names; texts are compared."""
     ask, shown = FakeAsk(), list[str]()
     found = await run_quick(PLAN, ask, shown.append)
-    num_warm = len(PLAN.prompts) * len(WAYS)
+    num_warm = len(PLAN.prompts) * len(RIVALS)
     assert {num for _, _, num in ask.calls[:num_warm]} == {8}
     assert [num for _, _, num in ask.calls[num_warm:]] == [32] * 18
     assert shown[-1].startswith("Measuring, 18 of 18: b")
@@ -121,8 +113,7 @@ async def test_quick() -> None:
 
 async def test_a_hung_edge_is_not_asked_to_answer_alone() -> None:
     """It never would; collaborative and plain streaming are still compared."""
-    ways = {way: rival for way, rival in WAYS.items() if way is not Way.LOCAL}
-    found = await run_quick(QuickPlan(PLAN.prompts, 32, 1, ways), FakeAsk(), silent)
+    found = await run_quick(QuickPlan(PLAN.prompts, 32, 1, RIVALS[:2]), FakeAsk(), silent)
     assert set(found) == {Way.COLLABORATIVE, Way.CLOUD}
     assert found[Way.COLLABORATIVE].num_compared == 2
 
@@ -178,6 +169,9 @@ async def test_a_server_that_does_not_introduce_itself() -> None:
         [_ async for _ in measured_rounds(line, 1)]
 
 
+NOT_IDLE = {"idle_without_sessions_s": None, "idle_with_sessions_s": None}
+
+
 def one(added_ms: float, own: dict[str, float] | None) -> dict[str, float | None]:
     rounds = tuple(Round(20.0 + added_ms + extra, 20.0, 0.2) for extra in (0.0, 0.0, 3.0))
     return figures_of(rounds, (Round(9.0, 8.0), Round(9.0, 8.0)), 8.5, 10.0, own)
@@ -186,14 +180,14 @@ def one(added_ms: float, own: dict[str, float] | None) -> dict[str, float | None
 def test_what_is_ours_and_what_is_vllms_stand_side_by_side() -> None:
     """Medians over the repeats, which one disturbed repeat does not move."""
     own = {"receive": 0.1, "schedule": 0.05, "send": 0.15}
-    text = "\n".join(describe(medians([one(ms, own) for ms in (1.5, 40.0, 1.75)]), 3, 3, None))
+    text = "\n".join(describe({**medians([one(ms, own) for ms in (1.5, 40.0, 1.75)]), **NOT_IDLE}, 3, 3))
     assert "1.75 ms above the engine step" in text
     assert "plain vLLM, streamed token: 0.50 ms" in text
     assert "plain vLLM, request and reply: 2.00 ms" in text
     assert "+1.25 ms to a streamed token, -0.25 ms to request and reply" in text
     assert "own code: 0.30 ms a verify round" in text
     assert "idle sessions: not measured" in text
-    assert "own code: not measured" in "\n".join(describe(medians([one(1.0, None)]), 1, 3, None))
+    assert "own code: not measured" in "\n".join(describe({**medians([one(1.0, None)]), **NOT_IDLE}, 1, 3))
 
 
 def test_own_code_is_read_from_the_metrics() -> None:
@@ -214,17 +208,17 @@ async def test_idle_cost_is_measured_with_and_without_sessions() -> None:
     """All sessions are open during the second window and closed after it."""
     lines = [transport() for _ in range(NUM_IDLE_SESSIONS)]
     readings = iter([0.0, 10.0, 10.5, 12.0, 12.25])
-    cost = await measure_idle(FakeConnector(lines), lambda: next(readings), silent, 10.0, no_sleep)
-    assert cost == IdleCost(10.0, NUM_IDLE_SESSIONS, 0.5, 0.25)
+    found = await measure_idle(FakeConnector(lines), lambda: next(readings), silent, no_sleep)
+    assert found == {"idle_without_sessions_s": 0.5, "idle_with_sessions_s": 0.25}
     assert not any(line.is_open for line in lines)
-    assert await measure_idle(FakeConnector([]), lambda: None, silent, 1.0, no_sleep) is None
+    assert await measure_idle(FakeConnector([]), lambda: None, silent, no_sleep) == NOT_IDLE
 
 
 async def test_a_lost_server_closes_what_was_opened() -> None:
     """Sessions opened before the failure do not stay."""
     lines = [transport() for _ in range(2)]
     with pytest.raises(CloudUnreachable):
-        await measure_idle(FakeConnector(lines), lambda: 0.0, silent, 1.0, no_sleep)
+        await measure_idle(FakeConnector(lines), lambda: 0.0, silent, no_sleep)
     assert not any(line.is_open for line in lines)
 
 
@@ -242,17 +236,16 @@ def test_added_in_an_answer() -> None:
     assert ttft_ms == pytest.approx(4.0)
     assert token_ms == pytest.approx((0.5, 0.2))
     joined = Recording(started_s=0.0, given_s=[1.0, 2.0, 3.0])
-    assert added_in_an_answer(joined, answer(0.0, 1.5, 3.5)) == (500.0, ())
+    assert added_in_an_answer(joined, answer(0.0, 1.5, 3.5)) == (500.0, [])
 
 
 async def test_both_measurements(make_fake: MakeFake) -> None:
     """On real gateways: as many samples as answers, and of the live one as pieces; a refusal is an error."""
     pure = await measure_pure_cost(instant_generator(16), 16, 3, silent)
-    assert (pure.token_ms.num, pure.ttft_ms.num) == (3, 3)
-    assert pure.token_ms.median > 0
+    assert [len(ms) for ms in pure.values()] == [3, 3]
     live = await measure_live_cost(instant_generator(16), 16, 2, silent)
-    assert (live.token_ms.num, live.ttft_ms.num) == (2 * 15, 2)
-    assert live.token_ms.median > 0
+    assert [len(ms) for ms in live.values()] == [2 * 15, 2]
+    assert all(median(ms) > 0 for ms in (pure["token_ms"], live["token_ms"]))
     with pytest.raises(CliError, match=r"HTTP 400"):
         await measure_live_cost(make_fake(""), 4, 2, silent)
 
@@ -271,11 +264,10 @@ async def test_all_answers_are_counted(make_fake: MakeFake) -> None:
 
     async with hosted_gateway(generator) as url:
         result = await run_crowd(url, CROWD, lambda: next(sizes), on_start=on_start)
-    assert (result.num_answers, result.num_connections, result.errors) == (12, 6, ())
+    assert (result.num_answers, result.num_connections, result.errors) == (12, 6, [])
     assert started == [CROWD.at_once]
-    assert len(generator.records) == CROWD.at_once + CROWD.num_answers
-    assert result.memory is not None
-    assert (result.memory.start, result.memory.end) == (102, 114)
+    assert len(generator.records) == CROWD.at_once + 12
+    assert (result.rss[0], result.rss[-1]) == (102, 114)
 
 
 async def test_errors_are_kept(make_fake: MakeFake) -> None:
@@ -291,16 +283,6 @@ async def test_errors_are_kept(make_fake: MakeFake) -> None:
     assert "the server is gone" in result.errors[0]
 
 
-def test_memory_is_flat_by_its_second_half() -> None:
-    """What the first half adds is caches; growth after it is growth."""
-    assert memory_of([1, 2]) is None
-    caches, leak = memory_of([100, 150, 200, 200, 201]), memory_of([100, 110, 120, 130, 125])
-    assert caches is not None
-    assert leak is not None
-    assert caches.is_flat
-    assert not leak.is_flat
-
-
 def test_shares_of_cpu() -> None:
     """The event loop's part is of all three; without the server's figure there is none."""
     earlier, later = CpuSplit(1.0, 2.0, 10.0), CpuSplit(2.0, 5.0, 26.0)
@@ -312,12 +294,12 @@ def test_shares_of_cpu() -> None:
 
 def test_other_threads_are_counted_apart() -> None:
     """Work of a thread that still runs is not the main thread's."""
-    meter = ProcessMeter(os.getpid())
-    before = meter.cpu()
+    process = psutil.Process()
+    before = CpuSplit.of(process)
     done, leave = threading.Event(), threading.Event()
 
     def work() -> None:
-        while meter.cpu().since(before).other_s < 0.05:  # until the system's clock has noticed
+        while CpuSplit.of(process).since(before).other_s < 0.05:  # until the system's clock has noticed
             sum(range(10_000))
         done.set()
         leave.wait()
@@ -325,11 +307,10 @@ def test_other_threads_are_counted_apart() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     assert done.wait(60)
-    used = meter.cpu().since(before)
+    used = CpuSplit.of(process).since(before)
     leave.set()
     thread.join()
     assert used.other_s >= 0.05
-    assert meter.rss() > 1 << 20
 
 
 def test_the_measured_process(tmp_path: Path) -> None:
@@ -343,22 +324,20 @@ def test_the_measured_process(tmp_path: Path) -> None:
 
 
 def test_the_lines_of_the_gateway() -> None:
-    """Figures with their limits; the first errors; growth is called so; what is unknown is said to be."""
+    """Figures with their limits; the first errors; memory is flat by its second half."""
     plan, mib = CrowdPlan(), 1 << 20
-    flat = memory_of([100 * mib, 110 * mib, 110 * mib])
-    counts, sizes = describe_crowd(plan, CrowdResult(400, 200, (), flat))
+    counts, sizes = describe_crowd(plan, CrowdResult(200, (), [100 * mib, *[110 * mib] * 400]))
     assert counts == "200 clients, 4 answers at a time: 400 answers, 0 errors, 200 connections opened"
     assert "100.0 MiB at the start, 110.0 in the middle, 110.0 at the end, 110.0 at most: flat" in sizes
-    growing = memory_of([100 * mib, 110 * mib, 130 * mib])
-    lines = describe_crowd(plan, CrowdResult(400, 200, tuple("abcde"), growing))
+    lines = describe_crowd(plan, CrowdResult(200, "abcde", [100 * mib, 110 * mib, 130 * mib]))
     assert lines[1:4] == ["  a", "  b", "  c"]
     assert "growing (+18.18%" in lines[-1]
-    assert "not measured" in describe_crowd(plan, CrowdResult(1, 1, (), None))[-1]
     assert describe_cpu(CpuSplit(1.0, 9.0, 30.0)).endswith("the event loop has 2.5% (limit 5%)")
     assert "leave out --cloud" in describe_cpu(CpuSplit(1.0, 9.0))
-    token, first = describe_cost("live", Cost(Spread(0.25, 0.4, 300), Spread(4.0, 6.0, 20)))
-    assert token == "added to a streamed token (live): 0.250 ms (median of 300; p90 0.400 ms); limit 0.3 ms"
-    assert first == "added to the first token (live): 4.000 ms (median of 20; p90 6.000 ms); limit 5 ms"
+    added = {"token_ms": [0.25] * 300, "ttft_ms": [4.0] * 20}
+    token, first = describe_cost("live", added)
+    assert token == "added to a streamed token (live): 0.250 ms (median of 300; p90 0.250 ms); limit 0.3 ms"
+    assert first == "added to the first token (live): 4.000 ms (median of 20; p90 4.000 ms); limit 5 ms"
 
 
 async def test_a_client_of_a_gateway_that_is_gone() -> None:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 
-from benchmarks.harness.clients import TimedAnswer
+from benchmarks.harness.clients import Client, TimedAnswer
 from benchmarks.harness.prompts import TokenisedPrompt
-from benchmarks.harness.rivals import Rival, parse_rivals
-from benchmarks.netlink.model import LinkCounts
-from benchmarks.netlink.relay import Configure, RelayCounts
+from benchmarks.harness.rivals import Way, parse_rivals
+from benchmarks.netlink.model import Carried, Configure
 from benchmarks.reports.records import RunRecord
 from benchmarks.scenarios.loading import load_scenario
 from benchmarks.testbed.commands import prompts_of_seed
-from benchmarks.testbed.contestants import NavCounter
 from benchmarks.testbed.measuring import ScenarioRun, quiet
-from benchmarks.testbed.meters import Reading, engine_totals, find_energy, used
-from benchmarks.testbed.stage import Link, Stage, far_side_process, opened_path, raised_stage, target_process
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
+from benchmarks.testbed.meters import Meters, Reading, used
+from benchmarks.testbed.stage import Link, Stage, raised_stage
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.wire import Commit, fingerprint
 
 PAGE = """# TYPE vllm:iteration_tokens_total histogram
 vllm:iteration_tokens_total_bucket{engine="0",le="+Inf"} 7
@@ -36,73 +32,44 @@ vllm:request_inference_time_seconds_sum 1.5
 pipesd_step_seconds_count 2
 pipesd_step_seconds_sum 0.25
 """
-START = Reading(10, 1.0, 2.0, 5.0, 1.0, None, 900.0, 300.0)
-COUNTS = RelayCounts(LinkCounts(3, 300, 0), LinkCounts(4, 400, 0))
+START = Reading(10, 1.0, 2.0, 5.0, 900.0, 1.0, 300.0)
 
 
-def test_engine_totals() -> None:
-    """Steps and busy times are found on a page of metrics; on an empty one they are zero."""
-    assert engine_totals(PAGE) == (7.0, 0.25, 1.5)
-    assert engine_totals("") == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize(("page", "expected"), [(PAGE, (7.0, 0.25, 1.5)), ("", (0.0, 0.0, 0.0))])
+async def test_meters_read_a_page_of_metrics(page: str, expected: tuple[float, ...]) -> None:
+    """Steps and busy times are found, else they are zero; of a process that is gone nothing is known."""
+    server = httpx.MockTransport(lambda _: httpx.Response(200, text=page))
+    async with httpx.AsyncClient(base_url="http://server", transport=server) as http:
+        reading = await Meters(Client(http), 2**22 + 1).read()
+    assert reading[:3] == expected
+    assert reading.server_cpu_s is reading.server_rss_mb is None
 
 
 def test_used() -> None:
     """Differences, the busy time being that of the kind of request; what is not known stays unknown."""
-    end = replace(START, session_busy_s=1.5, plain_busy_s=4.0, server_cpu_s=6.0, edge_cpu_s=1.25)
+    end = START._replace(session_busy_s=1.5, plain_busy_s=4.0, server_cpu_s=6.0, edge_cpu_s=1.25)
     for is_plain, busy_s in ((False, 0.5), (True, 2.0)):
-        resources = used(START, end, up_bytes=7, down_bytes=8, is_plain=is_plain)
-        assert resources.engine_busy_s == busy_s
-        assert (resources.server_cpu_s, resources.edge_cpu_s) == (1.0, 0.25)
-        assert resources.energy_j is None
-        assert (resources.up_bytes, resources.down_bytes, resources.server_rss_mb) == (7, 8, 900.0)
-
-
-def test_energy_is_measured_or_it_is_not(tmp_path: Path) -> None:
-    """Counters of all packages are added up; where there is none the reason takes the place of a figure."""
-    nothing = find_energy(tmp_path)
-    if nothing.joules() is None:  # a machine with a GPU has a figure even so
-        assert nothing.description.startswith("not measured: ")
-    for name, microjoules in (
-        ("intel-rapl:0", 5_000_000),
-        ("intel-rapl:1", 1_000_000),
-        ("intel-rapl:0:0", 9),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "energy_uj").write_text(f"{microjoules}\n")
-    meter = find_energy(tmp_path)
-    assert "RAPL counter of 2" in meter.description
-    assert (meter.joules() or 0.0) >= 6.0
-
-
-async def test_verifying_commits_are_counted() -> None:
-    """A pass that checked drafts is a NAV; other commits and greetings pass by."""
-    line = FakeTransport(lambda tokens: 1, fake_welcome(fingerprint(["a"])))
-    line.push(Commit(1, 0, [1], drafted=4, accepted=1))
-    line.push(Commit(1, 1, [1]))
-    counter = NavCounter(FakeConnector([line]))
-    transport = await counter.connect()
-    for _ in range(3):
-        await transport.receive()
-    assert counter.num_nav == 1
-    assert transport.is_open
+        found = used(START, end, is_plain=is_plain)
+        assert (found["engine_busy_s"], found["server_cpu_s"], found["edge_cpu_s"]) == (busy_s, 1.0, 0.25)
+        assert found["server_rss_mb"] == 900.0
+    assert used(START._replace(server_cpu_s=None), end, is_plain=True)["server_cpu_s"] is None
 
 
 def test_without_privileges(tmp_path: Path) -> None:
     """Asked for, the proxy needs no namespace: servers run here, on loopback, and the reason is kept."""
     with raised_stage(Link.PROXY) as stage:
         assert stage == Stage(None, "asked for")
-        target = target_process(stage, "a/model", ["--max-model-len", "64"], tmp_path)
+        target = stage.target("a/model", ["--max-model-len", "64"], tmp_path)
         assert target.health_url.startswith("http://127.0.0.1:")
         assert "a/model" in target.command
         assert target.command[target.command.index("--max-model-len") + 1] == "64"
-        far = far_side_process(stage, 8000, tmp_path)
+        far = stage.far_side(8000, tmp_path)
         assert far.command[-3] == "127.0.0.1"
 
 
 async def test_path_of_a_stage_without_namespaces() -> None:
     """It is the proxy's."""
-    async with opened_path(Stage(None, "asked for")) as path:
-        assert path.server_prefix == ()
+    async with Stage(None, "asked for").path() as path:
         assert "proxy" in path.description
 
 
@@ -121,28 +88,22 @@ async def no_sleep(_: float) -> None:
 async def test_waits_until_nothing_more_comes() -> None:
     """The counts are those of a path that has become quiet."""
     steps = iter([1, 2, 3, 3, 4])
-    assert (
-        await quiet(lambda: RelayCounts(LinkCounts(next(steps)), LinkCounts()), no_sleep)
-    ).up.num_packets == 3
+    assert await quiet(lambda: Carried(next(steps), 0), no_sleep) == Carried(3, 0)
 
 
 class _Scripted:
     """A contestant's place: `num_failures` of its measured answers break off."""
 
-    def __init__(self, rival: Rival, num_failures: int = 0) -> None:
-        self.rival = rival
-        self.asked: list[int] = []
+    def __init__(self, num_failures: int = 0) -> None:
+        self.asked: list[tuple[Way, int]] = []
         self._num_left = num_failures
 
-    def playing(self, rival: Rival) -> _Scripted:
-        return _Scripted(rival)
-
-    async def answer(self, task: str, prompt: Sequence[int], num_tokens: int) -> tuple[TimedAnswer, int]:
-        self.asked.append(num_tokens)
+    async def answer(self, way: Way, task: str, prompt: Sequence[int], num_tokens: int) -> TimedAnswer:
+        self.asked.append((way, num_tokens))
         if num_tokens == 16 and self._num_left:
             self._num_left -= 1
             raise CliError("An answer broke off.")
-        return TimedAnswer("id", "text", num_tokens, 0.0, (0.1, 0.4), (0.1, 0.4)), 0
+        return TimedAnswer("id", "text", num_tokens, 0.0, (0.1, 0.4), (0.1, 0.4))
 
 
 class _Still:
@@ -154,8 +115,8 @@ class _Still:
     def configure(self, configure: Configure) -> None:
         self.configured.append(configure)
 
-    def counts(self) -> RelayCounts:
-        return COUNTS
+    def carried(self) -> Carried:
+        return Carried(300, 400)
 
     async def read(self) -> Reading:
         return START
@@ -163,7 +124,7 @@ class _Still:
 
 async def run_of(num_failures: int) -> tuple[list[RunRecord], _Still, list[_Scripted]]:
     rivals = parse_rivals(["cloud", "vanilla:thin"])
-    scripted = [_Scripted(rivals[0]), _Scripted(rivals[1], num_failures)]
+    scripted = [_Scripted(), _Scripted(num_failures)]
     still = _Still()
     run = ScenarioRun(
         load_scenario("scenario-4"),
@@ -190,8 +151,8 @@ async def test_a_scenario_is_run() -> None:
         ("p1", "cloud"),
     ]
     assert [r.same_text for r in records] == [None, True, True, None]
-    assert {(r.resources.up_bytes, r.resources.down_bytes) for r in records} == {(300, 400)}
-    assert scripted[0].asked[0] == 8
+    assert {(r.up_bytes, r.down_bytes) for r in records} == {(300, 400)}
+    assert scripted[0].asked[:3] == [(Way.CLOUD, 8), (Way.CLOUD, 1), (Way.LOCAL, 1)]
     measured = [c for c in still.configured if c.elapsed_s]
     assert [c.seed for c in measured] == [0, 0, 1, 1]
     assert measured[0].elapsed_s == measured[1].elapsed_s == pytest.approx(18.0)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
+from edge_agent.api import TokenizerBundle
 from edge_agent.drafting.drafter import Drafter
+from edge_agent.drafting.llama.drafter import LlamaDrafter
+from edge_agent.drafting.llama.loading import LlamaSettings
+from edge_agent.drafting.models import resolve_model
 from edge_agent.sampling.picker import DraftToken
+from openai_gateway.local.text.tokenizer import TargetText
 
-__all__ = ["TracePoint", "agreement_rate", "greedy_text", "trace_of"]
+__all__ = ["TracePoint", "greedy_text", "loaded", "target_text", "trace_of"]
+
+_CONTEXT: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +52,23 @@ def trace_of(draft: Drafter, prompt: Sequence[int], text: Sequence[int]) -> Iter
         draft.close_sequence(sequence)
 
 
-def agreement_rate(points: Sequence[TracePoint]) -> float:
-    """Share of positions where the draft agreed, of at least one."""
-    return sum(point.agrees for point in points) / len(points)
-
-
 def _next(model: Drafter, sequence: int) -> DraftToken:
     while True:  # a long prompt is evaluated in several calls
         drafts = model.draft([sequence])
         if sequence in drafts:
             return drafts[sequence]
+
+
+def loaded(model: str) -> Drafter:
+    """A draft model in this process, on one thread. Raises `ModelError`."""
+    return LlamaDrafter.load(
+        resolve_model(model), LlamaSettings(n_threads=1, n_ctx=_CONTEXT, max_sequences=1)
+    )
+
+
+def target_text(target: Path) -> TargetText:
+    """The tokenizer and chat template of a Hugging Face folder that was made here."""
+    config = json.loads((target / "tokenizer_config.json").read_text())
+    special = {name: value for name, value in config.items() if name.endswith("_token")}
+    tokenizer = (target / "tokenizer.json").read_text()
+    return TargetText(TokenizerBundle(tokenizer, config.get("chat_template"), special, ()))
