@@ -18,7 +18,7 @@ from benchmarks.harness.rivals import DEFAULT_PARAMETERS
 from edge_agent.api import Sampling
 from edge_agent.control.batch_schedule import BatchScheduler, plan_batches
 from edge_agent.control.monitor import EnvironmentMonitor
-from edge_agent.control.policies.base import ChainView, Decision, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision
 from edge_agent.control.policies.registry import make_policy
 from edge_agent.control.tuning.background import NUM_FIRST
 from edge_agent.control.tuning.gp_process import GpProcess
@@ -91,8 +91,8 @@ def _decisions_s(name: str, num_tokens: int, clock: Clock) -> float:
             num_accepted = int(luck * (num_drafted + 1))
             monitor.on_verify_round(num_drafted, 0.055 + 0.002 * slowness * luck, 0.001, 0.020)
             monitor.on_acceptance(num_drafted, num_accepted)
-            rolled_back = num_accepted < num_drafted
-            policy.on_commit(RoundOutcome(num_drafted, num_accepted, num_accepted + 1, rolled_back))
+            rejected = num_accepted < num_drafted
+            policy.on_commit(CommitOutcome((0,) * (num_accepted + 1), num_drafted, num_accepted, rejected))
             policy.after_commit(idle)
             policy.ahead(idle)
             monitor.snapshot()

@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from edge_agent.control.batch_schedule import BatchScheduler
-from edge_agent.control.confidence import CalibratedConfidence, Confidence, Judged, RawConfidence
+from edge_agent.control.confidence import CalibratedConfidence, CheckedDraft, Confidence, RawConfidence
 from edge_agent.control.monitor import EnvironmentMonitor, EnvironmentSnapshot, LinkEstimate
 from edge_agent.control.parameters import AgentParameters, FixedParameters, SessionParameters
-from edge_agent.control.policies.base import ChainView, Decision, Policy, PolicyParameters, RoundOutcome
+from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, Policy, PolicyParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY, POLICY_NAMES, make_policy
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ __all__ = [
     "BatchScheduler",
     "CalibratedConfidence",
     "ChainView",
+    "CheckedDraft",
+    "CommitOutcome",
     "Confidence",
     "Decision",
     "EnvironmentMonitor",
     "EnvironmentSnapshot",
     "FixedParameters",
-    "Judged",
     "LinkEstimate",
     "Policy",
     "PolicyParameters",
     "RawConfidence",
-    "RoundOutcome",
     "SessionParameters",
     "TunedParameters",
     "make_policy",

@@ -29,5 +29,7 @@ def test_every_path_that_a_document_names_exists(document: Path) -> None:
     """Whoever follows a document finds the file."""
     if document.name in ("moved.md", "CHANGELOG.md"):
         pytest.skip("names paths of older versions")
-    missing = [path for path in PATH.findall(document.read_text(encoding="utf-8")) if not (ROOT / path).exists()]
+    missing = [
+        path for path in PATH.findall(document.read_text(encoding="utf-8")) if not (ROOT / path).exists()
+    ]
     assert not missing
