@@ -26,16 +26,17 @@ from edge_agent.api import (
     TokenizerBundle,
     seeded,
 )
-from edge_agent.control.monitor import EnvironmentSnapshot
-from edge_agent.control.parameters import AgentParameters, FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.policies.registry import DEFAULT_POLICY
-from edge_agent.control.tuning.registry import TunedParameters
-from edge_agent.drafting.drafter import Drafter
-from edge_agent.drafting.models import load_drafter, own_tokenizer
-from edge_agent.drafting.worker import DraftWorker
+from edge_agent.control import (
+    DEFAULT_POLICY,
+    AgentParameters,
+    EnvironmentSnapshot,
+    FixedParameters,
+    PolicyParameters,
+    TunedParameters,
+)
+from edge_agent.drafting import Drafter, DraftWorker, load_drafter, own_tokenizer
 from edge_agent.errors import TRANSIENT, CloudRefused, DraftCapacityError, Transient
-from edge_agent.sampling.pickers import Pickers
+from edge_agent.sampling import Pickers
 from edge_agent.session import (
     CollaborativeSession,
     ControlPlane,
@@ -45,7 +46,7 @@ from edge_agent.session import (
     without_verifier,
 )
 from edge_agent.settings import EdgeSettings
-from edge_agent.tracing.recorder import FileRecorder, NullRecorder
+from edge_agent.tracing import FileRecorder, NullRecorder
 from edge_agent.verifier import (
     CloudApi,
     ConnectionPool,

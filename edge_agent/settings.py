@@ -20,7 +20,7 @@ from pydantic_settings import (
 )
 
 from edge_agent.api import Fallback
-from edge_agent.control.policies.registry import DEFAULT_POLICY, POLICY_NAMES
+from edge_agent.control import DEFAULT_POLICY, POLICY_NAMES
 from edge_agent.errors import ConfigError
 from pipesd_vllm.wire import MAX_DRAFT_TOKENS, Mode
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from edge_agent.api import Route
-from edge_agent.control.policies.registry import POLICY_NAMES
+from edge_agent.control import POLICY_NAMES
 from openai_gateway.errors import InvalidRequest
 from pipesd_vllm.wire import Mode
 

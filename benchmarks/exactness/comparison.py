@@ -15,8 +15,8 @@ import numpy as np
 
 from benchmarks.harness.clients import Client, sampling_body
 from edge_agent.api import FinishReason, Sampling
+from edge_agent.sampling import gumbel
 from edge_agent.sampling.adjustment import LogitAdjuster
-from edge_agent.sampling.noise import gumbel
 from edge_agent.sampling.restriction import least_kept
 from openai_gateway.cli.errors import CliError
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from edge_agent.drafting.drafter import Drafter
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.drafting import Drafter
+from edge_agent.sampling import DraftToken
 
 __all__ = ["PacedDrafter"]
 

@@ -14,7 +14,7 @@ from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.harness.rivals import Way
 from benchmarks.netlink.proxy import delayed_link
 from edge_agent.api import GenerationRequest, Generator, Route, Sampling, TargetInfo
-from edge_agent.drafting.drafter import Drafter
+from edge_agent.drafting import Drafter
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
@@ -64,7 +64,7 @@ class Pair:
 
 def paced_drafter(settings: EdgeSettings, gamma_s: float) -> Drafter:
     """The draft model of `settings`, no faster than `gamma_s` a token. Raises `ModelError`."""
-    from edge_agent.drafting.models import load_drafter
+    from edge_agent.drafting import load_drafter
 
     drafter = load_drafter(settings)
     return PacedDrafter(drafter, gamma_s) if gamma_s else drafter

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Final
 
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import PolicyParameters
 from edge_agent.control.policies.literature import CODE_WINDOW, MATHS_WINDOW
 from edge_agent.control.policies.registry import DEFAULT_POLICY, Task, literature_parameters
 from edge_agent.settings import EdgeSettings

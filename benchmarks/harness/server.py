@@ -9,7 +9,7 @@ from typing import Final
 
 from benchmarks.harness.options import Flags
 from benchmarks.harness.processes import session_cpu_s
-from edge_agent.drafting.models import check_model
+from edge_agent.drafting import check_model
 from edge_agent.settings import EdgeSettings, load_settings
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.local_target import local_target

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from benchmarks.harness.prompts import HUMANEVAL, in_order, load_prompts
 from edge_agent.api import Sampling
-from edge_agent.sampling.greedy import GreedyPicker
+from edge_agent.sampling import GreedyPicker, SampledPicker
 from edge_agent.sampling.restriction import least_kept
-from edge_agent.sampling.sampled import SampledPicker
 
 __all__ = ["Acceptance", "acceptance_lines", "compare", "probabilities"]
 

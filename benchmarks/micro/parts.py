@@ -16,17 +16,13 @@ import numpy as np
 
 from benchmarks.harness.rivals import DEFAULT_PARAMETERS
 from edge_agent.api import Sampling
+from edge_agent.control import ChainView, CommitOutcome, Decision, EnvironmentMonitor, make_policy
 from edge_agent.control.batch_schedule import BatchScheduler, plan_batches
-from edge_agent.control.monitor import EnvironmentMonitor
-from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision
-from edge_agent.control.policies.registry import make_policy
 from edge_agent.control.tuning.background import NUM_FIRST
 from edge_agent.control.tuning.gp_process import GpProcess
 from edge_agent.control.tuning.search import PAPER_THRESHOLDS, Evaluation, SearchSpace, SobolProposer
 from edge_agent.control.tuning.tuner import TrialSettings, Tuner, TunerSettings
-from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.picker import TokenPicker
-from edge_agent.sampling.sampled import SampledPicker
+from edge_agent.sampling import GreedyPicker, SampledPicker, TokenPicker
 
 __all__ = ["control_us", "pick_ms", "tuner_lines"]
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from platformdirs import user_cache_path
 
-from edge_agent.drafting.models import embedded_model
+from edge_agent.drafting import embedded_model
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["Catalog", "draft_description", "target_description"]

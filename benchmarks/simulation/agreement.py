@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from edge_agent.api import TokenizerBundle
-from edge_agent.drafting.drafter import Drafter
+from edge_agent.drafting import Drafter, resolve_model
 from edge_agent.drafting.llama.drafter import LlamaDrafter
 from edge_agent.drafting.llama.loading import LlamaSettings
-from edge_agent.drafting.models import resolve_model
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken
 from openai_gateway.local.text.tokenizer import TargetText
 
 __all__ = ["TracePoint", "greedy_text", "loaded", "target_text", "trace_of"]

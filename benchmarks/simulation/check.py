@@ -15,7 +15,7 @@ from benchmarks.reports.records import Description, RunRecord
 from benchmarks.simulation.agreement import TracePoint
 from benchmarks.simulation.costs import Costs, fitted_costs
 from benchmarks.simulation.simulate import simulate_all
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import PolicyParameters
 from edge_agent.tracing.analysis.reading import TraceReader
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Mode

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 from edge_agent.control.estimators import fit_line
-from edge_agent.tracing.events import Committed, Drafted, Sent, SessionStarted, TraceEvent
+from edge_agent.tracing import Committed, Drafted, Sent, SessionStarted, TraceEvent
 
 __all__ = ["Costs", "fitted_costs"]
 

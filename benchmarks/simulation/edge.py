@@ -9,9 +9,9 @@ from benchmarks.simulation.agreement import TracePoint
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer, right_token
 from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
-from edge_agent.control.policies.base import ChainView, Decision
-from edge_agent.drafting.events import Drafted
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.control import ChainView, Decision
+from edge_agent.drafting import Drafted
+from edge_agent.sampling import DraftToken
 from edge_agent.session import ReceivedCommit, SessionControl
 from edge_agent.session.chain import DraftChain
 from pipesd_vllm.wire import Commit, Mode

@@ -18,11 +18,10 @@ from benchmarks.simulation.edge import EdgeLink, SimulatedEdge
 from benchmarks.simulation.events import Events
 from benchmarks.simulation.server import SimulatedServer
 from benchmarks.wire.padded import PUBLISHED_TOKEN_BYTES
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import FixedParameters, PolicyParameters
 from edge_agent.control.policies.registry import Task
 from edge_agent.session.control import ControlPlane, SessionControl
-from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.tracing import NullRecorder
 from pipesd_vllm.wire import Mode
 
 __all__ = ["Outcome", "simulate", "simulate_all"]

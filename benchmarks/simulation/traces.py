@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.simulation.agreement import TracePoint, greedy_text, trace_of
-from edge_agent.drafting.drafter import Drafter
+from edge_agent.drafting import Drafter
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["TraceSet", "read_traces", "record_traces", "write_traces"]

@@ -28,7 +28,7 @@ from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.reports.records import write_json
 from edge_agent.api import GenerationRequest, Generator, Route, Sampling, TargetInfo
 from edge_agent.settings import ENV_PREFIX, EdgeSettings
-from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.testing import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway

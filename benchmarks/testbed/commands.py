@@ -32,7 +32,7 @@ from benchmarks.testbed.contestants import contestants
 from benchmarks.testbed.measuring import ScenarioRun
 from benchmarks.testbed.meters import Meters
 from benchmarks.testbed.stage import Link, Stage, raised_stage
-from edge_agent.drafting.models import check_model
+from edge_agent.drafting import check_model
 from edge_agent.settings import load_settings
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.processes import ServerProcess

@@ -15,14 +15,12 @@ from benchmarks.harness.rivals import Rival, Way, Wire, rival_parameters
 from benchmarks.wire.padded import PaddedConnector
 from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector, policy_parameters
 from edge_agent.api import Fallback
-from edge_agent.control.monitor import EnvironmentSnapshot
-from edge_agent.control.parameters import FixedParameters, SessionParameters
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import EnvironmentSnapshot, FixedParameters, PolicyParameters, SessionParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
-from edge_agent.drafting.worker import DraftWorker
+from edge_agent.drafting import DraftWorker
 from edge_agent.session.control import ControlPlane
 from edge_agent.settings import EdgeSettings
-from edge_agent.tracing.recorder import FileRecorder, NullRecorder
+from edge_agent.tracing import FileRecorder, NullRecorder
 from pipesd_vllm.wire import Mode
 
 __all__ = ["Contestant", "contestants"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.sampling.picker import DraftToken, TokenPicker
+from edge_agent.sampling import DraftToken, TokenPicker
 from pipesd_vllm.wire import Fingerprint
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken
 
 __all__ = ["DraftEvent", "Drafted", "DraftingStopped", "OnEvent", "Rewound"]
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
 from edge_agent.errors import DraftCapacityError, EdgeError
-from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.picker import DraftToken, TokenPicker
+from edge_agent.sampling import DraftToken, GreedyPicker, TokenPicker
 
 __all__ = ["Drafting", "GuardedPicker"]
 

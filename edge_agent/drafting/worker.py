@@ -16,7 +16,7 @@ from typing import TypeVar
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.drafting.events import OnEvent
 from edge_agent.drafting.loop import Drafting
-from edge_agent.sampling.picker import TokenPicker
+from edge_agent.sampling import TokenPicker
 
 __all__ = ["DraftHandle", "DraftWorker"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from edge_agent.control.confidence import CheckedDraft
-from edge_agent.control.policies.base import ChainView, CommitOutcome
+from edge_agent.control import ChainView, CheckedDraft, CommitOutcome
 from edge_agent.errors import CloudMisbehaved
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken
 from pipesd_vllm.wire import Commit, Draft, TokenLogprobs
 
 __all__ = ["DraftChain"]

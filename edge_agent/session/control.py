@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge_agent.control.batch_schedule import BatchScheduler
-from edge_agent.control.confidence import CalibratedConfidence, Confidence, RawConfidence
-from edge_agent.control.monitor import EnvironmentMonitor
-from edge_agent.control.parameters import AgentParameters, SessionParameters
-from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, Policy
-from edge_agent.control.policies.registry import make_policy
-from edge_agent.drafting.events import Drafted
+from edge_agent.control import (
+    AgentParameters,
+    BatchScheduler,
+    CalibratedConfidence,
+    ChainView,
+    CommitOutcome,
+    Confidence,
+    Decision,
+    EnvironmentMonitor,
+    Policy,
+    RawConfidence,
+    SessionParameters,
+    make_policy,
+)
+from edge_agent.drafting import Drafted
 from edge_agent.session.turn import ReceivedCommit
-from edge_agent.tracing.recorder import TraceRecorder
-from edge_agent.tracing.session_trace import SessionTrace
+from edge_agent.tracing import SessionTrace, TraceRecorder
 from pipesd_vllm.wire import Commit, Draft, Mode
 
 __all__ = ["ControlPlane", "SessionControl"]

@@ -14,8 +14,7 @@ from edge_agent.api import (
     Sampling,
     Source,
 )
-from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped
-from edge_agent.drafting.worker import DraftWorker
+from edge_agent.drafting import Drafted, DraftEvent, DraftingStopped, DraftWorker
 from edge_agent.errors import ModelError
 from edge_agent.sampling.pickers import Choice
 

@@ -11,11 +11,10 @@ import random
 from collections.abc import AsyncGenerator, Callable
 
 from edge_agent.api import Fallback, FinishReason, GenerationChunk, GenerationRequest, GenerationStats, Source
-from edge_agent.control.policies.base import CommitOutcome, Decision
-from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, Rewound
-from edge_agent.drafting.worker import DraftHandle, DraftWorker
+from edge_agent.control import CommitOutcome, Decision
+from edge_agent.drafting import Drafted, DraftEvent, DraftHandle, DraftingStopped, DraftWorker, Rewound
 from edge_agent.errors import TRANSIENT, CloudError, CloudRefused, DraftCapacityError, EdgeError, Transient
-from edge_agent.sampling.pickers import Pickers
+from edge_agent.sampling import Pickers
 from edge_agent.session.chain import DraftChain
 from edge_agent.session.control import SessionControl
 from edge_agent.session.turn import ReceivedCommit, Turn, TurnEvent, TurnLost

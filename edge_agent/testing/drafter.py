@@ -8,10 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.drafting.drafter import DraftModelInfo
+from edge_agent.drafting import DraftModelInfo
 from edge_agent.drafting.llama.slots import SequenceTable
-from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.picker import DraftToken, TokenPicker
+from edge_agent.sampling import DraftToken, GreedyPicker, TokenPicker
 from pipesd_vllm.wire import Fingerprint, fingerprint
 
 __all__ = ["FakeDrafter"]

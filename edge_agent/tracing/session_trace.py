@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken
 from edge_agent.tracing.events import (
     Committed,
     Drafted,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_agent.control.monitor import EnvironmentMonitor
+from edge_agent.control import EnvironmentMonitor
 from edge_agent.verifier.connection import CloudConnection
 
 _NUM_EMPTY_PINGS: Final = 3

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from edge_agent.api import TargetInfo, TokenizerBundle
-from edge_agent.drafting.drafter import DraftModelInfo
+from edge_agent.drafting import DraftModelInfo
 from edge_agent.errors import TRANSIENT, ModelError, PairingError, TargetChanged
 from edge_agent.verifier.http import CloudApi
 from pipesd_vllm.wire import Fingerprint, Welcome

@@ -21,7 +21,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route, Sampling
-from edge_agent.control.monitor import EnvironmentSnapshot
+from edge_agent.control import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
 from openai_gateway.http import read_events
 from pipesd_vllm.wire import Mode

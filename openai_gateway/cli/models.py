@@ -97,7 +97,7 @@ def pull(
     ],
 ) -> None:
     """Download a draft model into the Hugging Face cache, with a progress bar; prints its path."""
-    from edge_agent.drafting.models import resolve_model
+    from edge_agent.drafting import resolve_model
 
     if not model.startswith("hf:"):
         raise CliError(f"{model!r} is not on the Hub: write hf:org/repo/file.gguf.", exit_code=2)
@@ -110,7 +110,7 @@ def _files() -> list[ModelFile]:
     import platformdirs
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from edge_agent.drafting.models import embedded_model
+    from edge_agent.drafting import embedded_model
     from edge_agent.errors import ModelError
 
     found = [*drafts_in_hub_cache(Path(HF_HUB_CACHE)), *built_targets(platformdirs.user_cache_path("pipesd"))]

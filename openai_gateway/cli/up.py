@@ -52,7 +52,7 @@ def up(
     Flags after `--` go to vLLM. Ctrl-C stops both.
     """
     from edge_agent import EdgeAgent, load_settings
-    from edge_agent.drafting.models import check_model
+    from edge_agent.drafting import check_model
     from openai_gateway.cli.hosting import bind_gateway, run_gateway
     from openai_gateway.cli.local_target import local_target
     from openai_gateway.cli.running import announced

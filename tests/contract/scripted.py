@@ -11,7 +11,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from edge_agent.api import ForwardedAnswer, TargetInfo
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
 from openai_gateway.http import LOOPBACK_ONLY, AccessPolicy
 from openai_gateway.testing import chat_chunk

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from edge_agent.api import Route, TargetInfo
 from edge_agent.errors import CloudRefused, CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.testing import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
 
 MODEL = "org/target"

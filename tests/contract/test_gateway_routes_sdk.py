@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from edge_agent.api import Route
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 
 from .test_gateway_openai_sdk import ANSWER, MESSAGES, MODEL, MakeFake, fake, serving
 

@@ -12,7 +12,7 @@ import pytest
 from anthropic import AsyncAnthropic
 
 from edge_agent.errors import CloudRefused, CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 
 from .scripted import ANSWER, MODEL, SCHEMA, WEATHER, answering, calling, gateway
 

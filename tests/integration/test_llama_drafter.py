@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.drafting.drafter import Drafter
+from edge_agent.drafting import Drafter, embedded_model
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
-from edge_agent.drafting.models import embedded_model
 from edge_agent.errors import DraftCapacityError, ModelError, PairingError
-from edge_agent.sampling.greedy import most_likely
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken, most_likely
 from pipesd_vllm.wire import fingerprint
 
 SMALL = LlamaSettings(n_ctx=512, n_batch=64)

@@ -18,8 +18,7 @@ from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
 from edge_agent.errors import DraftCapacityError
-from edge_agent.sampling.greedy import most_likely
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken, most_likely
 
 gguf = pytest.importorskip("gguf")
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from edge_agent.api import Sampling
+from edge_agent.drafting import embedded_model
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
-from edge_agent.drafting.models import embedded_model
-from edge_agent.sampling.noise import gumbel
-from edge_agent.sampling.sampled import SampledPicker
+from edge_agent.sampling import SampledPicker, gumbel
 
 from .test_llama_drafter import CAPITALS, NUMBERS, finish
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 from tests.contract.scripted import gateway
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -12,7 +12,7 @@ from fastapi import FastAPI, Response
 from playwright.async_api import Browser, Page, expect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 from openai_gateway.app import create_app
 from openai_gateway.http.access import AccessPolicy
 from tests.contract.scripted import answering, gateway

@@ -11,8 +11,7 @@ from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.loading import LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk, SequenceTable
 from edge_agent.errors import DraftCapacityError, ModelError, PairingError
-from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.picker import DraftToken, TokenPicker
+from edge_agent.sampling import DraftToken, GreedyPicker, TokenPicker
 from pipesd_vllm.wire import Fingerprint, fingerprint
 
 __all__ = ["LlamaDrafter", "LlamaSettings"]

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.harness.pair import Pair, connected_pair
 from edge_agent.api import FinishReason, TargetInfo
-from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.testing import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.hosting import hosted_gateway
 
 TEXTS = ["the quick brown fox", "hello world, hello you"]

@@ -39,9 +39,9 @@ from benchmarks.harness.clients import Client
 from benchmarks.harness.prompts import Prompt, TokenisedPrompt
 from edge_agent.api import FinishReason, Sampling
 from edge_agent.errors import CloudMisbehaved
-from edge_agent.sampling.noise import gumbel
+from edge_agent.sampling import gumbel
 from edge_agent.settings import EdgeSettings
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Commit, Draft, Open, decode_upstream, encode, fingerprint
 from tests.unit.benchmarks.conftest import ConnectPair

@@ -35,11 +35,10 @@ from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.harness.rivals import EVERYBODY, Rival, Way, Wire, interleaved, parse_rivals, rival_parameters
 from benchmarks.harness.server import running_server
 from edge_agent.api import GenerationChunk, GenerationRequest, Sampling
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import PolicyParameters
 from edge_agent.errors import ModelError
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.testing.drafter import FakeDrafter
-from edge_agent.testing.generator import FakeGenerator, fake_tokenizer_bundle
+from edge_agent.sampling import DraftToken
+from edge_agent.testing import FakeDrafter, FakeGenerator, fake_tokenizer_bundle
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
 from openai_gateway.local.text.tokenizer import TargetText

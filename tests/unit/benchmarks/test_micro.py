@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.micro import acceptance, parts
 from edge_agent.api import Sampling
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Commit, Draft, Open, fingerprint
 

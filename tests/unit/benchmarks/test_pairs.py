@@ -13,8 +13,8 @@ from benchmarks.pairs.catalog import Catalog, draft_description, target_descript
 from benchmarks.pairs.padded_target import pad_depth
 from benchmarks.pairs.pruned_draft import drop_layers
 from benchmarks.simulation.agreement import greedy_text, trace_of
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.testing.drafter import FakeDrafter
+from edge_agent.sampling import DraftToken
+from edge_agent.testing import FakeDrafter
 from openai_gateway.cli.errors import CliError
 
 VOCABULARY = [str(i) for i in range(10)]

@@ -16,8 +16,8 @@ from benchmarks.simulation.check import compare
 from benchmarks.simulation.costs import Costs, fitted_costs
 from benchmarks.simulation.simulate import simulate, simulate_all
 from benchmarks.simulation.traces import TraceSet, read_traces, record_traces, write_traces
-from edge_agent.testing.drafter import FakeDrafter
-from edge_agent.tracing.events import Committed, Drafted, Sent, SessionStarted, TraceEvent
+from edge_agent.testing import FakeDrafter
+from edge_agent.tracing import Committed, Drafted, Sent, SessionStarted, TraceEvent
 from openai_gateway.cli.errors import CliError
 from tests.unit.benchmarks.factories import description, record
 from tests.unit.benchmarks.test_pairs import VOCABULARY, counting, counting_badly

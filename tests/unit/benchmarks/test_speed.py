@@ -46,7 +46,7 @@ from benchmarks.speed.quick import QuickPlan, quick_json, run_quick
 from edge_agent.api import GenerationStats
 from edge_agent.errors import CloudMisbehaved, CloudUnreachable
 from edge_agent.settings import EdgeSettings
-from edge_agent.testing.transport import FakeConnector, FakeTransport, fake_welcome
+from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
 from pipesd_vllm.wire import Commit, Draft, Mode, Open, fingerprint

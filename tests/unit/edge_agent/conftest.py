@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken
 from edge_agent.testing import FakeDrafter
 
 VOCABULARY = [f"t{i}" for i in range(100)]

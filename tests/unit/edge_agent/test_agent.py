@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edge_agent.agent import agent_parameters, policy_parameters
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.tuning.registry import TunedParameters
+from edge_agent.control import FixedParameters, PolicyParameters, TunedParameters
 from edge_agent.settings import EdgeSettings
 
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from typer.testing import CliRunner
 
 from edge_agent.api import TargetInfo, TokenizerBundle
-from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.testing import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.app import create_app
 
 TRAINING_TEXTS = [

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from edge_agent.api import GenerationChunk, GenerationRequest, Route, TargetInfo, TokenizerBundle
 from edge_agent.errors import CloudRefused, CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator, Script
+from edge_agent.testing import FakeGenerator, Script
 from openai_gateway.app import GatewayTimings, create_app
 from openai_gateway.http.access import AccessPolicy
 from openai_gateway.http.requests import MAX_BODY_BYTES

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.control import LinkEstimate
 from edge_agent.control.batch_schedule import BatchPlan, BatchScheduler, plan_batches
-from edge_agent.control.monitor import LinkEstimate
 
 COSTS = st.one_of(
     st.tuples(*[st.integers(0, 8).map(float)] * 3),  # exact in floats: many ties

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.control.confidence import CalibratedConfidence, CheckedDraft, RawConfidence
+from edge_agent.control import CalibratedConfidence, CheckedDraft, RawConfidence
 
 PROBABILITY = st.floats(0.0, 1.0)
 

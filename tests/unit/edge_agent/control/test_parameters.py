@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.control.monitor import EnvironmentSnapshot
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import EnvironmentSnapshot, FixedParameters, PolicyParameters
 from edge_agent.control.tuning.registry import Autotuner, TunedParameters
 from edge_agent.control.tuning.store import LinkClass, TuningKey, TuningStore
 from pipesd_vllm.wire import Mode

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
-from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
+from edge_agent.drafting import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
 from edge_agent.drafting.loop import Drafting
 from edge_agent.errors import ModelError
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.testing.drafter import FakeDrafter
+from edge_agent.sampling import DraftToken
+from edge_agent.testing import FakeDrafter
 
 from ..conftest import VOCABULARY, target_next, target_text
 

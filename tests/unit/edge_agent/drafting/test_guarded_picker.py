@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from edge_agent.drafting.loop import GuardedPicker
 from edge_agent.errors import ModelError
-from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken, GreedyPicker
 
 LOGITS = np.arange(4, dtype=np.float32)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import errors
 
-from edge_agent.drafting.models import EMBEDDED, check_model, embedded_model, resolve_model
+from edge_agent.drafting import EMBEDDED, check_model, embedded_model, resolve_model
 from edge_agent.errors import ModelError
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, Rewound
-from edge_agent.drafting.worker import DraftWorker
+from edge_agent.drafting import Drafted, DraftEvent, DraftingStopped, DraftWorker, Rewound
 from edge_agent.errors import DraftCapacityError, ModelError
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.testing.drafter import FakeDrafter
+from edge_agent.sampling import DraftToken
+from edge_agent.testing import FakeDrafter
 
 from ..conftest import VOCABULARY, target_next, target_text
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_agent.sampling import gumbel
 from edge_agent.sampling.coupling import noisy_scores
-from edge_agent.sampling.noise import gumbel
 
 
 def scores_of(seed: int, num_tokens: int, spread: float, ruled_out: float) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from edge_agent.sampling.greedy import GreedyPicker
+from edge_agent.sampling import GreedyPicker
 
 
 def test_one_picker_serves_models_of_different_sizes() -> None:

@@ -8,9 +8,7 @@ from numpy.typing import NDArray
 
 from edge_agent.api import Sampling
 from edge_agent.errors import ModelError
-from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.sampling.sampled import SampledPicker
+from edge_agent.sampling import DraftToken, GreedyPicker, SampledPicker
 
 LOGITS = np.random.default_rng(4).normal(0.0, 2.0, 400).astype(np.float32)
 PROMPT = [1, 2, 3]

@@ -9,10 +9,8 @@ from tokenizers import Tokenizer
 
 from edge_agent.api import GenerationRequest, Sampling, TokenizerBundle
 from edge_agent.errors import CloudUnreachable
-from edge_agent.sampling.greedy import GreedyPicker
-from edge_agent.sampling.picker import TokenPicker
-from edge_agent.sampling.pickers import Pickers
-from edge_agent.testing.generator import fake_tokenizer_bundle
+from edge_agent.sampling import GreedyPicker, Pickers, TokenPicker
+from edge_agent.testing import fake_tokenizer_bundle
 from pipesd_vllm.wire import Structure, StructureKind
 
 LOGITS = np.arange(4, dtype=np.float32)

@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from edge_agent.api import GenerationRequest, Sampling, TokenizerBundle
-from edge_agent.sampling.pickers import Pickers
+from edge_agent.sampling import Pickers
 from edge_agent.sampling.structure import StructureMasks
-from edge_agent.testing.generator import fake_tokenizer_bundle
+from edge_agent.testing import fake_tokenizer_bundle
 from pipesd_vllm.wire import Structure, StructureKind
 
 BUNDLE = fake_tokenizer_bundle(['{"name": "value", "count": 12}', "yes and no"])

@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.control.confidence import CheckedDraft
-from edge_agent.control.policies.base import ChainView
+from edge_agent.control import ChainView, CheckedDraft
 from edge_agent.errors import CloudMisbehaved
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken
 from edge_agent.session.chain import DraftChain
 from pipesd_vllm.wire import Commit, TokenLogprobs
 

@@ -4,16 +4,20 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from edge_agent.control.batch_schedule import BatchScheduler
-from edge_agent.control.monitor import EnvironmentMonitor
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, PolicyParameters
-from edge_agent.control.policies.registry import make_policy
-from edge_agent.drafting.events import Drafted
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.control import (
+    BatchScheduler,
+    ChainView,
+    CommitOutcome,
+    Decision,
+    EnvironmentMonitor,
+    FixedParameters,
+    PolicyParameters,
+    make_policy,
+)
+from edge_agent.drafting import Drafted
+from edge_agent.sampling import DraftToken
 from edge_agent.session import ControlPlane, ReceivedCommit, SessionControl
-from edge_agent.tracing.recorder import NullRecorder
-from edge_agent.tracing.session_trace import SessionTrace
+from edge_agent.tracing import NullRecorder, SessionTrace
 from pipesd_vllm.wire import Commit, Mode
 
 PARAMETERS = PolicyParameters(0.1, 0.05, max_ahead=16, patience_ms=500, max_window=12)

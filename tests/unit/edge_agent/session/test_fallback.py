@@ -26,15 +26,13 @@ from edge_agent.api import (
     Source,
     TokenizerBundle,
 )
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.drafting.worker import DraftWorker
+from edge_agent.control import FixedParameters, PolicyParameters
+from edge_agent.drafting import DraftWorker
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudOverloaded, CloudUnreachable
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.sampling.sampled import SampledPicker
+from edge_agent.sampling import DraftToken, SampledPicker
 from edge_agent.session import ControlPlane, unless_away
 from edge_agent.testing import FakeDrafter, FakeTransport, fake_tokenizer_bundle, fake_welcome
-from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import CloudApi
 from pipesd_vllm.wire import (
     INFO_PATH,

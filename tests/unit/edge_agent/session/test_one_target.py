@@ -10,14 +10,13 @@ import msgspec
 import pytest
 
 from edge_agent.api import Fallback, GenerationRequest, Sampling
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.drafting.worker import DraftWorker
+from edge_agent.control import FixedParameters, PolicyParameters
+from edge_agent.drafting import DraftWorker
 from edge_agent.errors import CloudUnreachable, PairingError, TargetChanged
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken
 from edge_agent.session import CollaborativeSession, ControlPlane
 from edge_agent.testing import FakeDrafter, FakeTransport, fake_welcome
-from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import ConnectionPool, check_pairing, check_same_target
 from edge_agent.verifier.cache import decode_info
 from pipesd_vllm.wire import Downstream, Identity, Mode, Upstream, Welcome, fingerprint

@@ -10,15 +10,13 @@ import msgspec
 import pytest
 
 from edge_agent.api import FinishReason, GenerationRequest, Sampling
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.control.policies.registry import POLICY_NAMES
-from edge_agent.drafting.worker import DraftWorker
+from edge_agent.control import POLICY_NAMES, FixedParameters, PolicyParameters
+from edge_agent.drafting import DraftWorker
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
-from edge_agent.sampling.picker import DraftToken
+from edge_agent.sampling import DraftToken
 from edge_agent.session import CollaborativeSession, ControlPlane
 from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
-from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import ConnectionPool, check_pairing
 from pipesd_vllm.wire import (
     Cancel,

@@ -8,14 +8,12 @@ import pytest
 from numpy.typing import NDArray
 
 from edge_agent.api import GenerationRequest, GenerationStats, Sampling
-from edge_agent.control.parameters import FixedParameters
-from edge_agent.control.policies.base import PolicyParameters
-from edge_agent.drafting.worker import DraftWorker
-from edge_agent.sampling.pickers import Pickers
-from edge_agent.sampling.sampled import SampledPicker
+from edge_agent.control import FixedParameters, PolicyParameters
+from edge_agent.drafting import DraftWorker
+from edge_agent.sampling import Pickers, SampledPicker
 from edge_agent.session import CollaborativeSession, ControlPlane, generate_locally
 from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
-from edge_agent.tracing.recorder import NullRecorder
+from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import ConnectionPool
 from pipesd_vllm.wire import Mode, Open, Welcome, fingerprint
 

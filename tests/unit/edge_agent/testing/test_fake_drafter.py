@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from edge_agent.drafting.drafter import Drafter
+from edge_agent.drafting import Drafter
 from edge_agent.errors import DraftCapacityError
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.testing.drafter import FakeDrafter
+from edge_agent.sampling import DraftToken
+from edge_agent.testing import FakeDrafter
 from pipesd_vllm.wire import fingerprint
 
 VOCABULARY = [f"t{token}" for token in range(100)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_agent.tracing.events import (
+from edge_agent.tracing import (
     Committed,
     Drafted,
     Opened,

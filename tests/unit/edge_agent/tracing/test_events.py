@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from edge_agent.tracing.events import Committed, Sent, TraceEvent, decode_event, encode_event
+from edge_agent.tracing import Committed, Sent, TraceEvent, decode_event, encode_event
 from pipesd_vllm.wire import Commit, Draft
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.tracing.events import Opened, SessionEnded, decode_event
-from edge_agent.tracing.recorder import FileRecorder, MemoryRecorder, NullRecorder
+from edge_agent.tracing import FileRecorder, MemoryRecorder, NullRecorder, Opened, SessionEnded, decode_event
 
 EVENT = Opened(1, 1.0, 100)
 END = SessionEnded(1, 2.0, "stop")

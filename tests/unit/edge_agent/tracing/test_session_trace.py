@@ -1,17 +1,17 @@
 """The session loop's side of a trace."""
 
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.tracing.events import (
+from edge_agent.sampling import DraftToken
+from edge_agent.tracing import (
     Committed,
     Drafted,
+    MemoryRecorder,
     Opened,
     RolledBack,
     Sent,
     SessionEnded,
     SessionStarted,
+    SessionTrace,
 )
-from edge_agent.tracing.recorder import MemoryRecorder
-from edge_agent.tracing.session_trace import SessionTrace
 from pipesd_vllm.wire import Commit, Draft
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 from openai_gateway.app import create_app
 from openai_gateway.cli.chat import Conversation, summary
 from openai_gateway.cli.errors import CliError

@@ -7,7 +7,7 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from edge_agent.api import FinishReason, TargetInfo
-from edge_agent.testing.generator import FakeGenerator, Script, fake_tokenizer_bundle
+from edge_agent.testing import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.demo import present
 from openai_gateway.cli.hosting import hosted_gateway
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from edge_agent.control.monitor import EnvironmentSnapshot
+from edge_agent.control import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.cli.diagnosis import NUM_TOKENS, UPLOAD_SIZES, Figures, Probe, diagnose, expected_tpt_ms
 from openai_gateway.cli.doctor import report
 from openai_gateway.cli.main import app

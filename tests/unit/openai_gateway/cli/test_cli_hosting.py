@@ -16,7 +16,7 @@ import pytest
 from edge_agent.api import Generator
 from edge_agent.errors import CloudUnreachable
 from edge_agent.settings import EdgeSettings, load_settings
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 from openai_gateway.cli.hosting import StartAgent, bind_gateway, run_gateway
 
 TELLTALES = ("httpcore", "httpx", "openai", "sse_starlette.sse", "websockets", "websockets.client")

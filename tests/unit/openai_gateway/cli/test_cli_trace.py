@@ -9,9 +9,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from typer.testing import CliRunner, Result
 
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.tracing.recorder import FileRecorder
-from edge_agent.tracing.session_trace import SessionTrace
+from edge_agent.sampling import DraftToken
+from edge_agent.tracing import FileRecorder, SessionTrace
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.main import app
 from openai_gateway.cli.trace import MAX_SESSIONS

@@ -18,7 +18,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from edge_agent.errors import ConfigError
 from edge_agent.settings import EdgeSettings, load_settings
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 from openai_gateway.app import create_app
 from openai_gateway.cli.hosting import bind_gateway
 from openai_gateway.http.access import LOOPBACK_ONLY, AccessPolicy, BrowserGuard, access_policy, risks

@@ -7,7 +7,7 @@ import httpx
 import msgspec
 import pytest
 
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.local.endpoints import with_thinking
 

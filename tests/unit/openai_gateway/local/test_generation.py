@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from edge_agent.api import FinishReason, GenerationChunk, GenerationStats, Route, Source
 from edge_agent.errors import CloudRefused, CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 from openai_gateway.errors import ApiError
 from openai_gateway.local.generation import Generation, Span, runs, spans_json
 from openai_gateway.local.text.detokenizer import Detokenizer

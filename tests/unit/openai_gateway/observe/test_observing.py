@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from edge_agent.api import Route
 from edge_agent.errors import CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 from openai_gateway.app import create_app
 from openai_gateway.chat_service import Json, SessionOptions, StreamedAnswer
 from openai_gateway.observe import Finished, GatewayMetrics, ObservedService, RequestLog

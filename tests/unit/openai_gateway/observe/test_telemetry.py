@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 
 from edge_agent.errors import CloudUnreachable, ConfigError
 from edge_agent.settings import EdgeSettings
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.cli.hosting import monitored_app
 from openai_gateway.observe.telemetry import Telemetry, start_telemetry, wants_traces
 from tests.e2e.stack import serving

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.api import ForwardedAnswer, TargetInfo, TokenizerBundle
 from edge_agent.errors import CloudUnreachable
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator, Script
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator, Script
 
 from ..conftest import Post
 

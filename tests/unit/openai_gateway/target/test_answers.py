@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.app import create_app
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

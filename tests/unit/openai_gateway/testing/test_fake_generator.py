@@ -18,7 +18,7 @@ from edge_agent.api import (
     TokenizerBundle,
 )
 from edge_agent.errors import CloudUnreachable
-from edge_agent.testing.generator import FakeGenerator, Script
+from edge_agent.testing import FakeGenerator, Script
 
 MakeFake = Callable[[Script], FakeGenerator]
 

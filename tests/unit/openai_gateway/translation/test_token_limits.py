@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 
-from edge_agent.testing.generator import FakeGenerator
+from edge_agent.testing import FakeGenerator
 from openai_gateway.app import create_app
 from openai_gateway.chat_service import Answer, SessionOptions
 from openai_gateway.errors import ApiError, ContextLengthExceeded, InvalidRequest, refusal

@@ -5,10 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.control.batch_schedule import BatchScheduler
-from edge_agent.control.monitor import EnvironmentSnapshot, LinkEstimate
+from edge_agent.control import (
+    BatchScheduler,
+    ChainView,
+    CommitOutcome,
+    Decision,
+    EnvironmentSnapshot,
+    LinkEstimate,
+    Policy,
+    PolicyParameters,
+)
 from edge_agent.control.policies.adaptive import break_even_confidence
-from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, Policy, PolicyParameters
 from edge_agent.control.policies.literature import EdgeLlmPolicy
 from edge_agent.control.policies.registry import (
     DEFAULT_POLICY,

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import PolicyParameters
 from edge_agent.control.tuning.search import PAPER_THRESHOLDS, SearchSpace
 from edge_agent.control.tuning.tuner import Phase, Tuner
 

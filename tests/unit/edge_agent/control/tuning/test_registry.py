@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.control.monitor import EnvironmentSnapshot
-from edge_agent.control.parameters import FixedParameters, SessionParameters
+from edge_agent.control import EnvironmentSnapshot, FixedParameters, SessionParameters
 from edge_agent.control.tuning.background import BackgroundProposer
 from edge_agent.control.tuning.registry import (
     Autotuner,

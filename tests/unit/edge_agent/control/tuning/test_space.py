@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import PolicyParameters
 from edge_agent.control.tuning.search import DIMENSIONS, PATIENCE, SearchSpace, dimensions_for
 from pipesd_vllm.wire import Mode
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from edge_agent.control.policies.base import PolicyParameters
+from edge_agent.control import PolicyParameters
 from edge_agent.control.tuning.search import Evaluation, Proposer, SobolProposer, Suggestion
 from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings, TunerState, mean_costs
 

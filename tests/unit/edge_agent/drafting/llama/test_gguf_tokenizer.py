@@ -4,8 +4,8 @@ import pytest
 from gguf import GGUFWriter
 from tokenizers import Tokenizer, pre_tokenizers
 
+from edge_agent.drafting import embedded_model
 from edge_agent.drafting.llama.tokenizer import gguf_tokenizer
-from edge_agent.drafting.models import embedded_model
 from pipesd_vllm.launch import write_tokenizer
 
 TEXTS = (

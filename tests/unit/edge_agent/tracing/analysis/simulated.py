@@ -7,9 +7,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.sampling.picker import DraftToken
-from edge_agent.tracing.recorder import MemoryRecorder, TraceRecorder
-from edge_agent.tracing.session_trace import SessionTrace
+from edge_agent.sampling import DraftToken
+from edge_agent.tracing import MemoryRecorder, SessionTrace, TraceRecorder
 from pipesd_vllm.wire import Commit, Draft
 
 PROMPT_LEN = 20

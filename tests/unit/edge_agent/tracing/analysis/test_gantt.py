@@ -6,9 +6,9 @@ import json
 import re
 from typing import Any
 
+from edge_agent.tracing import SessionStarted, TraceEvent
 from edge_agent.tracing.analysis.gantt import render_html
 from edge_agent.tracing.analysis.timeline import reconstruct
-from edge_agent.tracing.events import SessionStarted, TraceEvent
 
 
 def embedded(page: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.tracing import Opened, SessionEnded, TraceEvent, encode_event
 from edge_agent.tracing.analysis.reading import TraceReader
-from edge_agent.tracing.events import Opened, SessionEnded, TraceEvent, encode_event
 
 
 def write(path: Path, *lines: TraceEvent | bytes) -> TraceReader:

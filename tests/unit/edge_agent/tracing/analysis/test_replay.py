@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edge_agent.tracing.analysis.replay import Fate, replay
-from edge_agent.tracing.events import (
+from edge_agent.tracing import (
     Committed,
     Drafted,
     Opened,
@@ -13,6 +12,7 @@ from edge_agent.tracing.events import (
     SessionStarted,
     TraceEvent,
 )
+from edge_agent.tracing.analysis.replay import Fate, replay
 
 START = SessionStarted(1, 0.0, "r", 3, "", "")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from edge_agent.tracing import Committed
 from edge_agent.tracing.analysis.replay import Answer
 from edge_agent.tracing.analysis.timeline import place_passes, round_trip_s
-from edge_agent.tracing.events import Committed
 
 
 def answer(

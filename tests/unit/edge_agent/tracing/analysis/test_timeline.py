@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.tracing.analysis.replay import Fate
-from edge_agent.tracing.analysis.timeline import Bar, Kind, Lane, Timeline, Token, reconstruct
-from edge_agent.tracing.events import (
+from edge_agent.tracing import (
     Committed,
     Drafted,
+    MemoryRecorder,
     Opened,
     RolledBack,
     Sent,
@@ -21,7 +20,8 @@ from edge_agent.tracing.events import (
     SessionStarted,
     TraceEvent,
 )
-from edge_agent.tracing.recorder import MemoryRecorder
+from edge_agent.tracing.analysis.replay import Fate
+from edge_agent.tracing.analysis.timeline import Bar, Kind, Lane, Timeline, Token, reconstruct
 
 from .simulated import PROMPT_LEN, Link, Pipeline
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from edge_agent.tracing import SessionStarted, TraceEvent
 from edge_agent.tracing.analysis.replay import Fate
 from edge_agent.tracing.analysis.timeline import reconstruct
 from edge_agent.tracing.analysis.totals import ACTIVITY_NAMES, Activity, combine, totals
-from edge_agent.tracing.events import SessionStarted, TraceEvent
 
 
 def test_the_example_by_hand_adds_up(by_hand: list[TraceEvent]) -> None:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from edge_agent.testing.generator import CHAT_ML
+from edge_agent.testing import CHAT_ML
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.local.text.template import ChatTemplate
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from edge_agent.api import FinishReason
-from edge_agent.testing.generator import Script
+from edge_agent.testing import Script
 from openai_gateway.local.text.detokenizer import Detokenizer
 from openai_gateway.local.text.transcript import Piece, StopScanner, Transcript
 

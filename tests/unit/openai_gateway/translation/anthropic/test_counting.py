@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from edge_agent.errors import CloudMisbehaved
-from edge_agent.testing.generator import FakeForwardedAnswer, FakeGenerator
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.errors import ApiError
 from openai_gateway.translation import GeneratorPromptCounter
 from openai_gateway.translation.anthropic.counting import TOKENIZE_PATH
