@@ -67,6 +67,13 @@ class SentFrame(NamedTuple):
     num_bytes: int
 
 
+def _telling_both(first: Transient, error: Transient) -> Transient:
+    """`error`, which ended an attempt to go on after `first`."""
+    if isinstance(error, CloudOverloaded):
+        return error
+    return CloudUnreachable(f"{first}; {error}", error.retry_after_s)
+
+
 class Turn:
     """Sends for one request and reads what the server says about it.
 
@@ -116,7 +123,7 @@ class Turn:
         """
         await self._stop_reading()
         self.opening += 1
-        since_s = self._clock()
+        since_s, first = self._clock(), lost
         while True:
             if lost is not None:
                 await self._before_retry(lost, since_s)
@@ -127,7 +134,7 @@ class Turn:
             except TargetChanged:
                 raise
             except TRANSIENT as error:
-                lost = error
+                lost = error if first is None else _telling_both(first, error)
         self._reached = True
         self._reader = asyncio.create_task(self._read_commits(connection, sent.num_bytes))
         return sent
