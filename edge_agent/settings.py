@@ -1,4 +1,4 @@
-"""Settings of the edge agent, parsed once: flags > `PIPESD_*` variables > credentials > TOML file > defaults."""
+"""Settings of the edge agent, parsed once: flags > environment > credentials > TOML file > defaults."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Builds and checks what is published: `dist.py`, run by make with the system's Python and standard library alone.
+"""Builds and checks what is published. Needs the standard library alone, as `setup.py`.
 
-Builds wheel and sdist of both distributions into `dist/`, checks metadata and contents, installs the product's wheel
-into clean environments, bare and with the `edge` extra, and runs the command there. Nothing is uploaded. Exits 1 with
-one sentence when something is not as it should be.
+Builds wheel and sdist of both distributions into `dist/`, checks metadata and contents, installs the
+product's wheel into clean environments, bare and with the `edge` extra, and runs the command there. Uploads
+nothing. Exits 1 with one sentence when something is not as it should be.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def main() -> int:
         environment = setup.prepare_uv()
         wheels = build(environment)
         check_contents(wheels)
-        files = [str(file) for file in sorted(DIST.iterdir()) if file != LOG]
+        files = [str(file) for kind in ("*.tar.gz", "*.whl") for file in sorted(DIST.glob(kind))]
         twine = [str(UV), "tool", "run", "--from", TWINE, "twine", "check", "--strict", *files]
         setup.run_step("Checking metadata and descriptions", twine, LOG, environment)
         check_installed(wheels["pipesd"], "", environment)
