@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format lock floor bench-quick clean
+.PHONY: help setup demo test lint format lock floor dist bench-quick clean
 
 help:
 	@echo "make demo    a real question through both halves of PipeSD on this machine, and its figures"
@@ -12,6 +12,7 @@ help:
 	@echo "make format  let ruff fix and format"
 	@echo "make lock    renew the pinned versions in requirements/"
 	@echo "make floor   run the unit tests with the oldest versions that pyproject.toml allows"
+	@echo "make dist    build what is published, check it, try it in clean environments (uploads nothing)"
 	@echo "make clean   remove .venv and this folder's caches (uv keeps the compiled llama.cpp in its own)"
 
 # Runs tools/setup.py, or says that there is no Python which could.
@@ -29,6 +30,9 @@ demo:
 
 lock floor:
 	$(SETUP) $@
+
+dist:
+	@$(PYTHON) tools/dist.py
 
 bench-quick: setup
 	$(BIN)/pipesd bench run --scenario scenario-1 --scenario fast-edge --datasets humaneval --seeds 1 --prompts 2 \

@@ -48,6 +48,8 @@ class TargetInfo:
     """What splits reasoning from content on the server's own chat API; None: nothing does."""
     reasoning_marks: tuple[str, str] | None = None
     """Start and end of reasoning in the text, if the parser does no more than to cut there."""
+    has_draft: bool = True
+    """False where no draft model is installed: the routes `collaborative` and `local` are not there."""
 
 
 @dataclass(frozen=True, slots=True)

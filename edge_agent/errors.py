@@ -2,6 +2,7 @@
 
 EdgeError
 ├── ModelError            a draft model that cannot be found, read or loaded
+│   └── NoDraftModel      nothing that could draft is installed
 ├── PairingError          draft and target do not share a vocabulary
 ├── DraftCapacityError    the draft context has no room for this sequence
 ├── CloudError            the verifier cannot serve the collaborative path
@@ -26,6 +27,15 @@ class EdgeError(Exception):
 
 class ModelError(EdgeError):
     """A draft model cannot be found, read or loaded."""
+
+
+class NoDraftModel(ModelError):
+    """Nothing that could draft is installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no draft model is installed: run `pip install 'pipesd[edge]'` and name one with --draft"
+        )
 
 
 class PairingError(EdgeError):

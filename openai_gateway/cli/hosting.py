@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from rich.markup import escape
 
 from edge_agent import EdgeSettings
-from edge_agent.api import Generator
+from edge_agent.api import Generator, TargetInfo
 from edge_agent.errors import ConfigError
 from openai_gateway.app import create_app
 from openai_gateway.cli.console import stderr
@@ -36,6 +36,7 @@ KEEP_ALIVE_S = 120
 """How long a connection may be idle: longer than clients keep theirs (Go's 90 s), so that none is closed
 just as its next request leaves. uvicorn's own 5 s cost 4 of 1000 requests of 200 clients a `ReadError`."""
 _WATCH_INTERVAL_S = 0.5
+_NO_DRAFT = "none is installed, the server answers alone; `pip install 'pipesd[edge]'` brings llama.cpp"
 _TELLTALES = ("httpcore", "httpx", "openai", "sse_starlette", "websockets")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -130,7 +131,7 @@ async def _run(
     with stderr.status("Starting the edge agent"):
         agent = await start_agent(settings)
     try:
-        model = (await agent.target()).model
+        target = await agent.target()
         key = settings.gateway_api_key.get_secret_value() if settings.gateway_api_key else None
         config = uvicorn.Config(
             monitored_app(
@@ -141,9 +142,9 @@ async def _run(
             timeout_graceful_shutdown=_GRACE_S,
             timeout_keep_alive=KEEP_ALIVE_S,
         )
-        server = _Server(config, lambda: _announce(settings, listener, model))
+        server = _Server(config, lambda: _announce(settings, listener, target))
         url = f"http://{_visible_address(listener.getsockname())}"
-        with announced("gateway", url, model):
+        with announced("gateway", url, target.model):
             return await _serve(server, listener, stop_when)
     finally:
         await agent.close()
@@ -207,13 +208,14 @@ async def _watch(server: uvicorn.Server, stop_when: Callable[[], bool]) -> None:
     server.should_exit = True
 
 
-def _announce(settings: EdgeSettings, listener: socket.socket, model: str) -> None:
+def _announce(settings: EdgeSettings, listener: socket.socket, target: TargetInfo) -> None:
     url = f"http://{_visible_address(listener.getsockname())}/v1"
+    draft = settings.draft if target.has_draft else _NO_DRAFT
     key = "YOUR_KEY" if settings.gateway_api_key else "unused"
     lines = [
         f"[bold]PipeSD listens on {url}[/bold] (Ctrl-C stops it)",
-        f"  target  {escape(model)} at {settings.cloud_url}",
-        f"  draft   {escape(settings.draft)}",
+        f"  target  {escape(target.model)} at {settings.cloud_url}",
+        f"  draft   {escape(draft)}",
         f'  Python  [cyan]openai.OpenAI(base_url="{url}", api_key="{key}")[/cyan]',
         f"  shell   [cyan]pipesd chat --url {url}[/cyan]",
         *(f"  [bold]risk[/bold]    {escape(risk)}" for risk in risks(settings)),

@@ -12,6 +12,7 @@ import typer
 from edge_agent.errors import ConfigError, EdgeError
 from openai_gateway.cli import chat, config, demo, doctor, edge, models, ps, serve, trace, up
 from openai_gateway.cli.errors import CliError
+from openai_gateway.cli.extras import check_system, how_to_install
 from openai_gateway.cli.plugins import PluginGroup
 from openai_gateway.cli.processes import exit_on_signals
 
@@ -60,6 +61,7 @@ def _root(
 def main() -> None:
     """Run the command line and exit: 0, 1 (failed), 2 (misused), 130 (Ctrl-C), 128 + signal."""
     try:
+        check_system(sys.platform)
         with exit_on_signals():
             app(prog_name="pipesd")
     except KeyboardInterrupt:
@@ -76,7 +78,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, CliError | EdgeError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        return f"The package {error.name!r} is not installed: run `pip install 'pipesd[edge]'`."
+        return how_to_install(error.name or str(error))
     text = " ".join(str(error).split())
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return f"unexpected error ({reason}). Run `pipesd --debug ...` to see where it comes from."

@@ -53,10 +53,12 @@ def up(
     """
     from edge_agent import EdgeAgent, load_settings
     from edge_agent.drafting import check_model
+    from openai_gateway.cli.extras import require
     from openai_gateway.cli.hosting import bind_gateway, run_gateway
     from openai_gateway.cli.local_target import local_target
     from openai_gateway.cli.running import announced
 
+    require("up", "all", "llama_cpp", "vllm")
     server = local_target(target, ctx.args, port=target_port)
     flags = {name: value for name, value in ctx.params.items() if not name.startswith("target")}
     settings = load_settings({**flags, "cloud_url": server.base_url})

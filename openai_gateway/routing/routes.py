@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from edge_agent.api import Route, TargetInfo
+from edge_agent.errors import NoDraftModel
 from openai_gateway.chat_service import RouteChoice
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 
@@ -12,6 +13,7 @@ __all__ = [
     "ASKED_FOR",
     "BY_DEFAULT",
     "DEFAULT_MODEL",
+    "NO_DRAFT",
     "REASONING",
     "asked_route",
     "check_model",
@@ -27,6 +29,7 @@ ASKED_FOR: Final = "asked for"
 BY_DEFAULT: Final = "default"
 REASONING: Final = "reasoning parser"
 """The server splits reasoning from content in a way that the collaborative route cannot."""
+NO_DRAFT: Final = "no draft model installed"
 _SUFFIXES: Final = {f":{route}": route for route in (Route.CLOUD, Route.LOCAL)}
 
 
@@ -38,9 +41,10 @@ def asked_route(name: str | None) -> Route | None:
     return None
 
 
-def served_names(model: str) -> tuple[str, ...]:
-    """All names of a target, the collaborative one first."""
-    return (model, *(model + suffix for suffix in _SUFFIXES))
+def served_names(model: str, *, has_draft: bool = True) -> tuple[str, ...]:
+    """All names of a target, the one that names no route first; without a draft model none for `local`."""
+    routes = (route for route in _SUFFIXES.values() if has_draft or route is not Route.LOCAL)
+    return (model, *(f"{model}:{route}" for route in routes))
 
 
 def full_name(name: str, target: TargetInfo) -> str:
@@ -64,13 +68,18 @@ def choose_route(
     target_needs: tuple[str, ...] = (),
     *,
     splits_reasoning: bool = False,
+    has_draft: bool = True,
 ) -> RouteChoice:
     """The route for a request.
 
     `causes` are parameters that need the server's own API, `target_needs` those that need any target;
-    `splits_reasoning`: only the server can split this request's reasoning.
-    Raises `UnsupportedParameter` if `asked` does not support one of the parameters.
+    `splits_reasoning`: only the server can split this request's reasoning. Without `has_draft`
+    every request goes to the server.
+    Raises `UnsupportedParameter` if `asked` does not support one of the parameters, `NoDraftModel` if it is
+    `local` without `has_draft`.
     """
+    if not has_draft and asked is Route.LOCAL:
+        raise NoDraftModel
     if asked is Route.LOCAL and (beyond := (*causes, *target_needs)):
         message = f"The draft model alone (route 'local') cannot do '{beyond[0]}'."
         raise UnsupportedParameter(beyond[0], message)
@@ -78,6 +87,8 @@ def choose_route(
         return RouteChoice(asked, ASKED_FOR, causes)
     if causes:
         return RouteChoice(Route.CLOUD, ", ".join(causes), causes)
+    if not has_draft:
+        return RouteChoice(Route.CLOUD, NO_DRAFT)
     if splits_reasoning:
         return RouteChoice(Route.CLOUD, REASONING, is_needed=False)
     return RouteChoice(Route.COLLABORATIVE, BY_DEFAULT)

@@ -70,5 +70,7 @@ class RoutedService(Generic[RequestT]):
         check_model(request.model, target)
         parses = target.reasoning_parser is not None and target.reasoning_marks is None
         splits = self._endpoint.splits_reasoning and parses and request.may_think
-        choice = choose_route(asked, needs.cloud, needs.target, splits_reasoning=splits)
+        choice = choose_route(
+            asked, needs.cloud, needs.target, splits_reasoning=splits, has_draft=target.has_draft
+        )
         return _Plan(request, target, choice)

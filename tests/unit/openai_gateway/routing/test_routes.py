@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from edge_agent.api import Route, TargetInfo
+from edge_agent.errors import NoDraftModel
 from openai_gateway.chat_service import route_header
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 from openai_gateway.routing import asked_route, check_model, full_name
-from openai_gateway.routing.routes import choose_route
+from openai_gateway.routing.routes import NO_DRAFT, choose_route
 
 TARGET = TargetInfo("org/target", max_model_len=10, vocab_size=100)
 
@@ -76,6 +77,16 @@ def test_what_the_draft_alone_cannot_do() -> None:
     with pytest.raises(UnsupportedParameter, match="local") as caught:
         choose_route(Route.LOCAL, (), ("logprobs",))
     assert caught.value.param == "logprobs"
+
+
+def test_without_a_draft_model() -> None:
+    """The server answers, and the reason names parameters that need it first; `local` is refused."""
+    plain = choose_route(None, (), splits_reasoning=True, has_draft=False)
+    assert (plain.route, plain.reason, plain.is_needed) == (Route.CLOUD, NO_DRAFT, True)
+    assert choose_route(None, ("tools",), has_draft=False).reason == "tools"
+    assert choose_route(Route.CLOUD, (), has_draft=False).reason == "asked for"
+    with pytest.raises(NoDraftModel, match="pip install"):
+        choose_route(Route.LOCAL, (), has_draft=False)
 
 
 def test_route_header_is_one_printable_line() -> None:

@@ -140,7 +140,7 @@ def test_without_botorch_parameters_are_fixed_and_the_log_says_so_once(
     assert all(isinstance(source, FixedParameters) for source in sources)
     feed(sources[0], 10_000)
     assert sources[0].parameters == BASE
-    assert ["pipesd[tune]" in record.getMessage() for record in caplog.records] == [True]
+    assert ["pipesd[edge]" in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_the_next_agent_goes_on_where_this_one_ended(tmp_path: Path) -> None:
