@@ -1,13 +1,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: help setup demo test lint format lock floor dist bench-quick clean
+.PHONY: help setup demo test test-all clients soak lint format lock floor dist bench-quick clean
 
 help:
 	@echo "make demo    a real question through both halves of PipeSD on this machine, and its figures"
 	@echo "make setup   create .venv, install everything, build the embedded models (skips what is done)"
 	@echo "make bench-quick  scenario 1 and fast-edge, the main rivals, one seed: under 10 minutes"
-	@echo "make test    set up what is missing, check the code, run all tests"
+	@echo "make test    set up what is missing, check the code, run the tests that a change needs"
+	@echo "make test-all  the same with slow tests and real clients"
+	@echo "make clients   the official clients of all protocols, and LangChain, on the real stack"
+	@echo "make soak      ten minutes of 200 clients: errors, memory and CPU of the gateway"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff fix and format"
 	@echo "make lock    renew the pinned versions in requirements/"
@@ -40,7 +44,16 @@ bench-quick: setup
 	$(BIN)/pipesd bench report bench-quick
 
 test: setup lint
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow and not client"
+
+test-all: setup lint
+	$(PYTEST)
+
+clients: setup
+	$(PYTEST) -m client
+
+soak: setup
+	$(BIN)/pipesd bench gateway --dtype float32 --json soak.json
 
 lint: setup
 	$(BIN)/ruff check .

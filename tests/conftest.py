@@ -1,71 +1,114 @@
-"""The real stack, started once a test run: vLLM with the plugin, the embedded model in float32."""
+"""The real stack: vLLM with the plugin, one server for the run, with a target of a few layers."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.local_target import local_target
 from openai_gateway.cli.processes import ServerProcess
+from pipesd_vllm.launch.serve import EMBEDDED_TOOLS
+from tests import pruned_pair
 
-# How fast an example runs is the machine's business: a busy one must not fail a test.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How fast an example runs is the machine's business: a busy one must not fail a test. The examples are the
+# same in every run, so that a failure is seen again by running its test again.
+settings.register_profile(
+    "any-machine",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("any-machine")
 
 API_KEY = "sk-test-verifier"
 OTHER_API_KEY = "sk-test-other-tenant"
+READY_S = 600.0
+COMPACT_JSON = [
+    "--structured-outputs-config",
+    json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
+]
+"""A target that means nothing writes blanks between JSON's fields to the token limit, if it may."""
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """A running vLLM server with the plugin."""
+    """A running vLLM server with the plugin, and the draft model that goes with its target."""
 
     base_url: str
     api_key: str
     model: str
     process: ServerProcess
+    draft: str
 
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.api_key}"}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def starting_verifier(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServerProcess | CliError | None]:
-    """The engine tests' server, if there are any, started while the first other tests run."""
-    if not any("verifier" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        yield None
-        return
-    flags = ["--dtype", "float32", "--api-key", API_KEY, OTHER_API_KEY]
-    # What tests/e2e/test_rendering.py compares prompts with.
-    flags += ["--enable-scale-out", "--trust-request-chat-template"]
-    log_dir = tmp_path_factory.mktemp("verifier")
-    try:
-        server = local_target("embedded", flags, log_dir=log_dir)
-    except CliError as error:  # concerns the engine's tests alone
-        yield error
-        return
-    with server:
-        yield server
+@contextmanager
+def running_verifier(
+    target: str, model: str, draft: str, flags: list[str], log_dir: Path
+) -> Iterator[Verifier]:
+    """A server for `target`, called `model`; its arithmetic is float32, in which texts can be compared."""
+    keys = ["--api-key", API_KEY, OTHER_API_KEY]
+    with local_target(target, ["--dtype", "float32", *keys, *flags], log_dir=log_dir) as process:
+        process.wait_ready(READY_S)
+        yield Verifier(process.base_url, API_KEY, model, process, draft)
 
 
 @pytest.fixture(scope="session")
-def verifier(starting_verifier: ServerProcess | CliError | None) -> Verifier:
-    """The server all engine tests share (tens of seconds to start)."""
-    if not isinstance(starting_verifier, ServerProcess):
-        raise starting_verifier or AssertionError("no test that asks for it was collected")
-    starting_verifier.wait_ready(timeout_s=600)
-    return Verifier(starting_verifier.base_url, API_KEY, "SmolLM2-135M-Instruct", starting_verifier)
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+    """The server that engine tests share (tens of seconds to start); see `GROUPS`."""
+    pair = pruned_pair.pruned_pair()
+    flags = ["--enforce-eager", "--served-model-name", pruned_pair.NAME, *EMBEDDED_TOOLS, *COMPACT_JSON]
+    # What tests/e2e/test_rendering.py compares prompts with.
+    flags += ["--enable-scale-out", "--trust-request-chat-template"]
+    log_dir = tmp_path_factory.mktemp("verifier")
+    with running_verifier(str(pair.target), pruned_pair.NAME, str(pair.draft), flags, log_dir) as verifier:
+        yield verifier
+
+
+@pytest.fixture(scope="session")
+def embedded_verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+    """A server for the whole embedded model, as `pipesd up` starts it; a test may kill it."""
+    log_dir = tmp_path_factory.mktemp("embedded")
+    with running_verifier("embedded", "SmolLM2-135M-Instruct", "embedded", [], log_dir) as verifier:
+        yield verifier
+
+
+GROUPS = {"verifier": "engine", "embedded_verifier": "embedded engine", "thinker": "thinking engine"}
+"""Fixtures that are a server, and what pytest-xdist keeps on one worker for each.
+
+So a server is started once a run, by the worker whose tests ask for it, and its tests come one after the
+other: they compare its metrics before and after.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the real engine, so that `-m "not engine"` leaves it out."""
+    """Mark what needs the real engine, so that `-m "not engine"` leaves it out, and share the work out."""
     for item in items:
-        if "verifier" in getattr(item, "fixturenames", ()):
+        names = getattr(item, "fixturenames", ())
+        group = next((group for fixture, group in GROUPS.items() if fixture in names), None)
+        if group is not None:
             item.add_marker(pytest.mark.engine)
+        # A module's other tests stay together, too, for the fixtures they share.
+        item.add_marker(pytest.mark.xdist_group(group or item.location[0]))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each reason why tests were skipped: what this machine lacks must not go unseen."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.getreports("skipped")
+        if isinstance(report.longrepr, tuple)
+    )
+    for reason, number in sorted(reasons.items()):
+        terminalreporter.write_line(f"SKIPPED {number}: {reason}", yellow=True)

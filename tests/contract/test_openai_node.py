@@ -17,6 +17,7 @@ def script() -> Iterator[Path]:
         yield script
 
 
+@pytest.mark.client
 async def test_the_node_client(script: Path) -> None:
     """Chat, stream, usage, tools, the Responses API, a typed error and leaving early, all in Node."""
     generator = calling()

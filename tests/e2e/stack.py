@@ -67,10 +67,20 @@ async def gateway_client(generator: Generator) -> AsyncIterator[AsyncOpenAI]:
 
 
 @asynccontextmanager
+async def agent_of(
+    verifier: Verifier, cloud_url: str | None = None, **settings: Any
+) -> AsyncIterator[EdgeAgent]:
+    """An agent of `verifier` with the draft that goes with it, reached by `cloud_url` if given."""
+    fitting = {"draft": verifier.draft} | settings
+    async with started_agent(cloud_url or verifier.base_url, verifier.api_key, **fitting) as agent:
+        yield agent
+
+
+@asynccontextmanager
 async def stack_behind(relay: Relay, verifier: Verifier, **settings: Any) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's client of a gateway whose agent reaches the verifier only through `relay`."""
     async with (
-        started_agent(relay.url, verifier.api_key, **settings) as agent,
+        agent_of(verifier, relay.url, **settings) as agent,
         gateway_client(agent) as client,
     ):
         yield client

@@ -57,6 +57,7 @@ async def test_text(client: AsyncAnthropic, request_fields: Any, expected: str, 
     assert last.model_extra["pipesd"]["route"] == "collaborative"
 
 
+@pytest.mark.client
 async def test_counts(client: AsyncAnthropic, verifier: Verifier, request_fields: Any) -> None:
     """Both ways of counting agree with the usage."""
     asked: Any = {"model": verifier.model, "messages": MESSAGES}
@@ -74,6 +75,7 @@ async def test_counts(client: AsyncAnthropic, verifier: Verifier, request_fields
     [({"type": "tool", "name": "look"}, False), ({"type": "any"}, True)],
     ids=["by name, whole", "any, streamed"],
 )
+@pytest.mark.client
 async def test_tools_both_ways(
     client: AsyncAnthropic, request_fields: Any, choice: Any, stream: bool
 ) -> None:
@@ -101,6 +103,7 @@ async def test_tools_both_ways(
     assert after.usage.input_tokens > message.usage.input_tokens
 
 
+@pytest.mark.client
 async def test_json(client: AsyncAnthropic, request_fields: Any) -> None:
     """An answer of a given form is drafted here, too."""
     form: Any = {"format": {"type": "json_schema", "schema": SCHEMA}}
@@ -118,6 +121,7 @@ async def test_json(client: AsyncAnthropic, request_fields: Any) -> None:
     ],
     ids=["model", "prompt", "tool"],
 )
+@pytest.mark.client
 async def test_errors(
     client: AsyncAnthropic, request_fields: Any, fields: Any, error: type[anthropic.APIStatusError], word: str
 ) -> None:
@@ -129,6 +133,7 @@ async def test_errors(
     assert word in body["error"]["message"]
 
 
+@pytest.mark.client
 async def test_leaving(client: AsyncAnthropic, verifier: Verifier, request_fields: Any) -> None:
     """A stream that is closed ends the request on the server."""
     fields = request_fields | {"max_tokens": 1500, "extra_body": GREEDY | {"ignore_eos": True}}

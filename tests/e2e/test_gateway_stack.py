@@ -18,7 +18,7 @@ from pipesd_vllm.wire import Mode
 from tests.conftest import Verifier
 from tests.integration.session_client import cut_short, metric, until_running
 
-from .stack import gateway_client, server_client, started_agent
+from .stack import agent_of, gateway_client, server_client
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -50,7 +50,7 @@ def model(verifier: Verifier) -> str:
 async def client(verifier: Verifier) -> AsyncIterator[AsyncOpenAI]:
     """OpenAI's client of the whole stack."""
     async with (
-        started_agent(verifier.base_url, verifier.api_key) as agent,
+        agent_of(verifier) as agent,
         gateway_client(agent) as client,
     ):
         yield client

@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 
 from tests.conftest import Verifier
 
-from .stack import gateway_client, server_client, started_agent
+from .stack import agent_of, gateway_client, server_client
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -31,7 +31,7 @@ TOLERANCE = 1e-3
 async def clients(verifier: Verifier) -> AsyncIterator[tuple[AsyncOpenAI, AsyncOpenAI]]:
     """OpenAI's client of the whole stack, and of the server alone."""
     async with (
-        started_agent(verifier.base_url, verifier.api_key) as agent,
+        agent_of(verifier) as agent,
         gateway_client(agent) as ours,
         server_client(verifier) as theirs,
     ):

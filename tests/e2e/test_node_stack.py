@@ -14,7 +14,7 @@ from tests.integration.session_client import until_idle
 from .live import QUESTION, City
 from .stack import server_client
 
-pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ async def client(gateway: str) -> AsyncIterator[AsyncClient]:
     await client._client.aclose()
 
 
+@pytest.mark.client
 async def test_discovery(client: AsyncClient, verifier: Verifier) -> None:
     """The server's model is listed with its routes, and shown with its context and what it can do."""
     names = [model.model for model in (await client.list()).models]
@@ -56,6 +57,7 @@ async def test_chat(client: AsyncClient, verifier: Verifier, expected: str) -> N
     assert whole.done_reason == lines[-1].done_reason
 
 
+@pytest.mark.client
 async def test_generate(client: AsyncClient, verifier: Verifier, expected: str) -> None:
     """A prompt is the user's message; a system text changes the answer's prompt."""
     whole = await client.generate(verifier.model, QUESTION, options=GREEDY)
@@ -67,6 +69,7 @@ async def test_generate(client: AsyncClient, verifier: Verifier, expected: str) 
     assert told.prompt_eval_count != whole.prompt_eval_count
 
 
+@pytest.mark.client
 async def test_options(client: AsyncClient, verifier: Verifier, expected: str) -> None:
     """A limit and a stop string cut the target's text; a seed gives the same sampled text again."""
     cut = await client.chat(verifier.model, MESSAGES, options=GREEDY | {"num_predict": 2})
@@ -80,6 +83,7 @@ async def test_options(client: AsyncClient, verifier: Verifier, expected: str) -
     assert first.message.content == again.message.content != expected
 
 
+@pytest.mark.client
 async def test_json(client: AsyncClient, verifier: Verifier) -> None:
     """An answer of a given form."""
     options = GREEDY | {"num_predict": ENOUGH}
@@ -88,6 +92,7 @@ async def test_json(client: AsyncClient, verifier: Verifier) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.client
 async def test_tools_both_ways(client: AsyncClient, verifier: Verifier, stream: bool) -> None:
     """Ollama cannot force a call: calls and text are the server's own; so after an earlier call."""
     call = {"function": {"name": "look", "arguments": {"city": "Paris"}}}
@@ -138,6 +143,7 @@ async def test_tools_both_ways(client: AsyncClient, verifier: Verifier, stream: 
     ],
     ids=["model", "option", "prompt"],
 )
+@pytest.mark.client
 async def test_errors(
     client: AsyncClient, verifier: Verifier, fields: dict[str, Any], status: int, word: str
 ) -> None:
@@ -147,6 +153,7 @@ async def test_errors(
     assert (caught.value.status_code, word in caught.value.error) == (status, True), caught.value.error
 
 
+@pytest.mark.client
 async def test_leaving(gateway: str, verifier: Verifier) -> None:
     """A connection that is closed in mid-answer ends the request on the server."""
     body = {

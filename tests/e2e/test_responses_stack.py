@@ -45,6 +45,7 @@ async def test_text(client: AsyncOpenAI, fields: dict[str, Any], expected: str) 
     assert whole.model_extra["pipesd"]["route"] == streamed.model_extra["pipesd"]["route"] == "collaborative"
 
 
+@pytest.mark.client
 async def test_a_conversation_goes_on(
     client: AsyncOpenAI, verifier: Verifier, fields: dict[str, Any], expected: str
 ) -> None:
@@ -60,6 +61,7 @@ async def test_a_conversation_goes_on(
     assert (await client.responses.retrieve(second.id)).output_text == second.output_text
 
 
+@pytest.mark.client
 async def test_tools_both_ways(client: AsyncOpenAI, fields: dict[str, Any]) -> None:
     """A call that must be made fits its schema; its result goes back, and the model answers with text."""
     asked: Any = fields | {"tools": [TOOL], "store": False}
@@ -76,6 +78,7 @@ async def test_tools_both_ways(client: AsyncOpenAI, fields: dict[str, Any]) -> N
     assert after.output_text
 
 
+@pytest.mark.client
 async def test_json(client: AsyncOpenAI, fields: dict[str, Any]) -> None:
     """The client's `parse` reads its own class back, from an answer that was drafted here."""
     answer: Any = await client.responses.parse(
@@ -94,6 +97,7 @@ async def test_json(client: AsyncOpenAI, fields: dict[str, Any]) -> None:
     ],
     ids=["model", "limit", "prompt"],
 )
+@pytest.mark.client
 async def test_errors(
     client: AsyncOpenAI, fields: Any, wrong: Any, error: type[openai.APIStatusError], param: str
 ) -> None:
@@ -103,6 +107,7 @@ async def test_errors(
     assert getattr(caught.value, "param", None) == param
 
 
+@pytest.mark.client
 async def test_leaving(client: AsyncOpenAI, verifier: Verifier, fields: dict[str, Any]) -> None:
     """A stream that is closed ends the request on the server."""
     asked: Any = fields | {"max_output_tokens": 1500, "extra_body": {"ignore_eos": True}}

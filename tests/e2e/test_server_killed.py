@@ -18,7 +18,7 @@ from edge_agent.api import LOST, Fallback
 from openai_gateway.cli.processes import ServerProcess
 from tests.conftest import Verifier
 
-from .stack import gateway_client, server_client, started_agent
+from .stack import agent_of, gateway_client, server_client
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]  # the server may start twice
 
@@ -74,7 +74,7 @@ async def stacks(verifier: Verifier) -> AsyncIterator[dict[Fallback, AsyncOpenAI
     async with AsyncExitStack() as stack:
         clients = {}
         for policy in Fallback:
-            starting = started_agent(verifier.base_url, verifier.api_key, fallback=policy)
+            starting = agent_of(verifier, fallback=policy)
             agent = await stack.enter_async_context(starting)
             clients[policy] = await stack.enter_async_context(gateway_client(agent))
         yield clients
@@ -86,13 +86,11 @@ def kill(process: ServerProcess) -> None:
     process.stop()
 
 
-@pytest.mark.usefixtures("starting_thinker")  # the next module's server gets ready while this one's does
-async def test_killed_and_started_again(verifier: Verifier) -> None:
+async def test_killed_and_started_again(embedded_verifier: Verifier) -> None:
     """The text up to the loss is exact under every policy; then `error` ends in an error, `local` goes on
     marked, `wait` is whole once the server is back; the next request of each is collaborative again.
-
-    The run's own server is killed, as another start would cost the suite a minute: it comes back as it was.
     """
+    verifier = embedded_verifier
     async with server_client(verifier) as server:
         answer = await server.chat.completions.create(model=verifier.model, **FIELDS)
     expected = answer.choices[0].message.content or ""
@@ -107,7 +105,7 @@ async def test_killed_and_started_again(verifier: Verifier) -> None:
             ended = [policy for policy, reading in readings.items() if reading.ended]
             kill(verifier.process)
         finally:
-            verifier.process.__enter__()  # the tests after this one need it
+            verifier.process.__enter__()
             await asyncio.to_thread(verifier.process.wait_ready, 600)
         await asyncio.gather(*tasks)
         assert ended == [], "these answers were over before the server was killed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +12,11 @@ from ollama import AsyncClient
 from openai import AsyncOpenAI
 
 from openai_gateway.app import create_app
+from tests.conftest import Verifier, running_verifier
 
 from .live import City
-from .stack import server_client, serving, started_agent
-from .thinking_model import NAME, Thinker
+from .stack import agent_of, server_client, serving
+from .thinking_model import NAME, make_thinking_pair
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -32,19 +33,19 @@ Split = tuple[str, str]
 
 
 @pytest.fixture(scope="module")
-def thinker(starting_thinker: Thinker) -> Thinker:
-    starting_thinker.server.process.wait_ready(timeout_s=600)
-    return starting_thinker
+def thinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
+    """A server with a reasoning parser for a model that thinks."""
+    folder = tmp_path_factory.mktemp("thinking")
+    draft, target = make_thinking_pair(folder)
+    flags = ["--enforce-eager", "--served-model-name", NAME, "--reasoning-parser", "deepseek_r1"]
+    with running_verifier(str(target), NAME, str(draft), flags, folder) as verifier:
+        yield verifier
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def url(thinker: Thinker) -> AsyncIterator[str]:
+async def url(thinker: Verifier) -> AsyncIterator[str]:
     """The gateway."""
-    server = thinker.server
-    async with (
-        started_agent(server.base_url, server.api_key, draft=str(thinker.draft)) as agent,
-        serving(create_app(agent)) as url,
-    ):
+    async with agent_of(thinker) as agent, serving(create_app(agent)) as url:
         yield url
 
 
@@ -55,9 +56,9 @@ async def client(url: str) -> AsyncIterator[AsyncOpenAI]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def expected(thinker: Thinker) -> Split:
+async def expected(thinker: Verifier) -> Split:
     """The server's own."""
-    async with server_client(thinker.server) as server:
+    async with server_client(thinker) as server:
         answer: Any = await server.chat.completions.create(model=NAME, **FIELDS)
     message = answer.choices[0].message
     assert message.reasoning
@@ -87,10 +88,10 @@ async def test_streamed(client: AsyncOpenAI, expected: Split) -> None:
     assert max(i for i, thought in enumerate(thoughts) if thought) <= min(i for i, t in enumerate(texts) if t)
 
 
-async def test_json_comes_after_the_thoughts(client: AsyncOpenAI, thinker: Thinker) -> None:
+async def test_json_comes_after_the_thoughts(client: AsyncOpenAI, thinker: Verifier) -> None:
     """Thoughts are free, the answer has its form: the server's own text, and so for the draft alone."""
     fields = FIELDS | {"max_tokens": 96, "response_format": City}
-    async with server_client(thinker.server) as server:
+    async with server_client(thinker) as server:
         theirs: Any = await server.chat.completions.parse(model=NAME, **fields)
     for model in (NAME, f"{NAME}:local"):
         message: Any = (await client.chat.completions.parse(model=model, **fields)).choices[0].message

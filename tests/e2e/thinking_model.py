@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pipesd_vllm.launch import embedded_gguf, ensure_embedded_target
-from tests.conftest import Verifier
 
-__all__ = ["MARKS", "NAME", "Thinker", "make_thinking_pair"]
+__all__ = ["MARKS", "NAME", "make_thinking_pair"]
 
 NAME: Final = "thinking"
 """What the server calls it."""
@@ -26,14 +24,6 @@ MARKS: Final = {"Ġthink": "<think>", "ĠFrance": "</think>"}
 _TYPES: Final = b"tokenizer.ggml.token_type"
 _TYPES_HEADER: Final = 4 + 4 + 8  # kind of field, kind of element, number of elements
 _USER_DEFINED: Final = 4
-
-
-@dataclass(frozen=True)
-class Thinker:
-    """A server with a reasoning parser, and the draft that goes with it."""
-
-    server: Verifier
-    draft: Path
 
 
 def make_thinking_pair(folder: Path) -> tuple[Path, Path]:

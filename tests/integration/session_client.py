@@ -100,17 +100,16 @@ class Edge:
 
 def dial(verifier: Verifier, **options: Any) -> connect:
     """A connection attempt, with the right key and subprotocol unless `options` say otherwise."""
-    settings = {
+    settings: dict[str, Any] = {
         "additional_headers": verifier.headers,
         "subprotocols": [Subprotocol(SUBPROTOCOL)],
         "open_timeout": DEADLINE_S,
     } | options
     url = verifier.base_url.replace("http", "ws", 1) + SESSION_PATH
-    limits = {
-        "max_size": MAX_FRAME_BYTES,
-        "max_queue": None,
-    }  # one that stops reading answers no pings either
-    return connect(url, compression=None, proxy=None, **limits, **settings)
+    no_queue = None  # an edge that stops reading answers no pings either
+    return connect(
+        url, compression=None, proxy=None, max_size=MAX_FRAME_BYTES, max_queue=no_queue, **settings
+    )
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ async def test_every_wire_gives_the_servers_text(verifier: Verifier) -> None:
     """All rivals give the text of plain streaming; on the published wire each draft token weighs in full."""
     server_port = urlsplit(verifier.base_url).port
     assert server_port is not None
-    flags = {"cloud_url": verifier.base_url, "api_key": verifier.api_key, "draft": "embedded"}
+    flags = {"cloud_url": verifier.base_url, "api_key": verifier.api_key, "draft": verifier.draft}
     async with await start_far_side("127.0.0.1", 0, server_port) as far:
         far_address = f"127.0.0.1:{next(iter(far.sockets)).getsockname()[1]}"
         async with contestants(load_settings(flags), parse_rivals(NAMES), far_side=far_address) as ready:

@@ -50,7 +50,9 @@ from pipesd_vllm.wire import (
 )
 
 from ..conftest import VOCABULARY, target_next, target_text
+from .conftest import HastyLoop
 
+LOOP = HastyLoop
 PROMPT = (5, 17, 42)
 FINGERPRINT = fingerprint(VOCABULARY)
 BUNDLE = fake_tokenizer_bundle(["x"], num_merges=0)

@@ -22,7 +22,9 @@ from edge_agent.verifier.cache import decode_info
 from pipesd_vllm.wire import Downstream, Identity, Mode, Upstream, Welcome, fingerprint
 
 from ..conftest import VOCABULARY, target_next, target_text
+from .conftest import HastyLoop
 
+LOOP = HastyLoop
 PROMPT = (5, 17, 42)
 NUM_TOKENS = 20
 PARAMETERS = PolicyParameters(0.3, 0.2, max_ahead=12, patience_ms=500, max_window=4)
