@@ -84,8 +84,8 @@ def embedded_verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Veri
         yield verifier
 
 
-GROUPS = {"verifier": "engine", "embedded_verifier": "embedded engine", "thinker": "thinking engine"}
-"""Fixtures that are a server, and what pytest-xdist keeps on one worker for each.
+GROUPS = {"embedded_verifier": "embedded engine", "thinker": "thinking engine", "verifier": "engine"}
+"""Fixtures that are a server, the first one counts; and what pytest-xdist keeps on one worker for each.
 
 So a server is started once a run, by the worker whose tests ask for it, and its tests come one after the
 other: they compare its metrics before and after.

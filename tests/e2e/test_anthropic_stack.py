@@ -22,6 +22,12 @@ GREEDY: Any = {"temperature": 0}
 TOOL: Any = {"name": "look", "description": "Look a city up", "input_schema": SCHEMA, "strict": True}
 
 
+@pytest.fixture(scope="module")
+def verifier(embedded_verifier: Verifier) -> Verifier:
+    """The whole model: calls that a model of a few layers is made to write have no end."""
+    return embedded_verifier
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(gateway: str) -> AsyncIterator[AsyncAnthropic]:
     async with AsyncAnthropic(base_url=gateway, api_key="none", auth_token=None, max_retries=0) as client:

@@ -18,6 +18,12 @@ pytestmark = [pytest.mark.client, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.fixture(scope="module")
+def verifier(embedded_verifier: Verifier) -> Verifier:
+    """The whole model: calls that a model of a few layers is made to write have no end."""
+    return embedded_verifier
+
+
+@pytest.fixture(scope="module")
 def script() -> Iterator[Path]:
     with node_client.script() as script:
         yield script

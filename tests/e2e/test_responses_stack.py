@@ -22,6 +22,12 @@ TOOL: Any = {"type": "function", "name": "look", "parameters": SCHEMA, "strict":
 NEXT = "And of Italy?"
 
 
+@pytest.fixture(scope="module")
+def verifier(embedded_verifier: Verifier) -> Verifier:
+    """The whole model: calls that a model of a few layers is made to write have no end."""
+    return embedded_verifier
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(gateway: str) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none", max_retries=0) as client:

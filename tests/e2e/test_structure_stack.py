@@ -25,6 +25,12 @@ TOOLS: Any = [
 ]
 
 
+@pytest.fixture(scope="module")
+def verifier(embedded_verifier: Verifier) -> Verifier:
+    """The whole model: calls that a model of a few layers is made to write have no end."""
+    return embedded_verifier
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(gateway: str) -> AsyncIterator[AsyncOpenAI]:
     async with AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none", max_retries=0) as client:
@@ -46,6 +52,21 @@ async def test_a_call_that_must_be_made(client: AsyncOpenAI, verifier: Verifier)
     after = await client.chat.completions.create(tool_choice="none", **fields | turns)
     assert after.choices[0].message.content
     assert after.choices[0].message.tool_calls is None
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_a_call_by_name(client: AsyncOpenAI, verifier: Verifier, stream: bool) -> None:
+    """A tool asked for by name is called, with arguments that fit its schema; vLLM parses, we pass on."""
+    by_name: Any = {"type": "function", "function": {"name": "search"}}
+    fields: Any = GREEDY | {"model": verifier.model, "tools": TOOLS, "tool_choice": by_name}
+    if stream:
+        async with client.chat.completions.stream(**fields) as events:
+            answer: Any = await events.get_final_completion()
+    else:
+        answer = await client.chat.completions.create(**fields)
+    [call] = answer.choices[0].message.tool_calls
+    assert (call.type, call.function.name) == ("function", "search")
+    City.model_validate_json(call.function.arguments)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
