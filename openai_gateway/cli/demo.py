@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ def demo(
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, max=1024, help="Longest answer.")] = 160,
 ) -> None:
     """Start the embedded pair on this machine, ask it a question, show the figures, stop it again."""
+    import asyncio
+
     from edge_agent import load_settings
     from openai_gateway.cli.extras import require
     from openai_gateway.cli.local_target import local_target

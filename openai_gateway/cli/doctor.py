@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -46,6 +45,8 @@ def doctor(
 
     Also says what is unsafe about where the gateway would listen.
     """
+    import asyncio
+
     from edge_agent import load_settings
     from edge_agent.errors import EdgeError
     from openai_gateway.cli.diagnosis import diagnose

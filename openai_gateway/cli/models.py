@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -123,6 +122,8 @@ def _files() -> list[ModelFile]:
 
 def _served(flags: dict[str, object]) -> tuple[str | None, str | None, str | None]:
     """(URL, model, problem) of the server that the settings name, if they name one."""
+    import asyncio
+
     from edge_agent import EdgeSettings, load_settings, setting_origins
     from edge_agent.errors import CloudError
 

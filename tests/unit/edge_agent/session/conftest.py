@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -21,9 +22,9 @@ class HastyLoop(asyncio.SelectorEventLoop):
     """
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, **context: Any
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return super().call_later(delay / FACTOR, callback, *args, **context)
+        return super().call_later(delay / FACTOR, callback, *args, context=context)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], AbstractEventLoop]]:

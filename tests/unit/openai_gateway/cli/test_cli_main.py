@@ -12,7 +12,18 @@ import pytest
 
 from openai_gateway.cli.processes import bind_listener
 
-HEAVY = ("openai", "uvicorn", "fastapi", "httpx", "pydantic", "numpy", "llama_cpp", "vllm", "torch")
+HEAVY = (
+    "asyncio",
+    "openai",
+    "uvicorn",
+    "fastapi",
+    "httpx",
+    "pydantic",
+    "numpy",
+    "llama_cpp",
+    "vllm",
+    "torch",
+)
 
 FOLDERS = ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME")
 
