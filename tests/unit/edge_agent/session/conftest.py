@@ -21,7 +21,7 @@ class HastyLoop(asyncio.SelectorEventLoop):
     `asyncio.timeout` goes by points in time and is as long as ever, so a busy machine fails nothing.
     """
 
-    def call_later(
+    def call_later(  # type: ignore[override] # typeshed types the arguments one by one
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return super().call_later(delay / FACTOR, callback, *args, context=context)
