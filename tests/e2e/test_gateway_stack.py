@@ -29,7 +29,7 @@ QUESTIONS = (
     "Schreibe einen Satz über Käse 🧀.",
 )
 PROBLEMS = [("HumanEval/1", False), ("HumanEval/1", True), ("HumanEval/3", True)]
-"""With whether the answer is streamed. Texts of this target that end in the middle of a character are left out."""
+"""With whether the answer is streamed. No text here ends in the middle of a character."""
 NUM_TOKENS = 48
 CONTEXT = 2048
 
