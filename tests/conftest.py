@@ -92,6 +92,7 @@ other: they compare its metrics before and after.
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what needs the real engine, so that `-m "not engine"` leaves it out, and share the work out."""
     for item in items:

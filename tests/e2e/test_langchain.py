@@ -38,7 +38,7 @@ CASES: Final[dict[str, dict[str, Any]]] = {
     "test_double_messages_conversation": {},
     "test_usage_metadata": {},
     "test_usage_metadata_streaming": {},
-    "test_stop_sequence": {},
+    "test_astream": {},
     "test_invoke_with_model_override": {},
     "test_tool_calling": {},
     "test_tool_choice": {},
