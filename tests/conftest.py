@@ -92,16 +92,14 @@ other: they compare its metrics before and after.
 """
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what needs the real engine, so that `-m "not engine"` leaves it out, and share the work out."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        group = next((group for fixture, group in GROUPS.items() if fixture in names), None)
-        if group is not None:
-            item.add_marker(pytest.mark.engine)
-        # A module's other tests stay together, too, for the fixtures they share.
-        item.add_marker(pytest.mark.xdist_group(group or item.location[0]))
+    names = getattr(item, "fixturenames", ())
+    group = next((group for fixture, group in GROUPS.items() if fixture in names), None)
+    if group is not None:
+        item.add_marker(pytest.mark.engine)
+    # A module's other tests stay together, too, for the fixtures they share.
+    item.add_marker(pytest.mark.xdist_group(group or item.location[0]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
