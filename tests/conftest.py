@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from openai_gateway.cli.local_target import local_target
 from openai_gateway.cli.processes import ServerProcess
@@ -92,16 +94,32 @@ other: they compare its metrics before and after.
 """
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the real engine, so that `-m "not engine"` leaves it out, and share the work out."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        group = next((group for fixture, group in GROUPS.items() if fixture in names), None)
-        if group is not None:
-            item.add_marker(pytest.mark.engine)
-        # A module's other tests stay together, too, for the fixtures they share.
-        item.add_marker(pytest.mark.xdist_group(group or item.location[0]))
+def group_of(module: Path) -> str | None:
+    """The group of a module's tests, by the server that its source asks for."""
+    source = module.read_text(encoding="utf-8")
+    return next((group for fixture, group in GROUPS.items() if f"{fixture}: Verifier" in source), None)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what needs the real engine, so that `-m "not engine"` leaves it out."""
+    if not GROUPS.keys().isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.engine)
+
+
+class ByServer(LoadScopeScheduling):
+    """Keeps a server's tests on one worker, and so a module's, for the fixtures they share.
+
+    `--dist loadgroup` of pytest-xdist 3.8 does not group under pytest 9.2, whose node ids are read-only.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return group_of(self.config.rootpath / module) or module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByServer:
+    """How `-n 2` shares the work out."""
+    return ByServer(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
