@@ -17,7 +17,7 @@ help:
 	@echo "make lock    renew the pinned versions in requirements/"
 	@echo "make floor   run the unit tests with the oldest versions that pyproject.toml allows"
 	@echo "make dist    build what is published, check it, try it in clean environments (uploads nothing)"
-	@echo "make clean   remove .venv and this folder's caches (uv keeps the compiled llama.cpp in its own)"
+	@echo "make clean   remove .venv and this folder's caches (the compiled llama.cpp stays in your cache folder)"
 
 # Runs tools/setup.py, or says that there is no Python which could.
 SETUP = @$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null || { \

@@ -164,13 +164,14 @@ def main() -> int:
         twine = [str(UV), "tool", "run", "--from", TWINE, "twine", "check", "--strict", *files]
         setup.run_step("Checking metadata and descriptions", twine, LOG, environment)
         check_installed(wheels["pipesd"], "", environment)
-        arguments, building = setup.llama_build(environment, setup.cpu_flags())
         try:
             setup.check_compiler()
         except SetupError as error:
             print(f"  not installed with [edge]: {error}")
         else:
-            check_installed(wheels["pipesd"], "[edge]", building, arguments)
+            folder, compiling = setup.compile_llama()
+            setup.keep_llama(folder, compiling)
+            check_installed(wheels["pipesd"], "[edge]", environment, ["--find-links", str(folder)])
     except SetupError as error:
         print(f"make: {error}", file=sys.stderr)
         return 1

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 UV = VENV / "bin" / "uv"
+PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
 STAMP = VENV / ".pipesd-setup"
 LOG = VENV / "setup.log"
 LOCKS = {"demo": "requirements/demo.txt", "all": "requirements/test.txt"}
@@ -65,7 +66,7 @@ CAUSES = (
         "(PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS), then run it again.",
     ),
     (
-        r"Failed to build `?llama.cpp.python",
+        r"Failed (?:to build `?|building wheel for )llama.cpp.python",
         "llama.cpp did not compile: check that the C++ compiler works and is recent (C++17).",
     ),
 )
@@ -142,24 +143,43 @@ def uv_environment(pip_config: str, environment: dict[str, str]) -> dict[str, st
     else:
         translated["UV_TORCH_BACKEND"] = "cpu"
     translated["UV_NO_PROGRESS"] = "1"
-    translated["UV_LOCK_TIMEOUT"] = "3600"  # for another set-up on this machine that compiles llama.cpp
     return translated | environment
 
 
-def llama_build(environment: dict[str, str], cpu_flags: str) -> tuple[list[str], dict[str, str]]:
-    """How to compile what is used of llama.cpp, once for this machine: arguments and environment for uv.
+def llama_build(environment: dict[str, str], cpu_flags: str) -> tuple[Path, dict[str, str]]:
+    """How to compile what is used of llama.cpp: the folder where the wheel is kept, and the environment.
 
-    uv keeps the wheel under llama-cpp-python's version and these arguments. So they name what the
-    compiler depends on: the wheel is tuned to this CPU.
+    The wheel is tuned to this CPU, so the folder's name depends on what the compiler depends on. uv's own
+    cache does not do: where an index says nothing of how long its answers hold, uv compiles anew each time.
     """
     include = ROOT / "tools" / "llama_cpp.cmake"
+    version = pinned("llama-cpp-python")
     wanted = ["-DLLAVA_BUILD=OFF", *environment.get("CMAKE_ARGS", "").split()]
-    depends_on = [*wanted, include.read_text(encoding="utf-8"), cpu_flags, platform.machine()]
+    depends_on = [version, *wanted, include.read_text(encoding="utf-8"), cpu_flags, platform.machine()]
     depends_on += [environment.get(name, "") for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS")]
     key = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:16]
+    cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     cmake_args = " ".join([*wanted, f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={include}"])
-    arguments = ["--config-settings-package", f"llama-cpp-python:cmake.define.PIPESD_BUILD={key}"]
-    return arguments, environment | {"CMAKE_ARGS": cmake_args}
+    return cache / "pipesd" / "wheels" / key, environment | {"CMAKE_ARGS": cmake_args}
+
+
+def compile_llama() -> tuple[Path, Step | None]:
+    """The folder of the wheel, and the compilation that goes on if the wheel is not there yet."""
+    folder, environment = llama_build(dict(os.environ), cpu_flags())
+    if list(folder.glob("*.whl")):
+        return folder, None
+    command = [*PIP, "wheel", "--no-deps", "--wheel-dir", str(folder.with_suffix(".new"))]
+    title = "Compiling llama.cpp (once on this machine, some minutes)"
+    return folder, Step(title, [*command, pinned("llama-cpp-python")], VENV / "llama.log", environment)
+
+
+def keep_llama(folder: Path, compiling: Step | None) -> None:
+    """Wait for the wheel and keep it. Raises `SetupError`."""
+    if compiling is not None:
+        compiling.wait()
+        folder.mkdir(parents=True, exist_ok=True)
+        for wheel in folder.with_suffix(".new").glob("*.whl"):
+            os.replace(wheel, folder / wheel.name)  # a wheel is there as a whole or not at all
 
 
 def cpu_flags() -> str:
@@ -207,36 +227,58 @@ class Progress:
         return f"{minutes}:{seconds:02d}"
 
 
+class Step:
+    """A command that runs in the repository; its output is appended to `log_file`."""
+
+    def __init__(
+        self, title: str, command: list[str], log_file: Path, environment: dict[str, str] | None = None
+    ) -> None:
+        self._title, self._log_file = title, log_file
+        self._log = log_file.open("a+", encoding="utf-8", errors="replace")
+        self._log.write(f"$ {' '.join(command)}\n")
+        self._log.flush()
+        self._start = self._log.tell()
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            env=environment,
+        )
+
+    def wait(self) -> None:
+        """Show the last line of its output until it ends. Raises `SetupError` if it fails."""
+        progress = Progress(self._title)
+        try:
+            while self._process.poll() is None:
+                time.sleep(0.1)
+                progress.show(last_line(self._output()))
+        except BaseException:
+            self.stop()
+            raise
+        text = self._output()
+        self._log.close()
+        if self._process.returncode != 0:
+            progress.done("failed")
+            raise SetupError(f"{self._title} failed: {explain_failure(text, self._log_file)}")
+        progress.done()
+
+    def stop(self) -> None:
+        """End it, if it still runs."""
+        self._process.terminate()
+        self._process.wait()
+
+    def _output(self) -> str:
+        self._log.seek(self._start)
+        return self._log.read()
+
+
 def run_step(
     title: str, command: list[str], log_file: Path, environment: dict[str, str] | None = None
 ) -> None:
-    """Run `command` in the repository, show the last line of its output, append it all to `log_file`.
-
-    Raises `SetupError` if it fails.
-    """
-    progress = Progress(title)
-    with log_file.open("a+", encoding="utf-8", errors="replace") as log:
-        log.write(f"$ {' '.join(command)}\n")
-        log.flush()
-        start = log.tell()
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
-        )
-        try:
-            while process.poll() is None:
-                time.sleep(0.1)
-                log.seek(start)
-                progress.show(last_line(log.read()))
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        log.seek(start)
-        text = log.read()
-    if process.returncode != 0:
-        progress.done("failed")
-        raise SetupError(f"{title} failed: {explain_failure(text, log_file)}")
-    progress.done()
+    """Run `command` and wait for it, see `Step`. Raises `SetupError` if it fails."""
+    Step(title, command, log_file, environment).wait()
 
 
 def last_line(output: str) -> str:
@@ -253,6 +295,13 @@ def explain_failure(output: str, log_file: Path) -> str:
     return f"{errors[-1] if errors else 'a command failed'}; see {log_file}."
 
 
+def pinned(package: str) -> str:
+    """The package with its pinned version, as pip takes it."""
+    text = (ROOT / LOCKS["all"]).read_text(encoding="utf-8")
+    found = re.search(rf"^{package}==[^\s;]+", text, re.MULTILINE)
+    return found[0] if found else package
+
+
 def distributions() -> list[Path]:
     """The folders of this repository's own distributions: the product, and the benchmarks' if it is one."""
     return [folder for folder in (ROOT, ROOT / "benchmarks") if (folder / "pyproject.toml").exists()]
@@ -267,18 +316,16 @@ def wanted_stamp(level: str) -> str:
 
 def prepare_uv() -> dict[str, str]:
     """Make `.venv` with the pinned uv if it is not there; returns uv's environment. Raises `SetupError`."""
-    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     works = PYTHON.exists() and not subprocess.call(
-        [*pip, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*PIP, "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     if not works:  # also when making it was interrupted
         check_venv_module()
         progress = Progress("Creating .venv")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=True)
         progress.done()
-    pinned = re.search(r"^uv==[^\s;]+", (ROOT / LOCKS["all"]).read_text(encoding="utf-8"), re.MULTILINE)
-    run_step("Installing uv", [*pip, "install", pinned[0] if pinned else "uv"], LOG)
-    config = subprocess.run([*pip, "config", "list"], capture_output=True, text=True, check=False).stdout
+    run_step("Installing uv", [*PIP, "install", pinned("uv")], LOG)
+    config = subprocess.run([*PIP, "config", "list"], capture_output=True, text=True, check=False).stdout
     return uv_environment(config, dict(os.environ))
 
 
@@ -293,13 +340,25 @@ def install(level: str) -> None:
     STAMP.unlink(missing_ok=True)
     LOG.unlink(missing_ok=True)
     environment = prepare_uv()
-    arguments, environment = llama_build(environment, cpu_flags())
+    folder, compiling = compile_llama()
     exact = ["--exact"] if level == "all" else []  # the demo does not take away what tests need
     folders = distributions() if level == "all" else [ROOT]
     own = [part for folder in folders for part in ("--editable", str(folder))]
-    command = [str(UV), "pip", "install", "--python", str(PYTHON), "--no-deps", *exact, *arguments]
-    title = "Installing packages (the first time this compiles llama.cpp: some minutes)"
-    run_step(title, [*command, "--requirement", LOCKS[level], *own], LOG, environment)
+    command = [str(UV), "pip", "install", "--python", str(PYTHON), "--no-deps"]
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            rest = Path(temporary, "requirements.txt")
+            lines = (ROOT / LOCKS[level]).read_text(encoding="utf-8").splitlines(keepends=True)
+            rest.write_text("".join(line for line in lines if not line.startswith("llama-cpp-python==")))
+            title = "Installing packages" + (" (llama.cpp is compiled meanwhile)" if compiling else "")
+            run_step(title, [*command, *exact, "--requirement", str(rest), *own], LOG, environment)
+    except BaseException:
+        if compiling is not None:
+            compiling.stop()
+        raise
+    keep_llama(folder, compiling)
+    wheels = [str(wheel) for wheel in folder.glob("*.whl")]
+    run_step("Installing llama.cpp", [*command, *wheels], LOG, environment)
     STAMP.write_text(wanted_stamp(level), encoding="utf-8")
 
 
@@ -330,14 +389,17 @@ def lock() -> None:
                 ]
                 with own.open("a", encoding="utf-8") as file:
                     file.write(f"{project['name']}[{','.join(extras)}] @ {folder.as_uri()}\n")
-            pinned = ["--constraint", LOCKS["all"]] if level == "demo" else []
-            sources = [str(own), "requirements/extra.txt", *pinned, "--output-file", LOCKS[level]]
+            limits = ["--constraint", LOCKS["all"]] if level == "demo" else []
+            sources = [str(own), "requirements/extra.txt", *limits, "--output-file", LOCKS[level]]
             run_step(f"Resolving {LOCKS[level]}", [*command, *sources], LOG, environment)
 
 
 def floor() -> None:
     """Install the stated minimum versions in a throw-away environment and run the unit tests with them."""
-    arguments, environment = llama_build(prepare_uv(), cpu_flags())
+    environment = prepare_uv()
+    folder, compiling = compile_llama()
+    keep_llama(folder, compiling)
+    arguments = ["--find-links", str(folder)]
     for extras, packages in FLOORS.items():
         with tempfile.TemporaryDirectory(prefix="pipesd-floor-") as folder:
             pins, python = f"{folder}/floor.txt", f"{folder}/venv/bin/python"
