@@ -62,11 +62,13 @@ def preload_openmp(environment: Mapping[str, str] = os.environ) -> dict[str, str
     """The environment to start again in, with Intel's OpenMP preloaded; None if there is no need.
 
     vLLM's CPU build warns of "significant performance loss" in speculative decoding without it. It
-    comes with the build, as `lib/libiomp5.so` of the Python environment.
+    comes with the build, as `lib/libiomp5.so` of the Python environment. Another OpenMP that is preloaded
+    already stays: vLLM does not start with two.
     """
     library = Path(sys.prefix) / "lib" / "libiomp5.so"
     preloaded = environment.get("LD_PRELOAD", "")
-    if _PRELOADED in environment or "libiomp" in preloaded or not library.is_file():
+    has_openmp = any(name in preloaded for name in ("libiomp", "libomp", "libgomp"))
+    if _PRELOADED in environment or has_openmp or not library.is_file():
         return None
     joined = ":".join(path for path in (str(library), preloaded) if path)
     return {**environment, "LD_PRELOAD": joined, _PRELOADED: "1"}

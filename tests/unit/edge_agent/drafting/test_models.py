@@ -37,7 +37,7 @@ def test_embedded_is_the_file_of_the_installed_wheel() -> None:
 @pytest.mark.parametrize("package", ["no_such_package_here", "json", "sys"])
 def test_a_missing_embedded_model_says_how_to_install_it(package: str) -> None:
     """Neither a missing package nor one without the file leaks an ImportError."""
-    with pytest.raises(ModelError, match=r"not installed: run `pip install 'pipesd\[edge\]'`"):
+    with pytest.raises(ModelError, match=r"not installed: run `pip install 'pipesd\[demo\]'`, or name"):
         embedded_model(package)
 
 
@@ -124,7 +124,6 @@ RESPONSE = SimpleNamespace(headers={}, request=None, status_code=404)
         ),
         (OSError(28, "No space left on device"), r"download failed \(.*No space left on device\): try again"),
         (TimeoutError(), r"download failed \(TimeoutError\): try again"),
-        (ModuleNotFoundError("huggingface_hub"), r"run `pip install 'pipesd\[edge\]'`"),
     ],
 )
 def test_every_failed_download_says_what_to_do(error: Exception, advice: str) -> None:
