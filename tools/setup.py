@@ -168,7 +168,8 @@ def compile_llama() -> tuple[Path, Step | None]:
     folder, environment = llama_build(dict(os.environ), cpu_flags())
     if list(folder.glob("*.whl")):
         return folder, None
-    command = [*PIP, "wheel", "--no-deps", "--wheel-dir", str(folder.with_suffix(".new"))]
+    # pip's own cache may have a wheel that was compiled with other CMAKE_ARGS.
+    command = [*PIP, "wheel", "--no-cache-dir", "--no-deps", "--wheel-dir", str(folder.with_suffix(".new"))]
     title = "Compiling llama.cpp (once on this machine, some minutes)"
     return folder, Step(title, [*command, pinned("llama-cpp-python")], VENV / "llama.log", environment)
 
@@ -180,6 +181,7 @@ def keep_llama(folder: Path, compiling: Step | None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for wheel in folder.with_suffix(".new").glob("*.whl"):
             os.replace(wheel, folder / wheel.name)  # a wheel is there as a whole or not at all
+        shutil.rmtree(folder.with_suffix(".new"))
 
 
 def cpu_flags() -> str:

@@ -25,7 +25,9 @@ def test_unknown_machines_keep_vllms_choice(tmp_path: Path) -> None:
     assert has_fast_bfloat16(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("library", ["libiomp5.so", "libomp.so.5", "libgomp.so.1", "libgomp-a34b3233.so.1.0.0"])
+@pytest.mark.parametrize(
+    "library", ["libiomp5.so", "libomp.so.5", "libgomp.so.1", "libgomp-a34b3233.so.1.0.0"]
+)
 def test_an_openmp_that_is_preloaded_stays(library: str) -> None:
     """vLLM does not start with two of them; its own CPU platform preloads one in what it starts."""
     assert preload_openmp({"LD_PRELOAD": f"/other.so:/x/{library}"}) is None
