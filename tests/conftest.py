@@ -66,21 +66,27 @@ def running_verifier(
         yield Verifier(process.base_url, API_KEY, model, process, draft)
 
 
+@contextmanager
+def pruned_verifier(log_dir: Path, *flags: str) -> Iterator[Verifier]:
+    """A server for the target of a few layers."""
+    pair = pruned_pair.pruned_pair()
+    flags = ("--enforce-eager", "--served-model-name", pruned_pair.NAME, *flags)
+    with running_verifier(str(pair.target), pruned_pair.NAME, str(pair.draft), [*flags], log_dir) as verifier:
+        yield verifier
+
+
 @pytest.fixture(scope="session")
 def verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
     """The server that engine tests share (tens of seconds to start); see `GROUPS`."""
-    pair = pruned_pair.pruned_pair()
-    flags = ["--enforce-eager", "--served-model-name", pruned_pair.NAME, *EMBEDDED_TOOLS, *COMPACT_JSON]
-    # What tests/e2e/test_rendering.py compares prompts with.
-    flags += ["--enable-scale-out", "--trust-request-chat-template"]
-    log_dir = tmp_path_factory.mktemp("verifier")
-    with running_verifier(str(pair.target), pruned_pair.NAME, str(pair.draft), flags, log_dir) as verifier:
+    # The last two are what tests/e2e/test_rendering.py compares prompts with.
+    flags = [*EMBEDDED_TOOLS, *COMPACT_JSON, "--enable-scale-out", "--trust-request-chat-template"]
+    with pruned_verifier(tmp_path_factory.mktemp("verifier"), *flags) as verifier:
         yield verifier
 
 
 @pytest.fixture(scope="session")
 def embedded_verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verifier]:
-    """A server for the whole embedded model, as `pipesd up` starts it; a test may kill it."""
+    """A server for the whole embedded model, as `pipesd up` starts it."""
     log_dir = tmp_path_factory.mktemp("embedded")
     with running_verifier("embedded", "SmolLM2-135M-Instruct", "embedded", [], log_dir) as verifier:
         yield verifier
@@ -106,6 +112,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.engine)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a server comes first: it is the longest run of tests, which no other worker can share."""
+    items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+
+
 class ByServer(LoadScopeScheduling):
     """Keeps a server's tests on one worker, and so a module's, for the fixtures they share.
 
@@ -118,7 +129,8 @@ class ByServer(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByServer:
-    """How `-n 2` shares the work out."""
+    """How `-n 2` shares the work out: in the order of collection."""
+    config.option.loadscopereorder = False
     return ByServer(config, log)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -16,11 +17,12 @@ from openai import AsyncOpenAI
 
 from edge_agent.api import LOST, Fallback
 from openai_gateway.cli.processes import ServerProcess
-from tests.conftest import Verifier
+from tests.conftest import Verifier, pruned_verifier
 
 from .stack import agent_of, gateway_client, server_client
 
-pytestmark = [pytest.mark.engine, pytest.mark.timeout(1800)]  # the server may start twice
+# The server starts twice. test_failures.py has what `make test` says of a server that is lost.
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NUM_TOKENS = 240
 """So many that no answer is over when the slowest one has begun, on a machine that stalls, too."""
@@ -86,31 +88,37 @@ def kill(process: ServerProcess) -> None:
     process.stop()
 
 
-async def test_killed_and_started_again(embedded_verifier: Verifier) -> None:
+@pytest.fixture
+def victim(tmp_path: Path) -> Iterator[Verifier]:
+    """A server that no other test needs."""
+    with pruned_verifier(tmp_path) as verifier:
+        yield verifier
+
+
+async def test_killed_and_started_again(victim: Verifier) -> None:
     """The text up to the loss is exact under every policy; then `error` ends in an error, `local` goes on
     marked, `wait` is whole once the server is back; the next request of each is collaborative again.
     """
-    verifier = embedded_verifier
-    async with server_client(verifier) as server:
-        answer = await server.chat.completions.create(model=verifier.model, **FIELDS)
+    async with server_client(victim) as server:
+        answer = await server.chat.completions.create(model=victim.model, **FIELDS)
     expected = answer.choices[0].message.content or ""
-    async with stacks(verifier) as clients:
+    async with stacks(victim) as clients:
         readings = {policy: Reading() for policy in clients}
         tasks = [
-            asyncio.create_task(readings[policy].read(client, verifier.model))
+            asyncio.create_task(readings[policy].read(client, victim.model))
             for policy, client in clients.items()
         ]
         try:
             await asyncio.gather(*(reading.begun.wait() for reading in readings.values()))
             ended = [policy for policy, reading in readings.items() if reading.ended]
-            kill(verifier.process)
+            kill(victim.process)
         finally:
-            verifier.process.__enter__()
-            await asyncio.to_thread(verifier.process.wait_ready, 600)
+            victim.process.__enter__()
+            await asyncio.to_thread(victim.process.wait_ready, 600)
         await asyncio.gather(*tasks)
         assert ended == [], "these answers were over before the server was killed"
         afterwards = [
-            await client.chat.completions.create(model=verifier.model, **(FIELDS | {"max_tokens": 4}))
+            await client.chat.completions.create(model=victim.model, **(FIELDS | {"max_tokens": 4}))
             for client in clients.values()
         ]
     check(readings, expected)

@@ -18,7 +18,8 @@ from .live import City
 from .stack import agent_of, server_client, serving
 from .thinking_model import NAME, make_thinking_pair
 
-pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
+# A server of its own; what becomes of thoughts in each protocol is tested without one, too.
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 QUESTION = "In which country is Paris, and what is it known for?"
 NUM_TOKENS = 12

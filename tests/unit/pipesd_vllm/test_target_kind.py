@@ -115,6 +115,7 @@ def test_vllm_itself_says_which_kind_a_model_is(tmp_path: Path) -> None:
         check_arguments(["--model", embedded, "--pipeline-parallel-size", "2"])
 
 
+@pytest.mark.slow
 def test_the_server_says_it_and_stops(tmp_path: Path) -> None:
     """`pipesd serve` with a tiny hybrid model: one sentence at the end, exit code 1, no traceback."""
     command = [
