@@ -401,18 +401,20 @@ def floor() -> None:
     environment = prepare_uv()
     folder, compiling = compile_llama()
     keep_llama(folder, compiling)
-    arguments = ["--find-links", str(folder)]
+    # Not as an option, which would hide the places that pip names.
+    environment["UV_FIND_LINKS"] = ",".join(filter(None, [str(folder), environment.get("UV_FIND_LINKS")]))
+    editable = [f"--editable={folder}" for folder in distributions()]
     for extras, packages in FLOORS.items():
-        with tempfile.TemporaryDirectory(prefix="pipesd-floor-") as folder:
-            pins, python = f"{folder}/floor.txt", f"{folder}/venv/bin/python"
+        with tempfile.TemporaryDirectory(prefix="pipesd-floor-") as scratch:
+            pins, python = f"{scratch}/floor.txt", f"{scratch}/venv/bin/python"
             compile_pins = [str(UV), "pip", "compile", "--resolution", "lowest-direct", "pyproject.toml"]
             compile_pins += [f"--extra={extra}" for extra in extras.split(",")]
             compile_pins += [*OVERRIDES, "--no-annotate", "--no-header", "--output-file", pins]
             run_step(f"Resolving the minima of {extras}", compile_pins, LOG, environment)
-            run_step("Creating an environment", [str(UV), "venv", f"{folder}/venv"], LOG, environment)
-            pip = [str(UV), "pip", "install", "--python", python, *arguments]
-            run_step("Installing them", [*pip, "--no-deps", "-r", pins, "-e", "."], LOG, environment)
-            tools = ["pytest", "pytest-asyncio", "pytest-timeout", "hypothesis"]
+            run_step("Creating an environment", [str(UV), "venv", f"{scratch}/venv"], LOG, environment)
+            pip = [str(UV), "pip", "install", "--python", python]
+            run_step("Installing them", [*pip, "--no-deps", "-r", pins, *editable], LOG, environment)
+            tools = ["pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist", "hypothesis"]
             run_step("Installing pytest", [*pip, *OVERRIDES, "-c", pins, *tools], LOG, environment)
             tests = [str(Path("tests/unit", package)) for package in packages]
             if subprocess.run(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,7 @@ def test_misuse(pipesd: Runner, arguments: tuple[str, ...]) -> None:
     assert next(a for a in arguments if a in ("bogus", "--bogus", "--prot")) in result.stderr
 
 
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.parametrize(
     ("flag", "name", "told"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from openai_gateway.cli.local_target import local_target, target_environment, ta
 from openai_gateway.cli.serve import server_command
 
 PREFIX = [sys.executable, "-m", "pipesd_vllm.launch.serve"]
+needs_vllm = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
 
+@needs_vllm
 @pytest.mark.parametrize(
     ("arguments", "passed_on"),
     [
@@ -39,6 +42,7 @@ def test_environment_of_a_local_target() -> None:
     assert target_environment({"VLLM_CPU_KVCACHE_SPACE": "4"})["VLLM_CPU_KVCACHE_SPACE"] == "4"
 
 
+@needs_vllm
 def test_local_target_listens_on_loopback(tmp_path: Path) -> None:
     """Model, address, health check and log file of a local target fit together."""
     server = local_target("org/model", ["--dtype", "float32"], port=4321, log_dir=tmp_path)
