@@ -36,6 +36,8 @@ MAX_LOGPROBS: Final = 20
 """Most alternatives a token is reported with."""
 MAX_LISTED: Final = 1024
 """Most entries of `Sampling.logit_bias` and `Sampling.bad_words`."""
+NO_SEED: Final = -1
+"""The one int64 that is no seed: vLLM takes it for "draw one yourself, and tell nobody"."""
 MAX_STRUCTURE_BYTES: Final = 1 << 16
 """Longest `Structure.value`, in characters."""
 
@@ -106,10 +108,11 @@ class Structure(msgspec.Struct, array_like=True, forbid_unknown_fields=True, fro
 class Sampling(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
     """How the target picks tokens (docs/sampling.md). `temperature == 0` is greedy.
 
-    The token at position i is the argmax over tokens v of `log p_i(v) + g(seed, i, v)`, p_i being the
-    target's distribution under the other fields and g standard Gumbel noise keyed by all 64 bits of
-    `seed`. A temperature above 0 needs a seed: without one the turn is refused with `BAD_SAMPLING`,
-    because nobody could draft for it or take it over. Fields have the meaning of vLLM's
+    The token at position i is the argmax over tokens v of `log p_i(v) + g(seed, i - 1, v)`, p_i being the
+    target's distribution under the other fields and g vLLM's own noise (`noise.py`): the text is that of
+    the same server's plain API for the same fields. A temperature above 0 needs a seed other than
+    `NO_SEED`, by which vLLM's `SamplingParams` means none: without one the turn is refused with
+    `BAD_SAMPLING`, because nobody could draft for it or take it over. Fields have the meaning of vLLM's
     `SamplingParams`; penalties count the turn's generated tokens (`Open.committed` among them),
     `repetition_penalty` the prompt's as well.
     """
@@ -184,8 +187,10 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
 
     max_frame_bytes: int
     max_draft_tokens: int
-    max_verify_tokens: int
-    """Draft tokens checked in one target pass (vLLM's num_speculative_tokens)."""
+    """Nodes that one `Draft` may add."""
+    max_drafts: int
+    """Draft tokens of a session that one target pass checks (vLLM's num_speculative_tokens), so more of them
+    beyond the committed tokens are of no use; 0: none are checked."""
 
 
 class Fingerprint(msgspec.Struct, array_like=True, frozen=True):
@@ -210,6 +215,8 @@ class Identity(msgspec.Struct, frozen=True):
     vllm_version: str = ""
     runner: str = ""
     """vLLM's model runner, `v1` or `v2`: they draw and compute differently."""
+    noise: str = ""
+    """`fp32` or `fp64` (vLLM's `--use-fp64-gumbel`): what tokens are drawn with (`noise.py`); empty: fp32."""
     chat_template: str = ""
     """SHA-256 of the chat template and the variables that the server gives it."""
     tool_parser: str = ""
