@@ -5,14 +5,14 @@ Attributes are used directly, so that an upgrade which moves one fails loudly in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from importlib import metadata
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from vllm.engine.protocol import EngineClient
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.request import Request
-    from vllm.v1.structured_output import StructuredOutputManager
 
 SUPPORTED: Final = "0.32"
 """The supported vLLM release line; the plugin refuses to start with any other."""
@@ -54,17 +54,37 @@ def skip_next_step(scheduler: Scheduler, request: Request) -> None:
     request.next_decode_eligible_step = max(request.next_decode_eligible_step, scheduler.current_step + 2)
 
 
-def preempt(scheduler: Scheduler, request: Request, now_s: float) -> None:
-    """Take a running request's KV blocks and put it back into the waiting queue; its tokens stay."""
-    scheduler.running.remove(request)
+def take_blocks(scheduler: Scheduler, request: Request, now_s: float) -> None:
+    """Take the KV blocks of a request that is in no queue, nor will be after that; its tokens stay."""
     scheduler._preempt_request(request, now_s)
+    scheduler.waiting.remove_request(request)
 
 
-def is_blocked(scheduler: Scheduler, request: Request) -> bool:
-    """Whether a waiting request could not start if it had blocks and a seat.
+def when_blocks_run_out(scheduler: Scheduler, evict: Callable[[], bool]) -> None:
+    """Have `evict` called, while it returns True, before a request is refused KV blocks."""
+    manager = scheduler.kv_cache_manager
+    allocate = manager.allocate_slots
 
-    A compiled grammar does not block, although vLLM notes that only once there is a seat.
+    def allocate_slots(*args: Any, **kwargs: Any) -> Any:
+        while (blocks := allocate(*args, **kwargs)) is None and evict():
+            pass
+        return blocks
+
+    manager.allocate_slots = allocate_slots
+
+
+def count_ready_waiting(scheduler: Scheduler) -> int:
+    """How many waiting requests could start if they had a seat and blocks.
+
+    Those that vLLM has set aside wait for something else, but for a grammar that has been compiled: vLLM
+    notes that only once there is a seat.
     """
+    deferred = scheduler.deferred_waiting
+    waiting: int = scheduler.get_request_counts()[1]
+    return waiting - len(deferred) + sum(not _is_blocked(scheduler, request) for request in deferred)
+
+
+def _is_blocked(scheduler: Scheduler, request: Request) -> bool:
     from vllm.v1.request import RequestStatus
 
     if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
@@ -91,14 +111,10 @@ def report_finished(scheduler: Scheduler, request: Request) -> None:
         scheduler.finished_req_ids_dict[request.client_index].add(request.request_id)
 
 
-def note_reasoning(manager: StructuredOutputManager, request: Request, prompt: Sequence[int]) -> None:
-    """Note whether reasoning has ended within `prompt`, the first part of the request's own.
+def allow_min_p_and_logit_bias(engine: EngineClient) -> None:
+    """Let the API server take `min_p` and `logit_bias` beside a speculative config.
 
-    vLLM searches the whole prompt when it first masks. It would find the end of reasoning in tokens that were
-    generated before, and feed the grammar the reasoning, too. With the note it finds the end in the tokens
-    that it accepts, and feeds the grammar what comes after.
+    vLLM refuses them there because its own rejection samplers do not know them; ours samples every row with
+    vLLM's plain sampler, which does.
     """
-    structured = request.structured_output_request
-    reasoner = manager._get_reasoner(request)
-    if structured is not None and reasoner is not None and structured.reasoning_ended is None:
-        structured.reasoning_ended = bool(reasoner.is_reasoning_end(prompt))
+    engine.input_processor.speculative_config = None

@@ -18,6 +18,8 @@ from typing import Final
 
 import numpy as np
 import torch
+from pipesd_vllm.worker.coupled_batch import Seat
+from pipesd_vllm.worker.sampling_rule import SamplingRule
 
 from benchmarks.harness.options import Flags
 from benchmarks.harness.server import running_server
@@ -26,8 +28,6 @@ from edge_agent.agent import cloud_connector
 from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Commit, Draft, Mode, Open, Sampling
-from pipesd_vllm.worker.coupled_batch import Seat
-from pipesd_vllm.worker.sampling_rule import SamplingRule
 
 __all__ = ["Cost", "Shape", "joint_step_ms", "measure", "measure_step_ms", "sampling_ms"]
 
@@ -96,11 +96,11 @@ def sampling_ms(shape: Shape, temperature: float, repeats: int, device: str = "c
 
     The two take turns, so that whatever else the machine does slows both.
     """
+    from pipesd_vllm.worker.coupled_sampler import CoupledRejectionSampler
     from vllm.v1.sample.rejection_sampler import RejectionSampler
     from vllm.v1.sample.sampler import Sampler
 
     from benchmarks.micro.sampler_inputs import sampling_metadata, verify_step
-    from pipesd_vllm.worker.coupled_sampler import CoupledRejectionSampler
 
     num = shape.num_sessions
     logits = torch.randn(shape.num_rows, shape.vocab_size, device=device) * _SPREAD

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse
 
+from pipesd_vllm import compat
 from pipesd_vllm.api.metrics import ServerMetrics
 from pipesd_vllm.api.model_info import build_info, build_tokenizer, build_welcome
 from pipesd_vllm.api.reasoning import reasoning_marks, reasoning_parser
@@ -86,8 +87,9 @@ class PipeSDEndpoint:
             return
         if engine_client.vllm_config.speculative_config is None:
             raise RuntimeError(
-                "the pipesd endpoint needs pipesd's scheduler and proposer; start with 'pipesd serve'"
+                "the pipesd endpoint needs pipesd's scheduler and worker; start with 'pipesd serve'"
             )
+        compat.allow_min_p_and_logit_bias(engine_client)
         state.pipesd = PluginState(engine_client, args)
 
 

@@ -32,7 +32,7 @@ def build_welcome(engine: EngineClient, args: Namespace) -> Welcome:
         limits=Limits(
             max_frame_bytes=MAX_FRAME_BYTES,
             max_draft_tokens=MAX_DRAFT_TOKENS,
-            max_verify_tokens=speculative.num_speculative_tokens if speculative else 0,
+            max_drafts=speculative.num_speculative_tokens if speculative else 0,
         ),
         identity=build_identity(engine, args),
     )
@@ -61,7 +61,7 @@ def build_info(
         "limits": {
             "max_frame_bytes": welcome.limits.max_frame_bytes,
             "max_draft_tokens": welcome.limits.max_draft_tokens,
-            "max_verify_tokens": welcome.limits.max_verify_tokens,
+            "max_drafts": welcome.limits.max_drafts,
         },
         "identity": msgspec.to_builtins(welcome.identity),
         "reasoning_parser": reasoning_parser,

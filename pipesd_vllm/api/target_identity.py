@@ -41,6 +41,7 @@ def build_identity(engine: EngineClient, args: Namespace) -> Identity:
         quantization=str(config.quantization or ""),
         vllm_version=compat.installed_version(),
         runner="v2" if engine.vllm_config.use_v2_model_runner else "v1",
+        noise="fp64" if engine.model_config.use_fp64_gumbel else "fp32",
         chat_template=_template_digest(engine, args),
         tool_parser=args.tool_call_parser or "",
         reasoning_parser=reasoning_parser(engine) or "",

@@ -230,10 +230,9 @@ class Turn:
 
 def opening_chunk(opened: Open, cache_salt: str) -> StreamingInput:
     """The first chunk: the prompt, salted for its tenant in vLLM's prefix cache. Raises `RefuseTurn`."""
-    num_committed = len(opened.committed)
-    command = OpenSession(eager=opened.mode is Mode.LATENCY, num_committed=num_committed)
-    params = opening_params(opened.sampling, num_committed, pack_command(command))
-    return StreamingInput(tokens_input([*opened.prompt, *opened.committed], cache_salt=cache_salt), params)
+    command = OpenSession(eager=opened.mode is Mode.LATENCY, committed=opened.committed)
+    params = opening_params(opened.sampling, pack_command(command))
+    return StreamingInput(tokens_input(list(opened.prompt), cache_salt=cache_salt), params)
 
 
 def later_chunk(command: Command, tokens: Sequence[int] = _PLACEHOLDER) -> StreamingInput:

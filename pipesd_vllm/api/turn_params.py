@@ -12,33 +12,40 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOu
 
 from pipesd_vllm.api.validation import RefuseTurn
 from pipesd_vllm.wire import RefusalCode, Sampling, Structure, StructureKind, TokenLogprobs
-from pipesd_vllm.worker.sampling_rule import pack_rule, rule_of
 
 __all__ = ["chunk_params", "opening_params", "structured_outputs", "token_logprobs"]
 
 
-def opening_params(sampling: Sampling, num_committed: int, command: Mapping[str, Any]) -> SamplingParams:
+def opening_params(sampling: Sampling, command: Mapping[str, Any]) -> SamplingParams:
     """Parameters of the request that opens a turn; `command` are the `extra_args` of the scheduler's command.
 
-    To vLLM the request is greedy; the session's sampling rule (`worker/sampling_rule.py`) decides. So vLLM's
-    own sampler has next to nothing to do, and what vLLM refuses beside speculation (min_p, logit_bias) works.
-    Raises `RefuseTurn`.
+    They are those of a plain request: vLLM's own sampler picks the tokens. Raises `RefuseTurn`.
     """
     try:
         structure = structured_outputs(sampling.structure)
     except (ValueError, VLLMClientError) as error:
         raise RefuseTurn(RefusalCode.BAD_SAMPLING, f"structure: {error}") from error
     return SamplingParams(
-        temperature=0.0,
-        max_tokens=sampling.max_tokens - num_committed,
+        temperature=sampling.temperature,
+        seed=sampling.seed,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        repetition_penalty=sampling.repetition_penalty,
+        max_tokens=sampling.max_tokens,
+        min_tokens=sampling.min_tokens,
         ignore_eos=sampling.ignore_eos,
         stop_token_ids=list(sampling.stop_token_ids),
         bad_words=list(sampling.bad_words),
+        logit_bias=dict(sampling.logit_bias) or None,
+        allowed_token_ids=list(sampling.allowed_token_ids) or None,
         logprobs=sampling.logprobs,
         structured_outputs=structure,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        extra_args={**command, **pack_rule(rule_of(sampling, num_committed))},
+        extra_args=dict(command),
     )
 
 

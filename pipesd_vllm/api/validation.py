@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipesd_vllm.wire import MAX_PATIENCE_MS, CloseReason, Draft, Open, RefusalCode, Welcome
+from pipesd_vllm.wire import MAX_PATIENCE_MS, NO_SEED, CloseReason, Draft, Open, RefusalCode, Welcome
 
 
 class CloseConnection(Exception):
@@ -54,8 +54,10 @@ def check_open(opened: Open, welcome: Welcome) -> None:
         )
     if len(opened.committed) >= sampling.max_tokens:
         raise RefuseTurn(RefusalCode.BAD_SAMPLING, "all max_tokens are already committed")
-    if sampling.temperature > 0 and sampling.seed is None:
-        raise RefuseTurn(RefusalCode.BAD_SAMPLING, "a temperature above 0 needs a seed; draw one")
+    if sampling.seed == NO_SEED or (sampling.temperature > 0 and sampling.seed is None):
+        raise RefuseTurn(
+            RefusalCode.BAD_SAMPLING, f"a temperature above 0 needs a seed other than {NO_SEED}; draw one"
+        )
     if opened.patience_ms > MAX_PATIENCE_MS:
         raise RefuseTurn(RefusalCode.BAD_SAMPLING, f"patience_ms is at most {MAX_PATIENCE_MS}")
 

@@ -8,14 +8,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from pipesd_vllm.launch.boot import boot
     from pipesd_vllm.launch.cpu_host import embedded_flags, is_cpu_build
     from pipesd_vllm.launch.embedded import EmbeddedModelError, embedded_gguf, ensure_embedded_target
     from pipesd_vllm.launch.embedded_tokenizer import write_tokenizer
-    from pipesd_vllm.launch.serve import PROPOSER, vllm_arguments
+    from pipesd_vllm.launch.serve import vllm_arguments
 
 __all__ = [
-    "PROPOSER",
     "EmbeddedModelError",
+    "boot",
     "embedded_flags",
     "embedded_gguf",
     "ensure_embedded_target",
@@ -25,8 +26,8 @@ __all__ = [
 ]
 
 _MODULES: Final = {
-    "PROPOSER": "serve",
     "EmbeddedModelError": "embedded",
+    "boot": "boot",
     "embedded_flags": "cpu_host",
     "embedded_gguf": "embedded",
     "ensure_embedded_target": "embedded",

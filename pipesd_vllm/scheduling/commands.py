@@ -2,12 +2,12 @@
 
 In: vLLM hands every chunk of a resumable request to `Scheduler.add_request`; `extra_args["pipesd"]` of a
 chunk is one of the commands below, and draft tokens travel as the chunk's prompt. Out: an output's
-`kv_transfer_params["pipesd"]` is the session's `PassReport`; the tokens are the output's own. The session's
-sampling rule travels beside the opening command, for the workers (`worker/sampling_rule.py`).
+`kv_transfer_params["pipesd"]` is the session's `PassReport`; the tokens are the output's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
@@ -21,11 +21,11 @@ REPORT_KEY: Final = "pipesd"
 class OpenSession:
     """Start a session with the chunk's prompt. `eager`: decode without waiting for drafts.
 
-    The prompt's last `num_committed` tokens were generated before (a session taken over).
+    `committed` are tokens that were generated before (a session taken over).
     """
 
     eager: bool = False
-    num_committed: int = 0
+    committed: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Pure: vLLM's request is only read through the numbers passed in; time comes from
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from pipesd_vllm.scheduling.commands import PassReport
@@ -19,17 +20,17 @@ class EngineSession:
     staged, the pass starts, the pass finishes.
     """
 
-    def __init__(self, prompt_len: int, eager: bool, now_s: float, num_committed: int = 0) -> None:
-        """`num_committed`: the last so many prompt tokens were generated before (a session taken over)."""
+    def __init__(self, num_tokens: int, eager: bool, now_s: float, num_committed: int = 0) -> None:
+        """`num_tokens`: of the prompt, and `num_committed` generated before (a session taken over)."""
         self.num_committed = num_committed
-        self.trie = DraftTrie(prompt_len)
+        self.trie = DraftTrie(num_tokens)
         self.report = PassReport()
-        self.last_active_s = now_s
         self._eager = eager
         self._decodes_alone = False
         self._staged: list[int] = []
         self._released_s: float | None = None
-        self._started_s: float | None = None
+        self._started_s: deque[float] = deque()
+        """When the passes in flight were scheduled."""
 
     @property
     def frontier(self) -> int:
@@ -39,7 +40,6 @@ class EngineSession:
     def release(self, now_s: float) -> None:
         """Let the drafts held now be verified."""
         self.trie.release()
-        self.last_active_s = now_s
         if not self.trie.has_released():
             return
         self._decodes_alone = False
@@ -58,6 +58,10 @@ class EngineSession:
         """Whether a fully computed sequence should take part in the next step; if not, it is parked."""
         return self._eager or self._decodes_alone or self.trie.has_released()
 
+    def runs_free(self) -> bool:
+        """Whether it decodes by itself and has no drafts, so that steps need not wait for each other."""
+        return (self._eager or self._decodes_alone) and not self.trie.has_released()
+
     def stage(self, limit: int) -> list[int]:
         """The draft tokens (at most `limit`) for the next step."""
         self._staged = self.trie.best_chain(limit)
@@ -66,7 +70,7 @@ class EngineSession:
     def start_pass(self, num_drafts: int, now_s: float) -> None:
         """A step that includes this session was scheduled with the first `num_drafts` staged drafts."""
         self._staged = self._staged[:num_drafts]
-        self._started_s = now_s
+        self._started_s.append(now_s)
 
     def finish_pass(self, new_tokens: Sequence[int], now_s: float) -> None:
         """The step's result: `new_tokens` are committed."""
@@ -74,10 +78,10 @@ class EngineSession:
         report.passes += 1
         report.drafted += len(self._staged)
         report.accepted += common_prefix_length(self._staged, new_tokens)
-        if self._started_s is not None:
-            report.step_ms = (now_s - self._started_s) * 1e3
-            report.queue_ms = max(0.0, self._started_s - (self._released_s or self._started_s)) * 1e3
+        if self._started_s:
+            started_s = self._started_s.popleft()
+            report.step_ms = (now_s - started_s) * 1e3
+            report.queue_ms = max(0.0, started_s - (self._released_s or started_s)) * 1e3
         self.trie.commit(new_tokens)
         self._staged = []
         self._released_s = now_s if self.trie.has_released() else None
-        self.last_active_s = now_s

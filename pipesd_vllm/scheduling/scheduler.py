@@ -2,15 +2,15 @@
 
 Narrow hooks around `super()`, no upstream method copied:
 
-- `add_request` reads later chunks of a resumable request as commands (`commands.py`).
-- `schedule` hands each session its drafts as `spec_token_ids`; a *parked* session (`Sessions.is_parked`) is
-  skipped and stands last in `running`, where vLLM looks first for KV blocks to take. After the step the
-  longest idle one is evicted if a request waits.
-- `_handle_blocked_waiting_request` keeps a parked session that lost its blocks waiting, and takes a new
-  grammar past the tokens of a session taken over.
-- `get_num_unfinished_requests` leaves parked sessions out, so that an engine with no others sleeps.
-- `update_from_output` moves the tries and adds the pass reports to the outputs.
-- `update_draft_token_ids` takes no drafts from workers.
+- `add_request` reads later chunks of a resumable request as commands (`commands.py`); a command that gives a
+  parked session something to do puts it back into vLLM's queues, behind whoever waits there.
+- `schedule` hands each active session its drafts as `spec_token_ids`, and frees the seats that waiting
+  requests need. Where KV blocks run out in the middle of a step, parked sessions lose theirs first.
+- `update_from_output` moves the tries, parks the sessions that have nothing to do, and adds the pass reports
+  to the outputs.
+- `_handle_blocked_waiting_request` takes a new grammar past the tokens of a session taken over.
+- `update_draft_token_ids` and `update_draft_token_ids_in_output` take the drafts of vLLM's own speculator, if
+  there is one, where no edge's are.
 
 An exception in a hook never reaches vLLM's loop, which would end the engine: the session it concerns ends
 with an error, the others and plain requests go on (`Sessions.guard`). `sessions.py` knows the sessions, this
@@ -19,11 +19,13 @@ module acts on vLLM.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
-from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutputs
@@ -31,19 +33,20 @@ from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
 from pipesd_vllm import compat
+from pipesd_vllm.fill_in import is_silent
 from pipesd_vllm.scheduling.commands import Command, OpenSession, Suspend, unpack_command
 from pipesd_vllm.scheduling.engine_session import EngineSession
 from pipesd_vllm.scheduling.sessions import Sessions
 from pipesd_vllm.scheduling.stopwatch import Stopwatch
 from pipesd_vllm.target_kind import check_kv_cache
-from pipesd_vllm.worker.proposer import proposes_nothing
-from pipesd_vllm.worker.sampling_rule import has_rule
 
-__all__ = ["PipeSDScheduler"]
+__all__ = ["AsyncPipeSDScheduler", "PipeSDScheduler", "make_scheduler"]
+
+logger = logging.getLogger("vllm.pipesd")
 
 
-class PipeSDScheduler(Scheduler):
-    """vLLM's `--scheduler-cls`. Ordinary requests are scheduled as without it.
+class SchedulesSessions:
+    """Mixin for vLLM's two schedulers; stands before one among the bases. Ordinary requests are served as without it.
 
     Making one raises `UnsupportedVllmError` or `UnsupportedTargetError`, however vLLM was started.
     """
@@ -51,20 +54,31 @@ class PipeSDScheduler(Scheduler):
     new_session: Callable[..., EngineSession] = EngineSession
     """Makes the sessions; tests put another one here."""
 
+    # vLLM's, of the other base
+    requests: dict[str, Request]
+    running: list[Request]
+    waiting: Any
+    max_num_active_reqs: int
+    num_spec_tokens: int
+    structured_output_manager: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         compat.check_version(compat.installed_version())
         super().__init__(*args, **kwargs)
-        check_kv_cache(self.kv_cache_config)
+        check_kv_cache(self.kv_cache_config)  # type: ignore[attr-defined]
         self._clock = time.monotonic
         self._sessions = Sessions(self._clock, self.new_session)
         self._overhead = Stopwatch(self._clock)
-        self._workers_propose = not proposes_nothing(self.vllm_config.speculative_config)
+        self._num_seats = self.max_num_active_reqs
+        self._edges_alone_draft = is_silent(self.vllm_config.speculative_config)  # type: ignore[attr-defined]
+        compat.when_blocks_run_out(self, self._evict_for_blocks)
 
     # -- requests and commands ------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
         if not self._take_command(request):
-            super().add_request(request)
+            super().add_request(request)  # type: ignore[misc]
+        self._requeue_failed()
 
     def _take_command(self, request: Request) -> bool:
         """Read the command that came with a request; False if the request itself is for vLLM to take."""
@@ -83,160 +97,204 @@ class PipeSDScheduler(Scheduler):
         return request.request_id in self.requests
 
     def _apply(self, command: Command, chunk: Request) -> None:
-        if chunk.request_id not in self._sessions:
+        request_id = chunk.request_id
+        if request_id not in self._sessions:
             # The session has ended; what is still under way for it means nothing.
-            if chunk.request_id not in self.requests:
+            if request_id not in self.requests:
                 compat.report_finished(self, chunk)
         elif isinstance(command, Suspend):
-            request = self.requests[chunk.request_id]
-            if request.status == RequestStatus.RUNNING and self._sessions.is_parked(request):
-                compat.preempt(self, request, self._clock())
+            self._suspend(request_id)
         else:
             self._sessions.apply(command, chunk)
+            if self._sessions.wants_pass(request_id):
+                self._wake(request_id)
+
+    def _wake(self, request_id: str) -> None:
+        """Put a parked session into vLLM's queues: into the step if it has kept its seat, else behind who waits."""
+        request = self._sessions.wake(request_id)
+        if request is None:
+            return
+        if request.status == RequestStatus.RUNNING:
+            self.running.append(request)
+        else:
+            self.waiting.add_request(request)
+
+    def _suspend(self, request_id: str) -> None:
+        request = self._sessions.suspend(request_id)
+        if request is not None:
+            compat.take_blocks(self, request, self._clock())
+
+    def _requeue_failed(self) -> None:
+        """Put parked sessions that failed back into vLLM's queues, so that a step comes and ends them."""
+        for request_id in self._sessions.failed:
+            self._wake(request_id)
 
     def finish_requests(
         self, request_ids: str | Iterable[str] | None, finished_status: RequestStatus
     ) -> list[Request]:
-        finished: list[Request] = super().finish_requests(request_ids, finished_status)
-        self._sessions.forget(finished)
+        finished: list[Request] = super().finish_requests(request_ids, finished_status)  # type: ignore[misc]
+        self._sessions.forget(request.request_id for request in finished)
         return finished
 
-    # -- parking --------------------------------------------------------------------------
+    def has_finished_requests(self) -> bool:
+        """vLLM's answer without the parked sessions.
 
-    def _num_parked(self) -> int:
-        """Parked sessions among the requests that vLLM counts: not those that wait while it is paused."""
-        parked_running = sum(map(self._sessions.is_parked, self.running))
-        if self._pause_state != PauseState.UNPAUSED:
-            return parked_running
-        return parked_running + sum(map(self._sessions.is_parked, self.waiting))
-
-    def get_num_unfinished_requests(self) -> int:
-        """vLLM's count without the parked sessions: an engine that has no other requests sleeps."""
-        unfinished: int = super().get_num_unfinished_requests()
-        if not self._sessions or not unfinished:
-            return unfinished
-        return max(0, unfinished - self._num_parked())
-
-    def _handle_blocked_waiting_request(self, request: Request) -> bool:
-        if self._sessions.is_parked(request):
+        Where there is a KV connector, vLLM takes a request in none of its queues for one that has ended and
+        whose blocks the connector still holds.
+        """
+        if not super().has_finished_requests():  # type: ignore[misc]
             return False
-        had_no_grammar = request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
-        ready = bool(super()._handle_blocked_waiting_request(request))
-        return ready and not (had_no_grammar and not self._advance_grammar(request))
+        in_queues = sum(self.get_request_counts())  # type: ignore[attr-defined]
+        held = len(self.requests) - self._sessions.num_parked > in_queues
+        return held or bool(self.finished_req_ids)  # type: ignore[attr-defined]
 
-    def _advance_grammar(self, request: Request) -> bool:
-        """Take a new grammar past the tokens that a session taken over brings; False if they break it."""
-        with self._sessions.guard(request.request_id):
-            committed = self._sessions.committed(request)
-            if not committed:
-                return True
-            prompt = (request.prompt_token_ids or [])[: -len(committed)]
-            compat.note_reasoning(self.structured_output_manager, request, prompt)
-            if self.structured_output_manager.accept_tokens(request, committed):
-                return True
-            compat.fail_request(self, request.request_id)
+    def reset_prefix_cache(self, reset_running_requests: bool = False, *args: Any, **kwargs: Any) -> bool:
+        """vLLM's, which takes the blocks of all running requests; those of parked sessions go first."""
+        if reset_running_requests:
+            for request_id in list(self._sessions.resident):
+                self._suspend(request_id)
+        return bool(super().reset_prefix_cache(reset_running_requests, *args, **kwargs))  # type: ignore[misc]
+
+    # -- room for others ------------------------------------------------------------------
+
+    def _free_seats(self) -> None:
+        """Suspend as many resident sessions, the longest idle first, as waiting requests need seats.
+
+        A resident session has its row in the workers, so it takes a seat from `running` until it is suspended.
+        """
+        resident = self._sessions.resident
+        if not resident:
+            return
+        seats = self._num_seats - len(self.running) - len(resident)
+        missing = min(len(resident), compat.count_ready_waiting(self) - seats)
+        for request_id in list(resident)[: max(0, missing)]:
+            self._suspend(request_id)
+        if missing > 0:
+            logger.info(
+                "%d parked sessions gave their seats (%d) to waiting requests", missing, self._num_seats
+            )
+
+    def _evict_for_blocks(self) -> bool:
+        """Take the KV blocks of the longest idle resident session; False if there is none."""
+        for request_id in self._sessions.resident:
+            self._suspend(request_id)
+            logger.info("a parked session gave its KV blocks to a request: the cache is full")
+            return True
         return False
 
     # -- a step ---------------------------------------------------------------------------
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         if not self._sessions:
-            return super().schedule(throttle_prefills)
+            return super().schedule(throttle_prefills)  # type: ignore[misc]
         with self._sessions.guard(), self._overhead:
             self._stage_drafts()
-        output = super().schedule(throttle_prefills)
+            self._free_seats()
+        self.max_num_active_reqs = self._num_seats - len(self._sessions.resident)
+        try:
+            output = super().schedule(throttle_prefills)  # type: ignore[misc]
+        finally:
+            self.max_num_active_reqs = self._num_seats
         with self._sessions.guard(), self._overhead:
             self._sessions.start_passes(output)
-            self._evict_for_waiting(output)
+        self._requeue_failed()
         return output
 
     def _stage_drafts(self) -> None:
-        """Attach each session's drafts and move the parked sessions to the tail of `running`.
-
-        vLLM's requests change only at the end: if something raises before, the step has no drafts.
-        """
-        active: list[Request] = []
-        parked: list[Request] = []
-        for request in self.running:
-            (parked if self._sessions.is_parked(request) else active).append(request)
-        staged: list[tuple[Request, list[int]]] = [(request, []) for request in parked]
-        for request in active:
-            with self._sessions.guard(request.request_id):
-                drafts = self._sessions.stage(request, self.num_spec_tokens)
-                if drafts is not None:
+        for request_id, request in self._sessions.active.items():
+            with self._sessions.guard(request_id):
+                if self._sessions.must_wait(request):
+                    compat.skip_next_step(self, request)
+                elif drafts := self._sessions.stage(request, self.num_spec_tokens):
                     # The grammar's masks of later positions need drafts that it accepts.
-                    valid = self.structured_output_manager.validate_tokens(request, drafts)
-                    staged.append((request, valid))
-        # vLLM preempts from the tail: parked sessions stand there, the longest idle one last.
-        parked.sort(key=self._sessions.last_active_s, reverse=True)
-        for request, drafts in staged:
-            request.spec_token_ids = drafts
-        for request in parked:
-            compat.skip_next_step(self, request)
-        self.running[:] = active + parked
+                    request.spec_token_ids = self.structured_output_manager.validate_tokens(request, drafts)
 
-    def _evict_for_waiting(self, output: SchedulerOutput) -> None:
-        """Take the blocks and the seat of the longest idle parked session if a request waits for them.
+    def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
+        """vLLM's, which adds as many placeholders for its own speculator as the schedule by batch size says.
 
-        One eviction a step is enough: while a request waits, the engine goes on stepping.
+        vLLM drops that schedule under data parallelism.
         """
-        budget_left = output.total_num_scheduled_tokens < self.max_num_scheduled_tokens
-        if self._pause_state != PauseState.UNPAUSED or not budget_left:
-            return
-        parked = [request for request in self.running if self._sessions.is_parked(request)]
-        if parked and any(map(self._wants_room, self.waiting)):
-            compat.preempt(self, min(parked, key=self._sessions.last_active_s), self._clock())
-
-    def _wants_room(self, request: Request) -> bool:
-        return not self._sessions.is_parked(request) and not compat.is_blocked(self, request)
+        if self._edges_alone_draft:
+            scheduler_output.num_spec_tokens_to_schedule = 0
+        super()._update_after_schedule(scheduler_output)  # type: ignore[misc]
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
-        stepped = [
-            self.requests[request_id]
-            for request_id in scheduler_output.num_scheduled_tokens
-            if request_id in self._sessions and request_id in self.requests
-        ]
-        with self._sessions.guard():
-            self._end_unsampled(model_runner_output)
         for request_id in self._sessions.take_failed():
+            self._sessions.forget([request_id])
             compat.fail_request(self, request_id)
-        outputs: dict[int, EngineCoreOutputs] = super().update_from_output(
+        outputs: dict[int, EngineCoreOutputs] = super().update_from_output(  # type: ignore[misc]
             scheduler_output, model_runner_output
         )
-        if stepped:
+        if self._sessions.active:
             with self._sessions.guard():
                 with self._overhead:
-                    self._sessions.finish_passes(stepped)
+                    self._sessions.finish_passes(scheduler_output)
+                    self._park_idle()
                 self._sessions.attach_reports(outputs, self._overhead.take() * 1e3)
-            self._sessions.forget([request for request in stepped if request.is_finished()])
+            self._sessions.forget(
+                [name for name, request in self._sessions.active.items() if request.is_finished()]
+            )
+            self._requeue_failed()
         return outputs
 
-    def _end_unsampled(self, result: ModelRunnerOutput) -> None:
-        """End the requests that the workers could not sample: no token, or -1, where one is due."""
-        for request_id, tokens in zip(result.req_ids, result.sampled_token_ids, strict=False):
-            if tokens and tokens[0] >= 0:
-                continue
-            request = self.requests.get(request_id)
-            if request is None or request.is_prefill_chunk or not has_rule(request.sampling_params):
-                continue
-            tokens.clear()
-            compat.fail_request(self, request_id)
+    def _park_idle(self) -> None:
+        idle = self._sessions.take_idle()
+        if idle:
+            gone = {request.request_id for request in idle}
+            self.running[:] = [request for request in self.running if request.request_id not in gone]
 
-    # -- drafts from workers --------------------------------------------------------------
+    def _handle_blocked_waiting_request(self, request: Request) -> bool:
+        had_no_grammar = request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+        ready = bool(super()._handle_blocked_waiting_request(request))  # type: ignore[misc]
+        return ready and not (had_no_grammar and not self._advance_grammar(request))
+
+    def _advance_grammar(self, request: Request) -> bool:
+        """Take a new grammar past the tokens that a session taken over brings; False if they break it."""
+        if request.request_id not in self._sessions or not request.num_output_tokens:
+            return True
+        with self._sessions.guard(request.request_id):
+            if self.structured_output_manager.accept_tokens(request, list(request.output_token_ids)):
+                return True
+            compat.fail_request(self, request.request_id)
+        return False
+
+    # -- drafts of vLLM's own speculator --------------------------------------------------
 
     def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
-        """Take the workers' drafts, unless our proposer is in place, which proposes nothing.
-
-        vLLM's runner (V1) then has zeros for every request once one is near the context limit.
-        """
-        if self._workers_propose:
-            super().update_draft_token_ids(draft_token_ids)
+        if not self._edges_alone_draft:
+            super().update_draft_token_ids(draft_token_ids)  # type: ignore[misc]
 
     def update_draft_token_ids_in_output(
         self, draft_token_ids: DraftTokenIds, scheduler_output: SchedulerOutput
     ) -> None:
-        """Take the workers' drafts as above; those in `scheduler_output` came from the edges."""
-        if self._workers_propose:
-            super().update_draft_token_ids_in_output(draft_token_ids, scheduler_output)
+        """vLLM's, but for steps in which an edge's drafts, which were checked before, are in the row."""
+        if self._edges_alone_draft:
+            return
+        scheduled = scheduler_output.scheduled_spec_decode_tokens
+        kept = [
+            place
+            for place, request_id in enumerate(draft_token_ids.req_ids)
+            if (scheduled.get(request_id) or [-1])[0] < 0
+        ]
+        own = replace(
+            draft_token_ids,
+            req_ids=[draft_token_ids.req_ids[place] for place in kept],
+            draft_token_ids=[draft_token_ids.draft_token_ids[place] for place in kept],
+        )
+        super().update_draft_token_ids_in_output(own, scheduler_output)  # type: ignore[misc]
+
+
+class PipeSDScheduler(SchedulesSessions, Scheduler):
+    """Where a step ends before the next is scheduled."""
+
+
+class AsyncPipeSDScheduler(SchedulesSessions, AsyncScheduler):
+    """Where the next step is scheduled while one runs."""
+
+
+def make_scheduler(vllm_config: Any, **kwargs: Any) -> PipeSDScheduler | AsyncPipeSDScheduler:
+    """vLLM's `--scheduler-cls`: the scheduler for how vLLM was started."""
+    is_async = vllm_config.scheduler_config.async_scheduling
+    return (AsyncPipeSDScheduler if is_async else PipeSDScheduler)(vllm_config=vllm_config, **kwargs)

@@ -1,21 +1,24 @@
-"""The sessions among a scheduler's requests: which are parked, what is staged for a step, what came of it.
+"""The sessions among a scheduler's requests, and which of them are parked.
 
-Reads vLLM's requests and changes none; `scheduler.py` asks and acts. `Sessions.is_parked` says which sessions
-are parked, and why.
+A session is *active* while its request is in one of vLLM's queues. It is *parked* while it waits for its edge:
+then it is in no queue of vLLM's, takes part in no step, does not keep the engine awake, and no hook looks at
+it. Parked with its KV blocks and its row in the workers it is *resident*; without them it is *suspended*, and
+its tokens are computed anew when it comes back. A session changes its place only when it is opened, parked,
+woken, evicted or forgotten; the cost of a step does not depend on how many are parked.
 
-Sessions are expendable, the engine is not: what a hook does for one session stands under `guard`, which ends
-that session alone when something raises.
+Reads vLLM's requests and changes none; `scheduler.py` asks and acts. Sessions are expendable, the engine is
+not: what a hook does for one session stands under `guard`, which ends that session alone when something raises.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutputs
-from vllm.v1.request import Request, RequestStatus
+from vllm.v1.request import Request
 
 from pipesd_vllm.scheduling.commands import AddDrafts, Command, DecodeAlone, OpenSession
 from pipesd_vllm.scheduling.engine_session import EngineSession
@@ -31,6 +34,12 @@ class Sessions:
     def __init__(
         self, clock: Callable[[], float], new_session: Callable[..., EngineSession] = EngineSession
     ) -> None:
+        self.active: dict[str, Request] = {}
+        """Those in vLLM's queues."""
+        self.resident: dict[str, Request] = {}
+        """Those parked with their KV blocks, the longest idle first."""
+        self.suspended: dict[str, Request] = {}
+        """Those parked without."""
         self._sessions: dict[str, EngineSession] = {}
         self._failed: set[str] = set()
         self._last_error = ""
@@ -43,10 +52,25 @@ class Sessions:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._sessions
 
+    @property
+    def num_parked(self) -> int:
+        """How many requests are in none of vLLM's queues because of us."""
+        return len(self.resident) + len(self.suspended)
+
+    # -- a session's life -----------------------------------------------------------------
+
     def open(self, request: Request, command: OpenSession) -> None:
-        """Make `request` a session."""
+        """Make `request`, which vLLM has not queued yet, a session.
+
+        The tokens of a session taken over become output of the request, as those of a request that vLLM
+        preempted: positions, penalties, `min_tokens` and `max_tokens` count them as generated.
+        """
+        if command.committed:
+            request.append_output_token_ids(list(command.committed))
+            request.take_prefill_stats()  # vLLM takes a first prefill for one of the prompt alone
+        self.active[request.request_id] = request
         self._sessions[request.request_id] = self._new_session(
-            request.num_prompt_tokens, command.eager, self._clock(), command.num_committed
+            request.num_tokens, command.eager, self._clock(), len(command.committed)
         )
 
     def apply(self, command: Command, chunk: Request) -> None:
@@ -65,67 +89,97 @@ class Sessions:
             case _:
                 pass
 
-    def forget(self, requests: Iterable[Request]) -> None:
+    def forget(self, request_ids: Iterable[str]) -> None:
         """Drop the sessions of requests that have ended; ordinary requests may be among them."""
-        for request in requests:
-            self._sessions.pop(request.request_id, None)
+        for request_id in request_ids:
+            if self._sessions.pop(request_id, None) is not None:
+                self._unplace(request_id)
 
-    def is_parked(self, request: Request) -> bool:
-        """Whether `request` waits for its edge: a session that is computed but has nothing to verify.
+    def _unplace(self, request_id: str) -> None:
+        for place in (self.active, self.resident, self.suspended):
+            place.pop(request_id, None)
 
-        It is parked if it has its first token (the prompt's prefill never waits), nobody lets it decode by
-        itself (`EngineSession.wants_pass`), and its KV is computed up to the last token or was taken away. A
-        parked session takes no part in a step, gives its blocks and its seat to whoever waits, and does not
-        keep the engine awake. It wakes when drafts are released or its patience runs out. Nothing is stored:
-        the answer follows from the session and the request each time.
+    # -- parking --------------------------------------------------------------------------
+
+    def wants_pass(self, request_id: str) -> bool:
+        """Whether the session has something to verify, or may decode by itself."""
+        session = self._sessions.get(request_id)
+        return session is not None and session.wants_pass()
+
+    def take_idle(self) -> list[Request]:
+        """Park the active sessions that have nothing to do; the scheduler takes them out of `running`.
+
+        A session is idle when the target has computed all of its tokens, nothing of it is in flight and nobody
+        lets it go on. Its first token comes without the edge: the prompt's prefill never waits.
         """
+        idle = []
+        for request_id, request in self.active.items():
+            with self.guard(request_id):
+                if self._is_idle(request):
+                    idle.append(request)
+        for request in idle:
+            del self.active[request.request_id]
+            self.resident[request.request_id] = request
+        return idle
+
+    def _is_idle(self, request: Request) -> bool:
         session = self._sessions.get(request.request_id)
-        if session is None or request.num_output_tokens == 0:
+        if session is None or session.wants_pass() or request.num_in_flight_tokens:
             return False
-        with self.guard(request.request_id):
-            if session.wants_pass():
-                return False
-            computed: bool = request.num_computed_tokens >= request.num_tokens - 1
-            return computed or bool(request.status == RequestStatus.PREEMPTED)
-        return False
+        if request.num_output_tokens <= session.num_committed:
+            return False
+        computed: int = request.num_computed_tokens
+        return computed == request.num_tokens - 1
 
-    def last_active_s(self, request: Request) -> float:
-        """When the session's edge or the target last did something. Raises `KeyError` if it is no session."""
-        return self._sessions[request.request_id].last_active_s
+    def wake(self, request_id: str) -> Request | None:
+        """Make a parked session active; the scheduler queues the request. None if it was not parked."""
+        request = self.resident.pop(request_id, None) or self.suspended.pop(request_id, None)
+        if request is not None and request_id in self._sessions:
+            self.active[request_id] = request
+        return request
 
-    def committed(self, request: Request) -> list[int]:
-        """The tokens at the end of the prompt that were generated before (a session taken over)."""
-        session = self._sessions.get(request.request_id)
-        if session is None or not session.num_committed:
+    def suspend(self, request_id: str) -> Request | None:
+        """Note that a resident session loses its blocks; the scheduler takes them. None: it is not resident."""
+        request = self.resident.pop(request_id, None)
+        if request is not None:
+            self.suspended[request_id] = request
+        return request
+
+    # -- a step ---------------------------------------------------------------------------
+
+    def must_wait(self, request: Request) -> bool:
+        """Whether the next step must pass over an active session because of what is in flight.
+
+        Drafts hang from the last committed token, so their step comes after the one before has ended. A
+        session that decodes by itself and has no drafts runs ahead as a plain request does.
+        """
+        session = self._sessions[request.request_id]
+        return bool(request.num_in_flight_tokens) and not session.runs_free()
+
+    def stage(self, request: Request, limit: int) -> list[int]:
+        """At most `limit` drafts for the next step; none while there is more to compute first."""
+        if request.num_tokens - request.num_computed_tokens != 1:
             return []
-        return list(request.prompt_token_ids or [])[-session.num_committed :]
-
-    def stage(self, request: Request, limit: int) -> list[int] | None:
-        """At most `limit` drafts for the next step; None if it is no session or has more to compute first."""
-        session = self._sessions.get(request.request_id)
-        if session is None or request.num_tokens - request.num_computed_tokens != 1:
-            return None
         room = request.max_tokens - request.num_output_tokens - 1
-        return session.stage(min(limit, room))
+        return self._sessions[request.request_id].stage(min(limit, room))
 
     def start_passes(self, output: SchedulerOutput) -> None:
         """Note that a step was scheduled, with as many of the staged drafts as `output` says."""
         now_s = self._clock()
-        for request_id in output.num_scheduled_tokens:
-            session = self._sessions.get(request_id)
-            if session is not None:
+        drafts = output.scheduled_spec_decode_tokens
+        for request_id in self.active:
+            if request_id in output.num_scheduled_tokens:
                 with self.guard(request_id):
-                    num_drafts = len(output.scheduled_spec_decode_tokens.get(request_id, ()))
-                    session.start_pass(num_drafts, now_s)
+                    self._sessions[request_id].start_pass(len(drafts.get(request_id, ())), now_s)
 
-    def finish_passes(self, stepped: Sequence[Request]) -> None:
-        """Note that the step is done: what the target chose is among the requests' output tokens."""
+    def finish_passes(self, output: SchedulerOutput) -> None:
+        """Note that a step is done: what the target chose is among the requests' output tokens."""
         now_s = self._clock()
-        for request in stepped:
-            session = self._sessions.get(request.request_id)
-            if session is None:
-                continue  # vLLM has ended it in this very step (KV blocks that cannot be loaded)
-            with self.guard(request.request_id):
+        for request_id, request in self.active.items():
+            if request_id not in output.num_scheduled_tokens:
+                continue
+            with self.guard(request_id):
+                session = self._sessions[request_id]
                 seen = session.frontier - request.num_prompt_tokens
                 session.finish_pass(request.output_token_ids[seen:], now_s)
 
@@ -153,14 +207,18 @@ class Sessions:
         return _Guard(self, request_id)
 
     def fail(self, request_id: str | None, error: Exception) -> None:
-        """Drop the session `request_id`; its request has to be ended with an error (`take_failed`)."""
+        """Note that a session has to be ended with an error (`take_failed`): its hook raised `error`."""
         if request_id is not None:
             logger.error("the session %s is ended: %r", request_id, error, exc_info=error)
-            self._sessions.pop(request_id, None)
             self._failed.add(request_id)
         elif repr(error) != self._last_error:  # a hook that fails may fail in every step
             self._last_error = repr(error)
             logger.error("a hook of pipesd was left out: %r", error, exc_info=error)
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """The requests that have failed and are not ended yet."""
+        return frozenset(self._failed)
 
     def take_failed(self) -> set[str]:
         """The requests that failed since the last call."""

@@ -1,1 +1,1 @@
-"""In vLLM's worker processes: sampling coupled with the edge's noise, and the CPU build's support."""
+"""In vLLM's worker processes: the edges' drafts verified, and what the CPU build needs."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pipesd_vllm.worker.coupled_batch import Seat
+from pipesd_vllm.worker.coupled_sampler import CoupledRejectionSampler, CoupledSampler
+from pipesd_vllm.worker.sampling_rule import SamplingRule
 from vllm.v1.sample.rejection_sampler import RejectionSampler
 from vllm.v1.sample.sampler import Sampler
 
 from benchmarks.micro.sampler_inputs import prepare_cpu_kernels, sampling_metadata, verify_step
-from pipesd_vllm.worker.coupled_batch import Seat
-from pipesd_vllm.worker.coupled_sampler import CoupledRejectionSampler, CoupledSampler
-from pipesd_vllm.worker.sampling_rule import SamplingRule
 from tests.devices import on_vllms_device
 
 VOCAB_SIZE = 300

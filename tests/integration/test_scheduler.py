@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pipesd_vllm.worker.sampling_rule import SEED_KEY, SamplingRule, pack_rule
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import SchedulerOutput
@@ -16,7 +17,6 @@ from benchmarks.exactness.drafts import KINDS, DraftMaker
 from pipesd_vllm import compat
 from pipesd_vllm.scheduling import AddDrafts, CloseSession, DecodeAlone, EngineSession, OpenSession, Suspend
 from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
-from pipesd_vllm.worker.sampling_rule import SEED_KEY, SamplingRule, pack_rule
 
 from .scheduler_harness import MAX_DRAFT, Harness, target_text
 

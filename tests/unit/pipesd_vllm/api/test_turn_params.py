@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from pipesd_vllm.worker.sampling_rule import read_rule, rule_of
 from vllm.logprobs import Logprob
 from vllm.sampling_params import RequestOutputKind
 
 from pipesd_vllm.api.turn_params import chunk_params, opening_params, structured_outputs, token_logprobs
 from pipesd_vllm.api.validation import RefuseTurn
 from pipesd_vllm.wire import RefusalCode, Sampling, Structure, StructureKind, TokenLogprobs
-from pipesd_vllm.worker.sampling_rule import read_rule, rule_of
 
 
 def test_to_vllm_a_turn_is_greedy_and_its_rule_travels_beside() -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-
-from pipesd_vllm.worker import gumbel_torch as pruned_race
 from pipesd_vllm.worker.gumbel_triton import race
 from pipesd_vllm.worker.row_rules import RowRules
+
+from pipesd_vllm.worker import gumbel_torch as pruned_race
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NEVER = float("-inf")

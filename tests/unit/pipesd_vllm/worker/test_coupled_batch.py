@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-
-from pipesd_vllm.wire import Sampling
 from pipesd_vllm.worker.coupled_batch import RunnerBatch
 from pipesd_vllm.worker.sampling_rule import RULE_KEY, pack_rule, rule_of
+
+from pipesd_vllm.wire import Sampling
 
 
 def params(extra_args: dict[str, object] | None) -> SimpleNamespace:

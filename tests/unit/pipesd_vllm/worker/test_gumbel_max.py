@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-
-from pipesd_vllm.worker import noise
 from pipesd_vllm.worker.gumbel_max import argmax_rows, pick, warm_up
 from pipesd_vllm.worker.row_rules import RowRules
+
+from pipesd_vllm.worker import noise
 from tests.devices import on_each_device
 from tests.unit.significance import chi_square_p
 

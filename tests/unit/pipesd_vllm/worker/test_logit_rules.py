@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from pipesd_vllm.worker.logit_rules import adjust
 from pipesd_vllm.worker.sampling_rule import SamplingRule
+
 from tests.devices import on_each_device
 
 VOCAB_SIZE = 30

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from pipesd_vllm.worker.sampling_rule import SamplingRule, pack_rule, read_rule, rule_of
 
 from pipesd_vllm.wire import Sampling
-from pipesd_vllm.worker.sampling_rule import SamplingRule, pack_rule, read_rule, rule_of
 
 
 @dataclass

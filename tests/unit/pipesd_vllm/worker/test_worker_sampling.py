@@ -1,9 +1,9 @@
 """Our samplers get into vLLM's workers, or vLLM does not start."""
 
 import pytest
+from pipesd_vllm.worker.worker_sampling import WrongWorkerError, check_worker
 
 from pipesd_vllm.launch.serve import CPU_WORKER
-from pipesd_vllm.worker.worker_sampling import WrongWorkerError, check_worker
 
 
 def test_our_worker_is_accepted() -> None:

@@ -1,0 +1,89 @@
+"""What our workers add to vLLM's: the edges' drafts are put into the model runner and verified there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pipesd_vllm.fill_in import is_silent
+from pipesd_vllm.target_kind import check_target_kind
+
+__all__ = ["VerifiesDrafts", "WrongWorkerError", "check_worker"]
+
+
+class WrongWorkerError(RuntimeError):
+    """vLLM was started with a worker or a model runner that cannot verify the edges' drafts."""
+
+
+class VerifiesDrafts:
+    """Mixin for a vLLM worker class; stands before it among the bases."""
+
+    model_runner: Any
+    vllm_config: Any
+
+    def init_device(self) -> None:
+        """Raises `WrongWorkerError` or `UnsupportedTargetError` before weights load."""
+        config = self.vllm_config
+        if not config.use_v2_model_runner or config.speculative_config is None:
+            raise WrongWorkerError(
+                "pipesd works with vLLM's Model Runner V2 and a speculative config: start with 'pipesd serve'."
+            )
+        check_target_kind(config.model_config, config.parallel_config)
+        super().init_device()  # type: ignore[misc]  # the worker's
+
+    def load_model(self, *args: Any, **kwargs: Any) -> None:
+        """Load the model, and put our rejection sampler where vLLM's is."""
+        from pipesd_vllm.worker.rejection_sampler import CoupledRejectionSampler, NullSpeculator
+
+        runner = self.model_runner
+        if runner.speculator is not None and is_silent(runner.speculative_config):
+            runner.speculator = NullSpeculator(
+                runner.max_num_reqs, runner.num_speculative_steps, runner.device
+            )
+        super().load_model(*args, **kwargs)  # type: ignore[misc]  # the worker's
+        stock = runner.rejection_sampler
+        if stock is not None:  # only the last stage of a pipeline samples
+            runner.rejection_sampler = CoupledRejectionSampler(
+                runner.sampler, runner.speculative_config, runner.device, watermark_key=stock.watermark_key
+            )
+
+    def execute_model(self, scheduler_output: Any) -> Any:
+        """Run a step after the edges' drafts are where the model runner looks for its speculator's."""
+        drafts = scheduler_output.scheduled_spec_decode_tokens
+        if drafts:
+            self._put_drafts(drafts)
+        return super().execute_model(scheduler_output)  # type: ignore[misc]  # the worker's
+
+    def _put_drafts(self, drafts: dict[str, list[int]]) -> None:
+        """Write drafts into `req_states.draft_tokens`, one copy to the device for all.
+
+        Where the scheduler has -1, the drafts of vLLM's own speculator stay.
+        """
+        states = self.model_runner.req_states
+        rows: list[int] = []
+        columns: list[int] = []
+        tokens: list[int] = []
+        for request_id, ids in drafts.items():
+            known = next((place for place, token in enumerate(ids) if token < 0), len(ids))
+            rows += [states.req_id_to_index[request_id]] * known if known else []
+            columns += range(known)
+            tokens += ids[:known]
+        if not tokens:
+            return
+        target = states.draft_tokens
+        place = torch.tensor([rows, columns, tokens], dtype=torch.int64)
+        if target.device.type != "cpu":
+            place = place.pin_memory().to(target.device, non_blocking=True)
+        target[place[0], place[1]] = place[2]
+
+
+def check_worker(qualified_name: str) -> None:
+    """Refuse a `--worker-cls` that verifies no edge's drafts. Raises `WrongWorkerError`."""
+    from vllm.utils.import_utils import resolve_obj_by_qualname
+
+    if not issubclass(resolve_obj_by_qualname(qualified_name), VerifiesDrafts):
+        raise WrongWorkerError(
+            f"pipesd needs a worker that verifies its sessions' drafts, but --worker-cls is {qualified_name}; "
+            "leave the flag out, or derive the class from pipesd_vllm.worker.draft_worker.VerifiesDrafts."
+        )
