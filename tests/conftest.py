@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipesd_vllm.launch.boot import boot
+
+boot()  # before anything imports vLLM, as `pipesd serve` does it
+
+# ruff: noqa: E402
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer

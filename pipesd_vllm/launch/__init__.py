@@ -8,7 +8,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from pipesd_vllm.launch.boot import boot
     from pipesd_vllm.launch.cpu_host import embedded_flags, is_cpu_build
     from pipesd_vllm.launch.embedded import EmbeddedModelError, embedded_gguf, ensure_embedded_target
     from pipesd_vllm.launch.embedded_tokenizer import write_tokenizer
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmbeddedModelError",
-    "boot",
     "embedded_flags",
     "embedded_gguf",
     "ensure_embedded_target",
@@ -27,7 +25,6 @@ __all__ = [
 
 _MODULES: Final = {
     "EmbeddedModelError": "embedded",
-    "boot": "boot",
     "embedded_flags": "cpu_host",
     "embedded_gguf": "embedded",
     "ensure_embedded_target": "embedded",

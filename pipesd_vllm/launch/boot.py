@@ -1,4 +1,4 @@
-"""What must hold before anything imports vLLM: Model Runner V2, and on the CPU build a Triton that interprets.
+"""What must hold before vLLM is imported: Model Runner V2, and on the CPU build a Triton that interprets.
 
 vLLM's CPU build spawns its processes, and a spawned process first imports the parent's main module, then what
 it was asked to run (Python's `multiprocessing.spawn`). So `boot` at the top level of the module that launches

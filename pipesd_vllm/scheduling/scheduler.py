@@ -46,9 +46,10 @@ logger = logging.getLogger("vllm.pipesd")
 
 
 class SchedulesSessions:
-    """Mixin for vLLM's two schedulers; stands before one among the bases. Ordinary requests are served as without it.
+    """Mixin for vLLM's two schedulers; stands before one among the bases.
 
-    Making one raises `UnsupportedVllmError` or `UnsupportedTargetError`, however vLLM was started.
+    Ordinary requests are scheduled as without it. Making one raises `UnsupportedVllmError` or
+    `UnsupportedTargetError`, however vLLM was started.
     """
 
     new_session: Callable[..., EngineSession] = EngineSession
@@ -110,7 +111,7 @@ class SchedulesSessions:
                 self._wake(request_id)
 
     def _wake(self, request_id: str) -> None:
-        """Put a parked session into vLLM's queues: into the step if it has kept its seat, else behind who waits."""
+        """Put a parked session into vLLM's queues; one that has lost its seat stands behind who waits."""
         request = self._sessions.wake(request_id)
         if request is None:
             return
@@ -160,7 +161,7 @@ class SchedulesSessions:
     def _free_seats(self) -> None:
         """Suspend as many resident sessions, the longest idle first, as waiting requests need seats.
 
-        A resident session has its row in the workers, so it takes a seat from `running` until it is suspended.
+        A resident session has its row in the workers, so it takes a seat from `running`.
         """
         resident = self._sessions.resident
         if not resident:
@@ -170,9 +171,7 @@ class SchedulesSessions:
         for request_id in list(resident)[: max(0, missing)]:
             self._suspend(request_id)
         if missing > 0:
-            logger.info(
-                "%d parked sessions gave their seats (%d) to waiting requests", missing, self._num_seats
-            )
+            logger.info("%d parked sessions gave their seats to waiting requests", missing)
 
     def _evict_for_blocks(self) -> bool:
         """Take the KV blocks of the longest idle resident session; False if there is none."""

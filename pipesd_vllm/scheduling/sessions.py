@@ -1,13 +1,13 @@
 """The sessions among a scheduler's requests, and which of them are parked.
 
-A session is *active* while its request is in one of vLLM's queues. It is *parked* while it waits for its edge:
-then it is in no queue of vLLM's, takes part in no step, does not keep the engine awake, and no hook looks at
-it. Parked with its KV blocks and its row in the workers it is *resident*; without them it is *suspended*, and
-its tokens are computed anew when it comes back. A session changes its place only when it is opened, parked,
+A session is *active* while its request is in one of vLLM's queues, and *parked* while it waits for its edge:
+then it is in none of them, takes part in no step, does not keep the engine awake, and no hook looks at it.
+Parked with its KV blocks and its row in the workers it is *resident*; without them it is *suspended*, and its
+tokens are computed anew when it comes back. A session changes its place only when it is opened, parked,
 woken, evicted or forgotten; the cost of a step does not depend on how many are parked.
 
 Reads vLLM's requests and changes none; `scheduler.py` asks and acts. Sessions are expendable, the engine is
-not: what a hook does for one session stands under `guard`, which ends that session alone when something raises.
+not: what a hook does for one session stands under `guard`, which ends that one alone when something raises.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Sessions:
         if command.committed:
             request.append_output_token_ids(list(command.committed))
             request.take_prefill_stats()  # vLLM takes a first prefill for one of the prompt alone
-        self.active[request.request_id] = request
         self._sessions[request.request_id] = self._new_session(
             request.num_tokens, command.eager, self._clock(), len(command.committed)
         )
+        self.active[request.request_id] = request
 
     def apply(self, command: Command, chunk: Request) -> None:
         """Change the session by a command that came with a later `chunk` of its request.
@@ -109,8 +109,8 @@ class Sessions:
     def take_idle(self) -> list[Request]:
         """Park the active sessions that have nothing to do; the scheduler takes them out of `running`.
 
-        A session is idle when the target has computed all of its tokens, nothing of it is in flight and nobody
-        lets it go on. Its first token comes without the edge: the prompt's prefill never waits.
+        A session is idle when the target has computed all of its tokens, nothing of it is in flight and
+        nobody lets it go on. Its first token comes without the edge: the prompt's prefill never waits.
         """
         idle = []
         for request_id, request in self.active.items():
@@ -128,8 +128,7 @@ class Sessions:
             return False
         if request.num_output_tokens <= session.num_committed:
             return False
-        computed: int = request.num_computed_tokens
-        return computed == request.num_tokens - 1
+        return bool(request.num_computed_tokens == request.num_tokens - 1)
 
     def wake(self, request_id: str) -> Request | None:
         """Make a parked session active; the scheduler queues the request. None if it was not parked."""
@@ -139,7 +138,7 @@ class Sessions:
         return request
 
     def suspend(self, request_id: str) -> Request | None:
-        """Note that a resident session loses its blocks; the scheduler takes them. None: it is not resident."""
+        """Note that a resident session loses its blocks, which the scheduler takes; None if it is not one."""
         request = self.resident.pop(request_id, None)
         if request is not None:
             self.suspended[request_id] = request

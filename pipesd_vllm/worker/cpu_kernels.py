@@ -287,7 +287,7 @@ def gumbel_sample(
     USE_FP64: bool,
     PER_TOKEN_COL: bool,
 ) -> None:
-    """Each row's token, the argmax of its noisy logits. The caller takes the best of blocks: it is in the first."""
+    """Each row's token, the argmax of its noisy logits, in the first of the blocks that are compared."""
     states = idx.numpy()
     is_sampled = (states >= 0) & (temperatures.numpy()[states] != 0)
     best, highest = local_argmax.numpy(), local_max.numpy()
@@ -314,11 +314,11 @@ def _noisy_argmax(x: NDArray[np.float32], seed: int, position: int) -> int:
 
     A token more than the largest noise below a score that is reached already is out of the race.
     """
-    leader = x.argmax()
-    reached = x[leader] + noise.gumbel(seed, position, leader[None])[0]
+    leader = int(x.argmax())
+    reached = x[leader] + noise.gumbel(seed, position, [leader])[0]
     alive = np.flatnonzero(x >= reached - _MOST_NOISE)
     if not len(alive):  # nothing but -inf
-        return int(leader)
+        return leader
     return int(alive[(x[alive] + noise.gumbel(seed, position, alive)).argmax()])
 
 
@@ -397,7 +397,7 @@ def bincount(
     counts_stride: int,
     BLOCK_SIZE: int,
 ) -> None:
-    """Count a new request's tokens for its penalties: those of the prompt as bits, generated ones by number."""
+    """Note a new request's tokens for its penalties: the prompt's as bits, generated ones by number."""
     ids, mask, counts = all_ids.numpy(), prompt_mask.numpy(), bin_counts.numpy()
     for state in idx.tolist():
         prompt, end = int(prompt_len[state]), int(prefill_len[state])
@@ -551,7 +551,7 @@ def ngram_scan(
     num_warps: int = 4,
     num_stages: int = 2,
 ) -> None:
-    """Where the longest and latest n-gram that ends a text stood before: `n * (L + 1) + start + 1`, 0: nowhere.
+    """Where the longest n-gram that ends a text stood last before: `n * (L + 1) + start + 1`, or 0 for nowhere.
 
     vLLM's `ngram_finalize` takes the best of blocks: it is in the first.
     """

@@ -27,7 +27,7 @@ class VerifiesDrafts:
         config = self.vllm_config
         if not config.use_v2_model_runner or config.speculative_config is None:
             raise WrongWorkerError(
-                "pipesd works with vLLM's Model Runner V2 and a speculative config: start with 'pipesd serve'."
+                "pipesd needs vLLM's Model Runner V2 and a speculative config: start with 'pipesd serve'."
             )
         check_target_kind(config.model_config, config.parallel_config)
         super().init_device()  # type: ignore[misc]  # the worker's
@@ -84,6 +84,6 @@ def check_worker(qualified_name: str) -> None:
 
     if not issubclass(resolve_obj_by_qualname(qualified_name), VerifiesDrafts):
         raise WrongWorkerError(
-            f"pipesd needs a worker that verifies its sessions' drafts, but --worker-cls is {qualified_name}; "
+            f"pipesd needs a worker that verifies drafts of edges, but --worker-cls is {qualified_name}; "
             "leave the flag out, or derive the class from pipesd_vllm.worker.draft_worker.VerifiesDrafts."
         )

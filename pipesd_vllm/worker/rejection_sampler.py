@@ -1,4 +1,4 @@
-"""Verification in Model Runner V2: each row is sampled as plain decoding would, drafts stand while they are equal.
+"""Verification in Model Runner V2: rows are sampled as by plain decoding, drafts stand while they are equal.
 
 vLLM's noise is a function of seed, position and token, so the token that a row gets does not depend on drafts
 or batch (Daliri, Musco, Suresh: "Coupling without Communication and Drafter-Invariant Speculative Decoding",
@@ -54,7 +54,7 @@ class CoupledRejectionSampler(RejectionSampler):
         shape = (idx_mapping.shape[0], self.num_speculative_steps + 1)
         sampled = tokens.new_zeros(shape)
         sampled[request, row] = tokens
-        # A draft stands beside the row before its own; that of a first row, which is none, in the last column.
+        # A draft stands beside the row before its own; a first row has none, and writes to the last column.
         drafts = tokens.new_full(shape, -1)
         drafts[request, (row - 1) % shape[1]] = torch.where(
             row > 0, verify_draft_sampled.to(tokens.dtype), -1

@@ -6,7 +6,9 @@ Everything but the forward pass is real: KV block accounting, preemption, queues
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -25,9 +27,10 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
 from vllm.v1.structured_output import StructuredOutputManager
 
-from pipesd_vllm.launch import PROPOSER, ensure_embedded_target
+from pipesd_vllm.fill_in import FillIn, speculative_config
+from pipesd_vllm.launch import ensure_embedded_target
 from pipesd_vllm.scheduling import Command, OpenSession, pack_command
-from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
+from pipesd_vllm.scheduling.scheduler import AsyncPipeSDScheduler, PipeSDScheduler, SchedulesSessions
 
 BLOCK_SIZE = 16
 MAX_DRAFT = 8
@@ -42,12 +45,7 @@ def engine_config(max_num_seqs: int) -> VllmConfig:
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=512,
         block_size=BLOCK_SIZE,
-        speculative_config={
-            "method": "custom_class",
-            "model": PROPOSER,
-            "num_speculative_tokens": MAX_DRAFT,
-        },
-        scheduler_cls=PipeSDScheduler,
+        speculative_config={**speculative_config(FillIn.NONE), "num_speculative_tokens": MAX_DRAFT},
     )
     return arguments.create_engine_config()
 
@@ -64,6 +62,28 @@ def target_text(prompt: Sequence[int], num_tokens: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
+@dataclass
+class Row:
+    """A request in the simulated worker, as Model Runner V2 keeps it: ahead of the scheduler under async."""
+
+    tokens: list[int]
+    computed: int
+
+    def step(self, num_scheduled: int, drafts: Sequence[int]) -> list[int]:
+        """The tokens that the step commits; none while the prompt is read."""
+        self.computed += num_scheduled
+        if self.computed < len(self.tokens) + len(drafts):
+            return []
+        new: list[int] = []
+        for draft in [*drafts, None]:
+            new.append(next_token([*self.tokens, *new]))
+            if new[-1] != draft:
+                break
+        self.computed -= len(drafts) + 1 - len(new)
+        self.tokens += new
+        return new
+
+
 class Harness:
     """Steps the scheduler by hand; `text[request_id]` is what the engine put out."""
 
@@ -72,14 +92,21 @@ class Harness:
         *,
         num_blocks: int = 200,
         max_num_seqs: int = 8,
-        scheduler: type[PipeSDScheduler] = PipeSDScheduler,
+        scheduler: type[SchedulesSessions] = PipeSDScheduler,
         data_parallel: bool = False,
     ) -> None:
-        """`data_parallel`: vLLM's clients ask which requests have finished; `reported` are those."""
+        """`data_parallel`: vLLM's clients ask which requests have finished; `reported` are those.
+
+        With an `AsyncPipeSDScheduler` each step is scheduled while the one before runs.
+        """
         config = engine_config(max_num_seqs)
         config.cache_config.num_gpu_blocks = num_blocks
         spec = FullAttentionSpec(block_size=BLOCK_SIZE, num_kv_heads=1, head_size=1, dtype=torch.float32)
-        self.scheduler = scheduler(
+        self._max_num_rows = max_num_seqs
+        self._rows: dict[str, Row] = {}
+        self._is_async = issubclass(scheduler, AsyncPipeSDScheduler)
+        self._in_flight: deque[tuple[SchedulerOutput, dict[str, list[int]]]] = deque()
+        self.scheduler: Any = scheduler(
             vllm_config=config,
             kv_cache_config=KVCacheConfig(
                 num_blocks=num_blocks,
@@ -98,8 +125,6 @@ class Harness:
         self.failed: set[str] = set()
         self.reported: list[str] = []
         self.passes: dict[str, int] = {}
-        self.unsampled: dict[str, list[int]] = {}
-        """What the worker has in place of tokens for a request that it cannot sample."""
 
     def add(
         self,
@@ -108,7 +133,6 @@ class Harness:
         max_tokens: int,
         command: Command | None = None,
         structure: StructuredOutputsParams | None = None,
-        extra_args: dict[str, Any] | None = None,
     ) -> None:
         """An ordinary request, or a session when `command` opens one.
 
@@ -116,7 +140,7 @@ class Harness:
         """
         self.text[request_id] = []
         self.passes[request_id] = 0
-        self._submit(request_id, prompt, max_tokens, command, structure, extra_args)
+        self._submit(request_id, prompt, max_tokens, command, structure)
 
     def open(self, request_id: str, prompt: Sequence[int], max_tokens: int, *, eager: bool = False) -> None:
         self.add(request_id, prompt, max_tokens, OpenSession(eager))
@@ -127,14 +151,15 @@ class Harness:
 
     def has_work(self) -> bool:
         """What the engine's loop asks before it goes to sleep."""
-        return bool(self.scheduler.has_requests())
+        return bool(self._in_flight or self.scheduler.has_requests())
 
     def step(self, meanwhile: Callable[[], None] = lambda: None) -> SchedulerOutput:
         """One engine step: schedule, run the simulated model and `meanwhile`, update."""
-        output = self.scheduler.schedule()
+        output: SchedulerOutput = self.scheduler.schedule()
+        self._in_flight.append((output, self._run_model(output)))
         meanwhile()
-        sampled = {request_id: self._sample(request_id, output) for request_id in output.num_scheduled_tokens}
-        self._update(output, sampled)
+        if not self._is_async or len(self._in_flight) > 1 or not output.num_scheduled_tokens:
+            self._update(*self._in_flight.popleft())
         return output
 
     def run(self, most: int = 500) -> int:
@@ -155,7 +180,6 @@ class Harness:
         max_tokens: int,
         command: Command | None,
         structure: StructuredOutputsParams | None = None,
-        extra_args: dict[str, Any] | None = None,
     ) -> None:
         packed = {} if command is None else pack_command(command)
         params = SamplingParams(
@@ -164,7 +188,7 @@ class Harness:
             ignore_eos=True,
             output_kind=RequestOutputKind.DELTA,
             structured_outputs=structure,
-            extra_args={**packed, **(extra_args or {})} or None,
+            extra_args=packed or None,
         )
         request = Request(
             request_id=request_id,
@@ -176,21 +200,17 @@ class Harness:
         )
         self.scheduler.add_request(request)
 
-    def _sample(self, request_id: str, output: SchedulerOutput) -> list[int]:
-        request = self.scheduler.requests[request_id]
-        drafts = output.scheduled_spec_decode_tokens.get(request_id, [])
-        if request.num_computed_tokens < request.num_tokens + len(drafts):
-            return []  # a prefill chunk
-        if request_id in self.unsampled:
-            return list(self.unsampled[request_id])
-        tokens, new = list(request.all_token_ids), []
-        for draft in [*drafts, None]:
-            token = next_token(tokens)
-            new.append(token)
-            tokens.append(token)
-            if token != draft:
-                break
-        return new
+    def _run_model(self, output: SchedulerOutput) -> dict[str, list[int]]:
+        for request_id in {*output.finished_req_ids, *(output.preempted_req_ids or ())}:
+            self._rows.pop(request_id, None)
+        for new in output.scheduled_new_reqs:
+            self._rows[new.req_id] = Row(list(new.prefill_token_ids), new.num_computed_tokens)
+        assert len(self._rows) <= self._max_num_rows, "more requests than the workers have rows"
+        drafts = output.scheduled_spec_decode_tokens
+        return {
+            request_id: self._rows[request_id].step(count, drafts.get(request_id, ()))
+            for request_id, count in output.num_scheduled_tokens.items()
+        }
 
     def _update(self, output: SchedulerOutput, sampled: dict[str, list[int]]) -> None:
         ids = list(output.num_scheduled_tokens)

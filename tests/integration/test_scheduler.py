@@ -6,17 +6,15 @@ from collections.abc import Iterator, Sequence
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pipesd_vllm.worker.sampling_rule import SEED_KEY, SamplingRule, pack_rule
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.core.sched.interface import PauseState
-from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import DraftTokenIds
 from vllm.v1.request import RequestStatus
 
 from benchmarks.exactness.drafts import KINDS, DraftMaker
 from pipesd_vllm import compat
 from pipesd_vllm.scheduling import AddDrafts, CloseSession, DecodeAlone, EngineSession, OpenSession, Suspend
-from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
+from pipesd_vllm.scheduling.scheduler import AsyncPipeSDScheduler, PipeSDScheduler, SchedulesSessions
 
 from .scheduler_harness import MAX_DRAFT, Harness, target_text
 
@@ -169,6 +167,93 @@ def test_parked_sessions_do_not_hold_seats() -> None:
     assert engine.text["plain"] == target_text([9, 9], 5)
 
 
+def test_parked_sessions_lose_their_blocks_before_what_runs() -> None:
+    """A request that grows into the last block takes it from the longest idle session."""
+    engine = Harness(num_blocks=13)
+    for name in "abc":
+        engine.open(name, [ord(name)] * 40, 40)  # 3 blocks each
+        engine.run()
+    for name in "xy":
+        engine.add(name, [ord(name)] * 8, 30)
+    engine.run()
+    assert list(engine.scheduler._sessions.suspended) == ["a"]
+    for name in "xy":
+        assert engine.text[name] == target_text([ord(name)] * 8, 30)
+
+
+def test_a_session_that_comes_back_stands_behind_who_waits() -> None:
+    """A suspended session has no claim to the next seat."""
+    engine = Harness(max_num_seqs=1)
+    engine.open("s", PROMPT, 10)
+    engine.run()
+    for name in "ab":
+        engine.add(name, [*PROMPT, ord(name)], 5)
+    engine.step()
+    engine.tell("s", draft(1, 6), target_text(PROMPT, 10)[1:])
+    assert [request.request_id for request in engine.scheduler.waiting] == ["b", "s"]
+    engine.run()
+    assert engine.text["s"] == target_text(PROMPT, 10)
+
+
+def test_parked_sessions_are_in_nobodys_count() -> None:
+    """Neither gauges nor load balancers nor the engine's loop take them for work."""
+    engine = Harness()
+    for name in "abc":
+        engine.open(name, [*PROMPT, ord(name)], 10)
+    engine.run()
+    engine.tell("a", Suspend())
+    engine.scheduler.connector = object()  # with one vLLM compares queues and requests
+    engine.scheduler.finished_req_ids.clear()
+    assert engine.scheduler.get_request_counts() == (0, 0)
+    assert engine.scheduler.get_num_unfinished_requests() == 0
+    assert not engine.scheduler.has_finished_requests()
+
+
+def test_the_prefix_cache_can_be_reset_beside_parked_sessions() -> None:
+    """As after new weights: nobody keeps blocks, and the sessions come back."""
+    engine = Harness()
+    engine.open("s", PROMPT, 10)
+    engine.run()
+    assert engine.scheduler.reset_prefix_cache(reset_running_requests=True)
+    assert engine.used_blocks() == 0
+    engine.tell("s", draft(1, 6), target_text(PROMPT, 10)[1:])
+    engine.run()
+    assert engine.text["s"] == target_text(PROMPT, 10)
+
+
+@pytest.mark.parametrize("scheduler", [PipeSDScheduler, AsyncPipeSDScheduler])
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_session_taken_over_goes_on_where_it_was(scheduler: type[SchedulesSessions], eager: bool) -> None:
+    """What was committed elsewhere counts as output, also where its blocks are in the prefix cache."""
+    engine = Harness(scheduler=scheduler)
+    prompt = PROMPT * 8
+    truth = target_text(prompt, 60)
+    engine.open("before", prompt, 60, eager=True)
+    engine.run()
+    engine.add("s", prompt, 60, OpenSession(eager, truth[:30]))
+    engine.run()
+    while engine.text["s"] != truth[30:]:
+        done = 30 + len(engine.text["s"])
+        engine.tell("s", draft(done, len(prompt) + done), truth[done : done + 6])
+        engine.run()
+    assert "s" in engine.finished
+
+
+def test_eager_sessions_run_ahead_until_drafts_come() -> None:
+    """Under async scheduling: two steps in flight as for a plain request, and drafts are still kept."""
+    engine = Harness(scheduler=AsyncPipeSDScheduler)
+    truth = target_text(PROMPT, 40)
+    engine.open("s", PROMPT, 40, eager=True)
+    for _ in range(4):
+        engine.step()
+    assert engine.scheduler.requests["s"].num_in_flight_tokens == 1
+    done = len(engine.text["s"])
+    engine.tell("s", draft(1, 5 + done), truth[done : done + 12])
+    engine.run()
+    assert engine.text["s"] == truth
+    assert engine.passes["s"] < 40 - 6
+
+
 def test_a_request_whose_grammar_compiles_drives_out_nobody() -> None:
     """Parked sessions keep blocks and seats until the grammar is there; then one gives its seat."""
     engine = Harness(max_num_seqs=2)
@@ -178,7 +263,7 @@ def test_a_request_whose_grammar_compiles_drives_out_nobody() -> None:
     engine.add("structured", [9, 9], 5, structure=StructuredOutputsParams(json_object=True))
     for _ in range(5):
         engine.step()
-    assert len(engine.scheduler.running) == 2
+    assert len(engine.scheduler._sessions.resident) == 2
     compiled = engine.scheduler.requests["structured"].structured_output_request
     compiled.grammar = ValueError("a result like any other, and it ends the request")
     engine.run()
@@ -236,8 +321,8 @@ def test_a_grammar_is_fed_what_follows_the_reasoning(
     engine.scheduler.structured_output_manager.reasoner_cls = Reasoner
     committed = [*thoughts, *(content or [])]
     structure = StructuredOutputsParams(json_object=True)
-    command = OpenSession(eager=True, num_committed=len(committed))
-    engine.add("s", [*prompt, *committed], 5, command, structure)
+    command = OpenSession(eager=True, committed=committed)
+    engine.add("s", prompt, len(committed) + 5, command, structure)
     engine.scheduler.requests["s"].structured_output_request.grammar = grammar
     engine.run()
     assert engine.text["s"] == target_text([*prompt, *committed], 5)
@@ -422,24 +507,6 @@ def test_a_session_that_cannot_open_ends_with_an_error() -> None:
     assert engine.text["plain"] == target_text(PROMPT, 3)
 
 
-@pytest.mark.parametrize("row", [[], [-1]])
-def test_requests_that_the_worker_cannot_sample_end_alone(row: list[int]) -> None:
-    """A session and a request with a seed of ours: no token that is none gets out, and the others go on."""
-    engine = Harness()
-    engine.add("bad session", PROMPT, 12, OpenSession(), extra_args=pack_rule(SamplingRule()))
-    engine.add("bad plain", PROMPT, 12, extra_args={SEED_KEY: 1})
-    engine.open("good", PROMPT, 12, eager=True)
-    engine.add("plain", PROMPT, 12)
-    engine.step()
-    engine.tell("bad session", draft(1, 6), [1, 2, 3])
-    engine.unsampled = {"bad session": row, "bad plain": row}
-    engine.run()
-    assert engine.failed == {"bad session", "bad plain"}
-    assert engine.text["bad session"] == engine.text["bad plain"] == target_text(PROMPT, 1)
-    assert engine.text["good"] == engine.text["plain"] == target_text(PROMPT, 12)
-    assert engine.used_blocks() == 0
-
-
 class Unstaged(PipeSDScheduler):
     """The staging itself is broken."""
 
@@ -450,7 +517,7 @@ class Unstaged(PipeSDScheduler):
 class Jammed(PipeSDScheduler):
     """Nobody is made way for."""
 
-    def _evict_for_waiting(self, output: SchedulerOutput) -> None:
+    def _free_seats(self) -> None:
         raise RuntimeError("no making way today")
 
 
@@ -488,16 +555,19 @@ def little_garbage() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("little_garbage")
+@pytest.mark.parametrize("scheduler", [PipeSDScheduler, AsyncPipeSDScheduler])
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(ROUNDS, min_size=1, max_size=4), st.sampled_from([9, 13, 200]))
-def test_the_committed_stream_is_the_targets_whatever_is_drafted(sessions: list, num_blocks: int) -> None:
+@given(st.lists(ROUNDS, min_size=1, max_size=4), st.sampled_from([9, 13, 200]), st.booleans())
+def test_the_committed_stream_is_the_targets_whatever_is_drafted(
+    scheduler: type[SchedulesSessions], sessions: list, num_blocks: int, eager: bool
+) -> None:
     """Drafts right, wrong, stale, early, orphaned, branching, sent twice, in disorder or under used ids, in
     sessions that compete for blocks: every stream is a prefix of the target's own text, and ends complete."""
-    engine = Harness(num_blocks=num_blocks)
+    engine = Harness(num_blocks=num_blocks, scheduler=scheduler)
     prompts = {f"s{i}": [11 + i] * (20 + 7 * i) for i in range(len(sessions))}
     edges = {name: LyingEdge(engine, name, prompt) for name, prompt in prompts.items()}
     for name, prompt in prompts.items():
-        engine.open(name, prompt, 25)
+        engine.open(name, prompt, 25, eager=eager)
     for step in range(max(map(len, sessions))):
         for name, rounds in zip(prompts, sessions, strict=True):
             if step < len(rounds):
