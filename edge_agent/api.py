@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from pipesd_vllm.wire import Mode, Sampling, TokenLogprobs
+from pipesd_vllm.wire import NO_SEED, Mode, Sampling, TokenLogprobs
 
 __all__ = [
     "ASKED_FOR",
@@ -80,10 +80,14 @@ def draw_seed(draw_bits: Callable[[int], int]) -> int:
 
 
 def seeded(sampling: Sampling, draw_bits: Callable[[int], int]) -> Sampling:
-    """`sampling` with a drawn seed where it needs one and has none: at a temperature above 0."""
-    if sampling.temperature == 0 or sampling.seed is not None:
+    """`sampling` with a drawn seed where it needs one and has none: at a temperature above 0.
+
+    `NO_SEED` is none, as in vLLM.
+    """
+    if sampling.seed not in (None, NO_SEED):
         return sampling
-    return msgspec.structs.replace(sampling, seed=draw_seed(draw_bits))
+    seed = draw_seed(draw_bits) if sampling.temperature > 0 else None
+    return msgspec.structs.replace(sampling, seed=seed)
 
 
 class Route(enum.StrEnum):

@@ -15,10 +15,10 @@ import numpy as np
 
 from benchmarks.harness.clients import Client, sampling_body
 from edge_agent.api import FinishReason, Sampling
-from edge_agent.sampling import gumbel
 from edge_agent.sampling.adjustment import LogitAdjuster
 from edge_agent.sampling.restriction import least_kept
 from openai_gateway.cli.errors import CliError
+from pipesd_vllm.wire.noise import gumbel
 
 __all__ = [
     "Continuation",
@@ -126,7 +126,7 @@ def margin_of(
     edge = None
     if sampling.temperature:
         assert sampling.seed is not None
-        noise = gumbel(sampling.seed, len(tokens), pair)
+        noise = gumbel(sampling.seed, len(tokens) - 1, pair)
         scores = values / np.float32(scale)
         least = least_kept(scores, min_p=sampling.min_p, top_k=sampling.top_k, top_p=sampling.top_p)
         edge = None if least == -math.inf else min(((scores[pair] - least) * scale).tolist(), key=abs)
@@ -155,9 +155,7 @@ class TargetAlone:
         self._num_logprobs = num_logprobs
 
     async def complete(self, prompt: Sequence[int], sampling: Sampling) -> Continuation:
-        body = {**sampling_body(sampling), "return_token_ids": True}
-        if sampling.temperature > 0:  # the server's own API draws with the noise of our sessions if asked to
-            body["vllm_xargs"] = {"pipesd_seed": sampling.seed}
+        body = {**sampling_body(sampling), "seed": sampling.seed, "return_token_ids": True}
         _, choice = await self._client.complete(prompt, body)
         if not isinstance(choice.get("token_ids"), list):
             raise CliError("The server gives no token ids: this needs vLLM 0.10.2 or newer.")

@@ -1,4 +1,4 @@
-"""`pipesd bench micro`: costs of single parts, measured without a server or beside one."""
+"""`pipesd bench micro`: costs of single parts, measured without a server."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.harness.options import SERVER, Flags, takes
-
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Costs of single parts: decisions, picks, the samplers, the tuner; acceptance."
+    no_args_is_help=True, help="Costs of single parts: decisions, picks, the tuner; acceptance."
 )
 
 
@@ -59,36 +57,3 @@ def tuner() -> None:
     from benchmarks.micro.parts import tuner_lines
 
     print("\n".join(tuner_lines()))
-
-
-@takes(app, {name: SERVER[name] for name in ("cloud", "api_key", "target")})
-def sampler(
-    flags: Flags,
-    step_ms: Annotated[
-        float | None,
-        typer.Option(
-            "--step-ms", min=0.0, help="A whole step, known already (T=0, ours).", show_default=False
-        ),
-    ] = None,
-    sessions: Annotated[int, typer.Option("--sessions", min=1)] = 8,
-    drafts: Annotated[int, typer.Option("--drafts", min=1)] = 8,
-    vocab: Annotated[int, typer.Option("--vocab", min=256)] = 49_152,
-    repeats: Annotated[int, typer.Option("--repeats", min=1)] = 15,
-    device: Annotated[
-        str, typer.Option("--device", help="cpu or cuda: where both samplers run. cuda needs --step-ms.")
-    ] = "cpu",
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, help="Default: all cores but one, as vLLM.", show_default=False),
-    ] = None,
-) -> None:
-    """What a verify step costs with the coupled sampler, against vLLM's own, at temperatures 0 and 1.
-
-    Starts a server, measures its step, stops it, and times both samplers. Keep the machine quiet.
-    """
-    from benchmarks.micro.sampler import Shape, measure
-
-    if device != "cpu" and step_ms is None:
-        raise typer.BadParameter("A step's time is measured on the CPU only: give --step-ms.")
-    for line in measure(Shape(sessions, drafts, vocab), flags, step_ms, repeats, device, threads):
-        print(line)

@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from edge_agent.sampling.greedy import GreedyPicker, most_likely
-from edge_agent.sampling.noise import gumbel
 from edge_agent.sampling.picker import DraftToken, TokenMask, TokenPicker
 from edge_agent.sampling.sampled import SampledPicker
 
@@ -20,7 +19,6 @@ __all__ = [
     "SampledPicker",
     "TokenMask",
     "TokenPicker",
-    "gumbel",
     "most_likely",
 ]
 

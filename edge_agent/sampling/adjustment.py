@@ -1,7 +1,7 @@
 """Adjusts logits by request parameters, before the temperature, in vLLM's order. Pure.
 
-The order is that of vLLM's `Sampler.apply_logits_processors`: allowed tokens, the least length, biases,
-then repetition, frequency and presence penalties.
+The order is that of Model Runner V2 (vLLM 0.32, `v1/worker/gpu/sample/`: `logit_bias.py`, `penalties.py`):
+allowed tokens, biases, the least length, then repetition, frequency and presence penalties.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class LogitAdjuster:
             allowed = logits[self._allowed]
             logits.fill(-np.inf)
             logits[self._allowed] = allowed
-        if len(tokens) < self._first_end:
-            logits[self._ends] = -np.inf
         if self._biased.size:
             logits[self._biased] += self._biases
+        if len(tokens) < self._first_end:
+            logits[self._ends] = -np.inf
         if self._history is not None:
             self._history.follow(tokens)
             self._penalise(logits, self._history)

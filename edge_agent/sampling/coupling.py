@@ -9,47 +9,50 @@ the temperature stand for log p.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.sampling.noise import MAX_NOISE_UNLESS_LEADING, gumbel, leading_bytes
+from pipesd_vllm.wire.noise import QUIET_NOISE, gumbel, loud_tokens
 
 __all__ = ["NoisyScores", "noisy_scores"]
 
-_CLOSE = 3.0
+_CLOSE: Final = 3.0
 """Tokens whose noisy score is within this of the best one are found, too."""
+_FEW: Final = 4096
+"""Up to so many tokens cost less than the search for those that matter."""
 
 
 class NoisyScores(NamedTuple):
-    """Tokens (int64) and their scores with noise (float64), both `[num_candidates]`; `best` is an index."""
+    """Tokens (int64) and their scores with noise (of its type), both `[num_found]`; `best` is an index."""
 
     tokens: NDArray[np.int64]
-    scores: NDArray[np.float64]
+    scores: NDArray[Any]
     best: int
 
 
 def noisy_scores(
-    scores: NDArray[np.float32], seed: int, position: int, least: float = -math.inf
+    scores: NDArray[np.float32], seed: int, position: int, least: float = -math.inf, *, fp64: bool = False
 ) -> NoisyScores:
     """The best token under noise, and all others that come close. `scores` is `[num_tokens]`.
 
-    Tokens that score below `least` without noise are out of the running.
-
-    Noise above `MAX_NOISE_UNLESS_LEADING` is found by a token's leading byte alone, so that the full
-    noise is computed for one token in 256 and for those whose score is high enough without it. One
-    score in the running must be finite, and none NaN.
+    `position` is that of the token before the pick (`pipesd_vllm/wire/noise.py`). Tokens that score below
+    `least` without noise are out of the running. One score in the running must be finite, and none NaN.
     """
-    leading = np.flatnonzero(leading_bytes(seed, position, scores.size) == 0)
-    leading = leading[scores[leading] >= least]
-    leading_noisy = scores[leading] + gumbel(seed, position, leading)
-    enough = leading_noisy.max(initial=-np.inf) - MAX_NOISE_UNLESS_LEADING - _CLOSE
-    bound = max(enough, np.nextafter(np.float32(least), np.float32(-np.inf)))
-    likely = np.flatnonzero(scores > np.float32(bound))
-    likely_noisy = scores[likely] + gumbel(seed, position, likely)
-    # A token of both lists is only listed once: its twin would look like a rival.
-    kept = scores[leading] <= np.float32(bound)
-    tokens = np.concatenate((likely, leading[kept]))
-    noisy = np.concatenate((likely_noisy, leading_noisy[kept]))
+    tokens = np.flatnonzero(scores >= np.float32(least))
+    if tokens.size > _FEW:
+        tokens = _likely_winners(scores, seed, position, np.float32(least), fp64=fp64)
+    noisy = scores[tokens] + gumbel(seed, position, tokens, fp64=fp64)
     return NoisyScores(tokens, noisy, int(noisy.argmax()))
+
+
+def _likely_winners(
+    scores: NDArray[np.float32], seed: int, position: int, least: np.float32, *, fp64: bool
+) -> NDArray[np.int64]:
+    """The tokens that may win, in ascending order: those with loud noise, and those that need none."""
+    loud = loud_tokens(seed, position, scores.size, fp64=fp64)
+    loud = loud[scores[loud] >= least]
+    best = (scores[loud] + gumbel(seed, position, loud, fp64=fp64)).max(initial=-np.inf)
+    enough = np.float32(best - QUIET_NOISE - _CLOSE)
+    return np.union1d(np.flatnonzero(scores >= max(enough, least)), loud)

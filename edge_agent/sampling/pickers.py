@@ -54,14 +54,17 @@ class Pickers:
         self._masks: tuple[TokenizerBundle, StructureMasks] | None = None
         self._encoder: tuple[TokenizerBundle, Tokenizer] | None = None
 
-    async def picker(self, request: GenerationRequest) -> TokenPicker:
+    async def picker(self, request: GenerationRequest, *, fp64_noise: bool = False) -> TokenPicker:
         """`choose`, for drafts that the server verifies: what a picker ignores costs acceptance only."""
-        return (await self.choose(request)).picker
+        return (await self.choose(request, fp64_noise=fp64_noise)).picker
 
-    async def choose(self, request: GenerationRequest, bundle: TokenizerBundle | None = None) -> Choice:
+    async def choose(
+        self, request: GenerationRequest, bundle: TokenizerBundle | None = None, *, fp64_noise: bool = False
+    ) -> Choice:
         """A new picker for one sequence that begins with the request's prompt.
 
-        `bundle`: the target's tokenizer, if it is at hand; else `tokenizer` is asked for it.
+        `bundle`: the target's tokenizer, if it is at hand; else `tokenizer` is asked for it. `fp64_noise`:
+        as the target draws (`Welcome.draws_in_fp64`).
         """
         settings = request.sampling
         masked = _masked(settings)
@@ -70,10 +73,12 @@ class Pickers:
         if bundle is None and (masked or settings.min_tokens):
             bundle = await self._bundle()
         if bundle is None:
-            return Choice(SampledPicker(settings, request.prompt_length), masked)
+            return Choice(SampledPicker(settings, request.prompt_length, fp64_noise=fp64_noise), masked)
         masks, ignored = await asyncio.to_thread(self._masks_for, bundle, request) if masked else ((), ())
         mask = _Masks(masks) if masks else None
-        return Choice(SampledPicker(settings, request.prompt_length, bundle.eos_token_ids, mask), ignored)
+        ends = bundle.eos_token_ids
+        picker = SampledPicker(settings, request.prompt_length, ends, mask, fp64_noise=fp64_noise)
+        return Choice(picker, ignored)
 
     def _masks_for(
         self, bundle: TokenizerBundle, request: GenerationRequest

@@ -36,12 +36,17 @@ class SampledPicker:
         prompt_length: int,
         end_token_ids: Collection[int] = (),
         mask: TokenMask | None = None,
+        *,
+        fp64_noise: bool = False,
     ) -> None:
+        """`end_token_ids` are those that end a text by themselves, `mask` rules further tokens out;
+        `fp64_noise`: the target draws with that form of the noise."""
         assert settings.temperature == 0 or settings.seed is not None, "a temperature needs a seed"
         self._settings = settings
         self._prompt_length = prompt_length
         self._end_token_ids = end_token_ids
         self._mask = mask
+        self._fp64_noise = fp64_noise
         self._adjuster: LogitAdjuster | None = None
         self._scores = np.empty(0, dtype=np.float32)
         self._scratch = np.empty(0, dtype=np.float32)
@@ -56,7 +61,7 @@ class SampledPicker:
             return most_likely(logits, self._scratch)
         if self._settings.temperature == 0 or not math.isfinite(best):
             return most_likely(scores, self._scratch)
-        return self._coupled(scores, len(tokens))
+        return self._coupled(scores, len(tokens) - 1)
 
     def rewind(self, length: int) -> None:
         if self._mask is not None:
@@ -65,12 +70,13 @@ class SampledPicker:
             self._adjuster.rewind(length)
 
     def _coupled(self, scores: NDArray[np.float32], position: int) -> DraftToken:
+        """`position` is that of the last token, whose noise vLLM picks the next one with."""
         settings = self._settings
         assert settings.seed is not None
         temperature = max(settings.temperature, _LEAST_TEMPERATURE)
         scores *= np.float32(1.0 / temperature)
         least = least_kept(scores, min_p=settings.min_p, top_k=settings.top_k, top_p=settings.top_p)
-        noisy = noisy_scores(scores, settings.seed, position, least)
+        noisy = noisy_scores(scores, settings.seed, position, least, fp64=self._fp64_noise)
         lead = noisy.scores[noisy.best] - noisy.scores
         total = float(np.exp(-temperature * lead).sum())
         return DraftToken(int(noisy.tokens[noisy.best]), 1.0 / total)

@@ -161,7 +161,11 @@ class CollaborativeSession:
         self._control.on_opened(sent.sent_s, sent.num_bytes, patience_ms)
 
     async def _start_drafting(self) -> None:
-        picker = await self._pickers.picker(self._request)
+        target = self._turn.target
+        if not target.limits.max_drafts:
+            self._events.put_nowait(DraftingStopped("the verifier checks no drafts"))
+            return
+        picker = await self._pickers.picker(self._request, fp64_noise=target.draws_in_fp64)
         try:
             self._handle = await self._worker.open(
                 self._chain.tokens, self._new_worker_limit(), self._events.put_nowait, picker
@@ -203,7 +207,8 @@ class CollaborativeSession:
 
     def _limit(self) -> int:
         """Length of the sequence up to which drafting makes sense now."""
-        return min(self._chain.frontier + self._control.max_ahead(self._chain.view()), self._max_length)
+        ahead = min(self._control.max_ahead(self._chain.view()), self._turn.target.limits.max_drafts)
+        return min(self._chain.frontier + ahead, self._max_length)
 
     # -- what the client is told ----------------------------------------------------------
 

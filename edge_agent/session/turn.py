@@ -114,6 +114,12 @@ class Turn:
         self.opening = 0
         """Number of openings so far. An event of an earlier opening is void: ignore it."""
 
+    @property
+    def target(self) -> Welcome:
+        """What the server of the last opening said of itself."""
+        assert self._target is not None, "open first"
+        return self._target
+
     async def open(self, mode: Mode, patience_ms: int, lost: Transient | None = None) -> SentFrame:
         """Start the turn, or start it again, from the committed tokens; the server then has no drafts.
 

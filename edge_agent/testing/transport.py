@@ -28,7 +28,7 @@ NextToken = Callable[[Sequence[int]], int]
 
 def fake_welcome(fingerprint: Fingerprint, *, max_model_len: int = 4096) -> Welcome:
     """A first frame for a vocabulary of `fingerprint.num_tokens`."""
-    limits = Limits(max_frame_bytes=1 << 20, max_draft_tokens=256, max_verify_tokens=16)
+    limits = Limits(max_frame_bytes=1 << 20, max_draft_tokens=256, max_drafts=16)
     return Welcome(
         PROTOCOL_VERSION, "fake-target", max_model_len, fingerprint.num_tokens, fingerprint, limits
     )

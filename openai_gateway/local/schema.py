@@ -108,7 +108,7 @@ class SamplingFields(Strict):
     min_tokens: int | None = Field(None, ge=0)
     logit_bias: Annotated[dict[int, float], PlainValidator(_logit_bias), _BIAS_SCHEMA] = {}
     bad_words: list[_BadWord] | None = Field(None, max_length=MAX_LISTED)
-    allowed_token_ids: list[Annotated[int, Field(ge=0)]] | None = None
+    allowed_token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(None, max_length=MAX_LISTED)
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
     guided_json: dict[str, Any] | str | None = None

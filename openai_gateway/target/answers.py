@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edge_agent.api import ForwardedAnswer, GenerationStats, Generator, Route, TargetInfo
+from edge_agent.api import ForwardedAnswer, GenerationStats, Generator, Route, TargetInfo, draw_seed
 from edge_agent.errors import CloudMisbehaved, CloudUnreachable
 from openai_gateway.chat_service import (
     Answer,
@@ -24,8 +24,8 @@ from openai_gateway.chat_service import (
 from openai_gateway.errors import error_in_stream, refusal, translate
 from openai_gateway.http import read_events
 from openai_gateway.local import Pump
-from openai_gateway.target.seeds import cloud_seed, with_seed
 from openai_gateway.target.shapes import CloudChunks, complete_whole
+from pipesd_vllm.wire import NO_SEED
 
 __all__ = ["CloudAnswers"]
 
@@ -57,9 +57,10 @@ class CloudAnswers:
         Cancelling the call ends the request on the server.
         """
         streamed = bool(body.get("stream"))
-        seed = cloud_seed(body, choice.causes, self._draw_bits)
-        stats = self._stats(choice, body, seed)
-        sent = with_seed(seed, _counted(body) if streamed else _without_stream(body))
+        body = self._seeded(body)
+        seed: int | None = body.get("seed")
+        stats = GenerationStats(Route.CLOUD, choice.reason, started_s=self._clock(), seed=seed)
+        sent = _counted(body) if streamed else _without_stream(body)
         forwarded = await self._send(path, sent, target, choice, stats)
         headers = {**route_header(choice.route, choice.reason), **seed_header(seed)}
         if not streamed:
@@ -96,10 +97,11 @@ class CloudAnswers:
             headers["x-request-id"] = str(first["id"])
         return StreamedAnswer(headers, _translated(pump, shape), pump.aclose)
 
-    def _stats(self, choice: RouteChoice, body: Mapping[str, Any], seed: int | None) -> GenerationStats:
-        stats = GenerationStats(Route.CLOUD, choice.reason, started_s=self._clock())
-        stats.seed = body.get("seed") if seed is None else seed
-        return stats
+    def _seeded(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`body` with a drawn seed, unless the client gives one or asks for greedy text."""
+        if body.get("seed") not in (None, NO_SEED) or body.get("temperature") == 0:
+            return body
+        return {**body, "seed": draw_seed(self._draw_bits)}
 
     async def _send(
         self,

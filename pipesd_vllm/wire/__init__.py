@@ -2,6 +2,7 @@
 
 from pipesd_vllm.wire.prefix import common_prefix_length
 from pipesd_vllm.wire.protocol import (
+    FP64_NOISE,
     INFO_PATH,
     MAX_DRAFT_TOKENS,
     MAX_FRAME_BYTES,
@@ -46,6 +47,7 @@ from pipesd_vllm.wire.protocol import (
 )
 
 __all__ = [
+    "FP64_NOISE",
     "INFO_PATH",
     "MAX_DRAFT_TOKENS",
     "MAX_FRAME_BYTES",

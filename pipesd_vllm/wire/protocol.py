@@ -35,7 +35,9 @@ MAX_PATIENCE_MS: Final = 60_000
 MAX_LOGPROBS: Final = 20
 """Most alternatives a token is reported with."""
 MAX_LISTED: Final = 1024
-"""Most entries of `Sampling.logit_bias` and `Sampling.bad_words`."""
+"""Most entries of `Sampling.logit_bias`, `allowed_token_ids` and `bad_words`."""
+FP64_NOISE: Final = "fp64"
+"""`Identity.noise` of servers that run with vLLM's `--use-fp64-gumbel`."""
 NO_SEED: Final = -1
 """The one int64 that is no seed: vLLM takes it for "draw one yourself, and tell nobody"."""
 MAX_STRUCTURE_BYTES: Final = 1 << 16
@@ -134,7 +136,7 @@ class Sampling(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froz
     logit_bias: Annotated[dict[UInt, Bias], msgspec.Meta(max_length=MAX_LISTED)] = {}
     bad_words: Annotated[list[BadWord], msgspec.Meta(max_length=MAX_LISTED)] = []
     """Texts that must not be generated, each in every way in which it can start a word."""
-    allowed_token_ids: TokenIds = []
+    allowed_token_ids: Annotated[TokenIds, msgspec.Meta(max_length=MAX_LISTED)] = []
     """The only tokens to choose from; empty: all."""
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MAX_LOGPROBS)] | None = None
     """Report each token's log-probability and those of this many alternatives; None: report nothing."""
@@ -216,7 +218,7 @@ class Identity(msgspec.Struct, frozen=True):
     runner: str = ""
     """vLLM's model runner, `v1` or `v2`: they draw and compute differently."""
     noise: str = ""
-    """`fp32` or `fp64` (vLLM's `--use-fp64-gumbel`): what tokens are drawn with (`noise.py`); empty: fp32."""
+    """`fp32` or `FP64_NOISE`: what tokens are drawn with (`noise.py`); empty: fp32."""
     chat_template: str = ""
     """SHA-256 of the chat template and the variables that the server gives it."""
     tool_parser: str = ""
@@ -240,6 +242,11 @@ class Welcome(msgspec.Struct, tag=16, array_like=True, frozen=True):
     fingerprint: Fingerprint
     limits: Limits
     identity: Identity | None = None
+
+    @property
+    def draws_in_fp64(self) -> bool:
+        """Whether tokens are drawn with the fp64 form of the noise (`noise.py`)."""
+        return self.identity is not None and self.identity.noise == FP64_NOISE
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True, frozen=True):

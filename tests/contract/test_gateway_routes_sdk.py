@@ -19,7 +19,7 @@ from .test_gateway_openai_sdk import ANSWER, MESSAGES, MODEL, MakeFake, fake, se
 __all__ = ["fake"]
 
 TOOLS: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
-SPECULATION = "The min_p and logit_bias sampling parameters are not yet supported with speculative decoding."
+REFUSAL = "The prompt_embeds and logit_bias parameters are not supported together."
 
 
 def event(body: object) -> bytes:
@@ -83,7 +83,7 @@ async def test_streamed_tool_call(fake: MakeFake) -> None:
 
 async def test_refusal_of_the_server(fake: MakeFake) -> None:
     """vLLM's refusal of a parameter is the client's BadRequestError with its name, and not retried."""
-    error = {"error": {"message": SPECULATION, "type": "BadRequestError", "param": None, "code": 400}}
+    error = {"error": {"message": REFUSAL, "type": "BadRequestError", "param": None, "code": 400}}
     generator = served(fake(), 400, msgspec.json.encode(error))
     async with client_of(generator) as client:
         with pytest.raises(openai.BadRequestError) as caught:

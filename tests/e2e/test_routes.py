@@ -107,9 +107,19 @@ async def test_same_text_on_both_routes(verifier: Verifier, client: AsyncOpenAI)
     assert pipesd(here)["verified"] is pipesd(there)["verified"] is True
 
 
-async def test_same_sampled_text_on_both_routes(verifier: Verifier, client: AsyncOpenAI) -> None:
+@pytest.mark.parametrize(
+    "sampled",
+    [
+        {"temperature": 0.8, "top_p": 0.9},
+        {"temperature": 1.0, "logit_bias": {"28": -100}, "extra_body": {"min_p": 0.02}},
+    ],
+    ids=["top_p", "min_p and logit_bias"],
+)
+async def test_same_sampled_text_on_both_routes(
+    verifier: Verifier, client: AsyncOpenAI, sampled: dict[str, Any]
+) -> None:
     """The seed that the server's own answer was drawn with gives the same text here."""
-    fields = FIELDS | {"temperature": 0.8, "top_p": 0.9}
+    fields = FIELDS | sampled
     there = await client.chat.completions.create(model=f"{verifier.model}:cloud", **fields)
     seed = pipesd(there)["seed"]
     assert there.system_fingerprint == f"seed-{seed}"
@@ -161,8 +171,6 @@ async def test_json_schema(verifier: Verifier, client: AsyncOpenAI) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"extra_body": {"min_p": 0.1}, "temperature": 1}, "min_p"),
         ({"extra_body": {"best_of": 2}}, "best_of"),
         ({"n": 0}, "n"),
     ],

@@ -138,11 +138,7 @@ def opening(
 
 
 def target_only(verifier: Verifier, prompt: Sequence[int], num_tokens: int, **fields: Any) -> dict[str, Any]:
-    """The choice that the server's own completions route gives, past any end token.
-
-    `pipesd_seed` in `fields` asks for the noise of sessions; the other fields are the route's own.
-    """
-    seed = fields.pop("pipesd_seed", None)
+    """The choice that the server's own completions route gives, past any end token; `fields` are its own."""
     body = {
         "model": verifier.model,
         "prompt": list(prompt),
@@ -150,10 +146,9 @@ def target_only(verifier: Verifier, prompt: Sequence[int], num_tokens: int, **fi
         "ignore_eos": True,
         "return_token_ids": True,
     }
-    extra = {} if seed is None else {"vllm_xargs": {"pipesd_seed": seed}}
     url = f"{verifier.base_url}/v1/completions"
     answer = httpx.post(
-        url, json=body | fields | extra, headers=verifier.headers, timeout=DEADLINE_S, trust_env=False
+        url, json=body | fields, headers=verifier.headers, timeout=DEADLINE_S, trust_env=False
     )
     assert answer.status_code == 200, answer.text
     choice: dict[str, Any] = answer.json()["choices"][0]

@@ -1,4 +1,4 @@
-"""At any temperature a session's text is the target's own for its seed, whatever is drafted."""
+"""At any temperature a session's text is that of the plain API for the same seed, whatever is drafted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipesd_vllm.wire import Mode, Open, RefusalCode, Sampling, Structure, StructureKind
+from pipesd_vllm.wire import NO_SEED, Mode, Open, RefusalCode, Sampling, Structure, StructureKind
 from tests.conftest import Verifier
 
 from .drafting_edge import DraftingEdge
@@ -40,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "T=0, penalties": {"temperature": 0.0, **PENALTIES},
     "T=1, few tokens": {"temperature": 1.0, "allowed_token_ids": list(range(300, 400))},
+    "T=1, min_p": {"temperature": 1.0, "min_p": 0.02, "logit_bias": {28: -100.0, 260: 2.0}},
 }
 SCHEMA = json.dumps(
     {
@@ -90,7 +91,7 @@ async def undrafted(verifier: Verifier, prompt: list[int], how: Sampling) -> lis
 async def test_random_drafts_change_nothing(verifier: Verifier, name: str) -> None:
     """Under right and wrong drafts the committed stream is the text of the same request without a session."""
     fields = SETTINGS[name]
-    truth = target_only(verifier, PROMPTS[0], NUM_TOKENS, pipesd_seed=17, **fields)["token_ids"]
+    truth = target_only(verifier, PROMPTS[0], NUM_TOKENS, seed=17, **fields)["token_ids"]
     got = await drafted(verifier, PROMPTS[0], sampling(fields, 17), truth)
     assert got.tokens == truth
     assert got.accepted > 0, "no draft was ever right: the test tests nothing"
@@ -99,7 +100,7 @@ async def test_random_drafts_change_nothing(verifier: Verifier, name: str) -> No
 async def test_the_seed_decides(verifier: Verifier) -> None:
     """Another seed gives another text, the same seed the same; all 64 bits of it count."""
     texts = [
-        tuple(target_only(verifier, PROMPTS[0], 12, pipesd_seed=seed, temperature=1.0)["token_ids"])
+        tuple(target_only(verifier, PROMPTS[0], 12, seed=seed, temperature=1.0)["token_ids"])
         for seed in (5, 5, 6, 5 + 2**32, -5)
     ]
     assert texts[0] == texts[1]
@@ -110,7 +111,7 @@ async def test_concurrent_sessions_and_ordinary_requests(verifier: Verifier) -> 
     """Sessions with different rules and vLLM's own requests share batches without touching each other."""
     names = ["T=1", "T=0.7, top_p", "T=0, penalties"]
     rules = [(prompt, SETTINGS[name]) for prompt, name in zip(PROMPTS, names, strict=True)]
-    truths = [target_only(verifier, p, NUM_TOKENS, pipesd_seed=3, **f)["token_ids"] for p, f in rules]
+    truths = [target_only(verifier, p, NUM_TOKENS, seed=3, **f)["token_ids"] for p, f in rules]
     greedy = plain_tokens(verifier, PROMPTS[1], NUM_TOKENS)
     seeded = {"temperature": 0.9, "top_p": 0.9, "seed": 8, "logprobs": 2}
     alone = target_only(verifier, PROMPTS[2], NUM_TOKENS, **seeded)
@@ -135,7 +136,7 @@ async def test_concurrent_sessions_and_ordinary_requests(verifier: Verifier) -> 
 async def test_a_session_taken_over_goes_on_with_the_same_text(verifier: Verifier, name: str) -> None:
     """Prompt, committed tokens and seed rebuild a turn on a new connection, penalties and all."""
     fields = SETTINGS[name]
-    truth = target_only(verifier, PROMPTS[1], NUM_TOKENS, pipesd_seed=99, **fields)["token_ids"]
+    truth = target_only(verifier, PROMPTS[1], NUM_TOKENS, seed=99, **fields)["token_ids"]
     how = sampling(fields, 99)
     async with edge_of(verifier) as edge:
         first = DraftingEdge(edge, opened(PROMPTS[1], how), truth)
@@ -145,22 +146,18 @@ async def test_a_session_taken_over_goes_on_with_the_same_text(verifier: Verifie
     assert second.tokens == truth
 
 
-async def test_what_vllm_refuses_beside_speculation(verifier: Verifier) -> None:
-    """min_p and logit_bias work in sessions: drafted or not, the text is the same, and the bias shows."""
-    fields = {"temperature": 1.0, "min_p": 0.02, "logit_bias": {6330: 100.0, 28: -100.0}}
-    how = sampling(fields, 4, 8)
-    truth = await undrafted(verifier, PROMPTS[0], how)
-    assert truth == [6330] * 8
-    how = sampling(fields | {"logit_bias": {28: -100.0, 30: -100.0}}, 4)
-    truth = await undrafted(verifier, PROMPTS[0], how)
-    assert not {28, 30} & set(truth)
-    assert (await drafted(verifier, PROMPTS[0], how, truth)).tokens == truth
+async def test_the_bias_shows(verifier: Verifier) -> None:
+    """A token that is lifted out of sight is generated, ones that are pressed down are not."""
+    lifted = sampling({"temperature": 1.0, "logit_bias": {6330: 100.0}}, 4, 8)
+    assert await undrafted(verifier, PROMPTS[0], lifted) == [6330] * 8
+    pressed = sampling({"temperature": 1.0, "logit_bias": {28: -100.0, 30: -100.0}}, 4)
+    assert not {28, 30} & set(await undrafted(verifier, PROMPTS[0], pressed))
 
 
 async def test_logprobs_are_the_targets(verifier: Verifier) -> None:
     """Each committed token comes with the log-probabilities that the plain request reports."""
     fields = {"temperature": 1.0, "top_p": 0.9}
-    plain = target_only(verifier, PROMPTS[0], NUM_TOKENS, pipesd_seed=2, logprobs=3, **fields)
+    plain = target_only(verifier, PROMPTS[0], NUM_TOKENS, seed=2, logprobs=3, **fields)
     truth = plain["token_ids"]
     got = await drafted(verifier, PROMPTS[0], sampling(fields | {"logprobs": 3}, 2), truth)
     reported = [each for commit in got.commits for each in commit.logprobs or []]
@@ -205,11 +202,12 @@ def detokenized(verifier: Verifier, tokens: list[int]) -> str:
     "fields",
     [
         {"temperature": 1.0},
+        {"temperature": 1.0, "seed": NO_SEED},
         {"structure": Structure(StructureKind.JSON_SCHEMA, "no schema")},
         {"structure": Structure(StructureKind.CHOICE, "[1, 2]")},
         {"structure": Structure(StructureKind.REGEX, "(")},
     ],
-    ids=["no seed", "schema", "choice", "regex"],
+    ids=["no seed", "none by name", "schema", "choice", "regex"],
 )
 async def test_bad_rules_are_refused_and_the_connection_goes_on(
     verifier: Verifier, fields: dict[str, Any]

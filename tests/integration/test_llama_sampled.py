@@ -10,7 +10,8 @@ from edge_agent.drafting import embedded_model
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
-from edge_agent.sampling import SampledPicker, gumbel
+from edge_agent.sampling import SampledPicker
+from pipesd_vllm.wire.noise import gumbel
 
 from .test_llama_drafter import CAPITALS, NUMBERS, finish
 
@@ -37,7 +38,9 @@ def test_the_draft_is_the_noisy_argmax_over_the_whole_vocabulary(drafter: LlamaD
     for _ in range(6):
         context.clear(0)
         assert context.decode([Chunk(0, 0, tuple(tokens), completes=True)]) is DecodeStatus.DONE
-        noisy = context.logits(len(tokens) - 1) + gumbel(7, len(tokens), np.arange(drafter.info.num_tokens))
+        noisy = context.logits(len(tokens) - 1) + gumbel(
+            7, len(tokens) - 1, np.arange(drafter.info.num_tokens)
+        )
         picked = finish(drafter, sequence)
         # Quantised weights round differently in differently shaped batches: a near-tie may turn round.
         assert noisy[picked.token_id] > noisy.max() - 0.5

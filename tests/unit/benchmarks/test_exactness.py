@@ -39,11 +39,11 @@ from benchmarks.harness.clients import Client
 from benchmarks.harness.prompts import Prompt, TokenisedPrompt
 from edge_agent.api import FinishReason, Sampling
 from edge_agent.errors import CloudMisbehaved
-from edge_agent.sampling import gumbel
 from edge_agent.settings import EdgeSettings
 from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Commit, Draft, Open, decode_upstream, encode, fingerprint
+from pipesd_vllm.wire.noise import gumbel
 from tests.unit.benchmarks.conftest import ConnectPair
 
 TokenIds = Callable[[str], Sequence[int]]
@@ -99,7 +99,7 @@ def test_penalties_count() -> None:
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
 def test_the_noise_of_the_position_counts(temperature: float) -> None:
     """In nats of logit: the noise is scaled by the temperature."""
-    noise = gumbel(7, len(PROMPT) + len(GENERATED), np.array([0, 1]))
+    noise = gumbel(7, len(PROMPT) + len(GENERATED) - 1, np.array([0, 1]))
     expected = 1.0 + temperature * float(noise[0] - noise[1])
     assert lead(Sampling(8, temperature, seed=7)) == Margin(pytest.approx(expected))
 
@@ -141,15 +141,16 @@ class Vllm:
         return TargetAlone(Client(httpx.AsyncClient(base_url="http://server", transport=transport)))
 
 
-async def test_the_server_is_asked_for_tokens_and_our_noise() -> None:
-    """Nobody's defaults count, and at a temperature it draws with the noise of our seed."""
+async def test_the_server_is_asked_for_tokens_and_our_seed() -> None:
+    """Nobody's defaults count, and the server's own API is told of nothing that is ours."""
     vllm = Vllm(token_ids=[7, 8])
     greedy = Sampling(2, ignore_eos=True)
     assert await vllm.alone().complete((1, 2), greedy) == Continuation((7, 8), "ab", FinishReason.LENGTH)
     assert vllm.asked.items() >= {"prompt": [1, 2], "return_token_ids": True, "ignore_eos": True}.items()
-    assert (vllm.asked["repetition_penalty"], "vllm_xargs" in vllm.asked) == (1.0, False)
+    assert (vllm.asked["repetition_penalty"], vllm.asked["seed"]) == (1.0, None)
     await vllm.alone().complete((1, 2), Sampling(4, 0.7, 0.9, seed=11, presence_penalty=0.5))
-    assert vllm.asked["vllm_xargs"] == {"pipesd_seed": 11}
+    assert vllm.asked["seed"] == 11
+    assert "vllm_xargs" not in vllm.asked
     assert (vllm.asked["temperature"], vllm.asked["top_p"], vllm.asked["presence_penalty"]) == (0.7, 0.9, 0.5)
 
 

@@ -66,7 +66,7 @@ def test_internal_error_tells_nothing() -> None:
     assert "log" in errors.internal_error().message
 
 
-SPECULATION = "The min_p and logit_bias sampling parameters are not yet supported with speculative decoding."
+REFUSAL = "The prompt_embeds and logit_bias parameters are not supported together."
 
 
 def body(**error: Any) -> bytes:
@@ -96,7 +96,7 @@ def test_a_refusal_keeps_its_words() -> None:
 )
 def test_the_parameter_is_named(causes: tuple[str, ...], param: str | None) -> None:
     """Where the server names no parameter, the one that its text is about is named."""
-    assert refused(400, body(message=SPECULATION, param=None), *causes).param == param
+    assert refused(400, body(message=REFUSAL, param=None), *causes).param == param
 
 
 @pytest.mark.parametrize("data", [b"", b"<html>", b"[]", b'{"detail": "x"}', b'{"error": "x"}'])

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.sampling import gumbel
 from edge_agent.sampling.coupling import noisy_scores
+from pipesd_vllm.wire.noise import gumbel
 
 
 def scores_of(seed: int, num_tokens: int, spread: float, ruled_out: float) -> np.ndarray:
@@ -22,27 +22,41 @@ def scores_of(seed: int, num_tokens: int, spread: float, ruled_out: float) -> np
     st.integers(0, 2**32),
     st.integers(-(2**63), 2**63 - 1),
     st.integers(0, 10**6),
-    st.sampled_from([1, 7, 300, 5000]),
+    st.sampled_from([1, 7, 300, 20_000]),
     st.sampled_from([0.0, 0.5, 3.0, 20.0]),
     st.sampled_from([0.0, 0.5, 1.0]),
+    st.booleans(),
 )
 def test_the_best_token_is_that_of_all_tokens(
-    rng: int, seed: int, position: int, num_tokens: int, spread: float, ruled_out: float
+    rng: int, seed: int, position: int, num_tokens: int, spread: float, ruled_out: float, fp64: bool
 ) -> None:
     """Looking at few tokens gives the argmax over all of them, and everything close to it, each once."""
     scores = scores_of(rng, num_tokens, spread, ruled_out)
-    everything = scores + gumbel(seed, position, np.arange(num_tokens))
-    found = noisy_scores(scores, seed, position)
+    everything = scores + gumbel(seed, position, np.arange(num_tokens), fp64=fp64)
+    found = noisy_scores(scores, seed, position, fp64=fp64)
     assert found.tokens[found.best] == everything.argmax()
     assert found.scores[found.best] == everything.max()
     assert set(np.flatnonzero(everything > everything.max() - 3.0)) <= set(found.tokens.tolist())
     assert len(set(found.tokens.tolist())) == len(found.tokens)
 
 
+@pytest.mark.parametrize("least", [-3.0, 0.0, 8.0])
+def test_tokens_below_the_least_score_are_out(least: float) -> None:
+    """However loud their noise: many or few are left, the best of them wins."""
+    scores = scores_of(3, 20_000, 3.0, 0.0)
+    kept = np.flatnonzero(scores >= np.float32(least))
+    for position in range(50):
+        noisy = scores[kept] + gumbel(5, position, kept)
+        found = noisy_scores(scores, 5, position, least)
+        assert found.tokens[found.best] == kept[noisy.argmax()]
+        assert set(found.tokens.tolist()) <= set(kept.tolist())
+
+
 def test_few_tokens_are_looked_at() -> None:
-    """A peaked distribution over 49,152 tokens needs the noise of less than one in fifty."""
-    found = noisy_scores(scores_of(0, 49_152, 3.0, 0.0), seed=5, position=9)
-    assert len(found.tokens) < 1000
+    """A distribution like a model's over 49,152 tokens needs the noise of one in twenty or so."""
+    scores = scores_of(0, 49_152, 3.0, 0.0)
+    found = [len(noisy_scores(scores, 5, position).tokens) for position in range(20)]
+    assert np.mean(found) < 49_152 / 20
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])

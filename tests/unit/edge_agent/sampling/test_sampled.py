@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from edge_agent.api import Sampling
 from edge_agent.errors import ModelError
 from edge_agent.sampling import DraftToken, GreedyPicker, SampledPicker
+from pipesd_vllm.wire.noise import gumbel
 
 LOGITS = np.random.default_rng(4).normal(0.0, 2.0, 400).astype(np.float32)
 PROMPT = [1, 2, 3]
@@ -116,3 +117,15 @@ def test_picks_follow_the_distribution() -> None:
     assert not counts[~kept].any()
     chi2 = ((counts[kept] - expected[kept]) ** 2 / expected[kept]).sum()
     assert chi2 < 7 + 5 * 14**0.5
+
+
+@pytest.mark.parametrize("fp64", [False, True])
+def test_the_pick_is_that_of_vllm(fp64: bool) -> None:
+    """The noise is that of the last token's position, in the form that the target draws with."""
+    picker = SampledPicker(settings(temperature=0.7), 3, fp64_noise=fp64)
+    tokens = list(PROMPT)
+    for _ in range(20):
+        noise = gumbel(11, len(tokens) - 1, np.arange(400), fp64=fp64)
+        picked = picker.pick(LOGITS, tokens).token_id
+        assert picked == int((LOGITS / np.float32(0.7) + noise).argmax())
+        tokens.append(picked)

@@ -36,6 +36,7 @@ from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import CloudApi
 from pipesd_vllm.wire import (
     INFO_PATH,
+    NO_SEED,
     TOKENIZER_PATH,
     Commit,
     Downstream,
@@ -525,9 +526,10 @@ async def test_what_the_draft_alone_does_not_follow(make_agent: MakeAgent) -> No
 async def test_a_temperature_without_a_seed_gets_one(make_agent: MakeAgent) -> None:
     """The agent draws the seed that the client did not give, and the figures name it."""
     agent = make_agent(Verifier())
-    chunks = await collect(agent, request(Route.LOCAL, temperature=0.7))
-    assert chunks[-1].stats.seed == 53
-    assert (await collect(agent, request(Route.LOCAL)))[-1].stats.seed is None
+    for none in ({}, {"seed": NO_SEED}):
+        chunks = await collect(agent, request(Route.LOCAL, temperature=0.7, **none))
+        assert chunks[-1].stats.seed == 53
+        assert (await collect(agent, request(Route.LOCAL, **none)))[-1].stats.seed is None
 
 
 async def test_more_local_answers_than_the_draft_has_room_for(

@@ -251,8 +251,24 @@ async def test_a_prompt_too_long_for_the_draft_is_still_answered(
     assert tokens == target_text(PROMPT, 40)
 
 
-async def test_drafts_stay_within_the_bound(make_drafter: Callable[..., FakeDrafter]) -> None:
-    """No frame reaches further than `max_ahead` beyond what was committed, or past the last token."""
+def welcome(max_drafts: int) -> Welcome:
+    limits = msgspec.structs.replace(WELCOME.limits, max_drafts=max_drafts)
+    return msgspec.structs.replace(WELCOME, limits=limits)
+
+
+async def test_a_server_that_checks_no_drafts_gets_none(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """It goes on alone; the edge does not wait for a check that will not come."""
+    line = FakeTransport(target_next, welcome(0))
+    tokens, _, _ = await Bench(make_drafter(), line).run(request())
+    assert tokens == target_text(PROMPT, 40)
+    assert not [m for m in line.sent if isinstance(m, Draft)]
+
+
+@pytest.mark.parametrize(("max_drafts", "bound"), [(1, 1), (5, 5), (48, PARAMETERS.max_ahead)])
+async def test_drafts_stay_within_the_bound(
+    make_drafter: Callable[..., FakeDrafter], max_drafts: int, bound: int
+) -> None:
+    """No frame goes beyond the committed tokens by more than server and settings allow, or past the last."""
 
     class Watched(FakeTransport):
         frontier, furthest = len(PROMPT), 0
@@ -267,11 +283,11 @@ async def test_drafts_stay_within_the_bound(make_drafter: Callable[..., FakeDraf
                 self.furthest = max(self.furthest, message.base + len(message.tokens) - self.frontier)
             return await super().send(message)
 
-    line = Watched(target_next, WELCOME)
+    line = Watched(target_next, welcome(max_drafts))
     await Bench(make_drafter(3), line).run(request(20))
     last = len(PROMPT) + 20
     assert all(m.base + len(m.tokens) <= last for m in line.sent if isinstance(m, Draft))
-    assert 0 < line.furthest <= PARAMETERS.max_ahead
+    assert 0 < line.furthest <= bound
 
 
 @pytest.mark.parametrize(

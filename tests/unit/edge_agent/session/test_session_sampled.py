@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from edge_agent.session import CollaborativeSession, ControlPlane, generate_loca
 from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
 from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import ConnectionPool
-from pipesd_vllm.wire import Mode, Open, Welcome, fingerprint
+from pipesd_vllm.wire import FP64_NOISE, Identity, Mode, Open, Welcome, fingerprint
 
 from ..conftest import VOCABULARY
 
@@ -47,8 +48,9 @@ def settings(fields: dict[str, object], max_tokens: int = 40, seed: int = 9) -> 
     return Sampling(max_tokens, **fields | seed_field)  # type: ignore[arg-type]
 
 
-def target_next(sampling: Sampling, tokens: Sequence[int]) -> int:
-    return SampledPicker(sampling, len(PROMPT)).pick(target_logits(tokens), tokens).token_id
+def target_next(sampling: Sampling, tokens: Sequence[int], *, fp64_noise: bool = False) -> int:
+    picker = SampledPicker(sampling, len(PROMPT), fp64_noise=fp64_noise)
+    return picker.pick(target_logits(tokens), tokens).token_id
 
 
 def target_only(sampling: Sampling) -> list[int]:
@@ -105,6 +107,16 @@ async def test_a_draft_with_the_target_s_logits_is_never_rejected(fields: dict[s
     """The edge picks under the same parameters and the same noise: with equal logits, the same tokens."""
     sampling = settings(fields)
     _, stats = await collaborate(sampling, 0.0, transport(sampling))
+    assert stats.acceptance_rate == 1.0
+
+
+async def test_drafts_have_the_target_s_form_of_the_noise() -> None:
+    """A server that draws in fp64 says so in its first frame; in fp32 most of these would be rejected."""
+    sampling = settings({"temperature": 1.0})
+    identity = Identity("hub:1", noise=FP64_NOISE)
+    welcome = msgspec.structs.replace(fake_welcome(fingerprint(VOCABULARY)), identity=identity)
+    line = FakeTransport(lambda tokens: target_next(sampling, tokens, fp64_noise=True), welcome)
+    _, stats = await collaborate(sampling, 0.0, line)
     assert stats.acceptance_rate == 1.0
 
 

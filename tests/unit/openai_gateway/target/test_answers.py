@@ -93,15 +93,15 @@ async def test_stream(answering: Any, post: Post) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("given", [None, 7])
+@pytest.mark.parametrize("given", [None, -1, 7, -7])
 async def test_sampled_text_has_a_seed(answering: Any, post: Post, stream: bool, given: int | None) -> None:
-    """One sampled answer is drawn with the noise of a seed, which header, bodies and figures name."""
+    """An answer is drawn with the client's seed, or one that header, bodies and figures name."""
     parts = (chunk("a"), chunk("b", "stop"), DONE) if stream else (msgspec.json.encode(WHOLE),)
     generator, _ = answering(200, *parts)
     body = {"model": "default:cloud", "messages": MESSAGES, "temperature": 0.7, "seed": given}
     response = await post(generator, CHAT, body | {"stream": stream})
-    seed = generator.forwarded[0][1]["vllm_xargs"]["pipesd_seed"]
-    assert seed == given if given is not None else 0 <= seed < 2**53
+    seed = generator.forwarded[0][1]["seed"]
+    assert seed == given if given in (7, -7) else 0 <= seed < 2**53
     assert response.headers["x-pipesd-seed"] == str(seed)
     bodies = events_of(response)[:-1] if stream else [response.json()]
     assert [each["system_fingerprint"] for each in bodies] == [f"seed-{seed}"] * len(bodies)
@@ -140,9 +140,10 @@ async def test_lost_before_the_counts(answering: Any, post: Post) -> None:
 async def test_completions(answering: Any, post: Post) -> None:
     """Raw completions go to their own path; several prompts are the server's matter."""
     generator, _ = answering(200, msgspec.json.encode({"id": "cmpl-server", "choices": []}))
-    response = await post(generator, COMPLETIONS, {"prompt": ["a", "b"]})
+    body = {"prompt": ["a", "b"], "temperature": 0}
+    response = await post(generator, COMPLETIONS, body)
     assert response.headers["x-pipesd-route"] == "cloud; reason=prompt"
-    assert generator.forwarded == [(COMPLETIONS, {"prompt": ["a", "b"], "model": "org/target"})]
+    assert generator.forwarded == [(COMPLETIONS, body | {"model": "org/target"})]
 
 
 async def test_asked_for_by_name(answering: Any, post: Post) -> None:

@@ -141,6 +141,7 @@ def test_malformed_frames_are_protocol_errors(data: bytes) -> None:
         {"bad_words": [""]},
         {"bad_words": ["x" * 257]},
         {"allowed_token_ids": [-1]},
+        {"allowed_token_ids": [1] * (protocol.MAX_LISTED + 1)},
         {"logprobs": 21},
         {"structure": Structure(StructureKind.REGEX, "x" * (protocol.MAX_STRUCTURE_BYTES + 1))},
     ],
@@ -204,6 +205,14 @@ def test_a_welcome_is_read_by_older_and_newer_peers() -> None:
     assert msgspec.msgpack.decode(told, type=Older) == Older(*rest)
     grown = [16, *msgspec.to_builtins(rest), {"weights": "hub:1", "vllm_version": "0.32.0", "newer": "field"}]
     assert decode_downstream(msgspec.msgpack.encode(grown)) == Welcome(*rest, identity=identity)
+
+
+def test_a_welcome_tells_the_form_of_the_noise() -> None:
+    """fp64 where the server says so; servers that say nothing draw in fp32."""
+    rest = 1, "m", 8, 9, Fingerprint(9, "x"), Limits(1, 2, 3)
+    assert Welcome(*rest, identity=Identity("hub:1", noise=protocol.FP64_NOISE)).draws_in_fp64
+    for identity in (None, Identity("hub:1"), Identity("hub:1", noise="fp32")):
+        assert not Welcome(*rest, identity=identity).draws_in_fp64
 
 
 def test_identities_say_in_what_they_differ() -> None:
