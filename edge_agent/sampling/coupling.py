@@ -40,8 +40,9 @@ def noisy_scores(
     `position` is that of the token before the pick (`pipesd_vllm/wire/noise.py`). Tokens that score below
     `least` without noise are out of the running. One score in the running must be finite, and none NaN.
     """
-    tokens = np.flatnonzero(scores >= np.float32(least))
-    if tokens.size > _FEW:
+    restricts = least > -math.inf or scores.size <= _FEW
+    tokens = np.flatnonzero(scores >= np.float32(least)) if restricts else None
+    if tokens is None or tokens.size > _FEW:
         tokens = _likely_winners(scores, seed, position, np.float32(least), fp64=fp64)
     noisy = scores[tokens] + gumbel(seed, position, tokens, fp64=fp64)
     return NoisyScores(tokens, noisy, int(noisy.argmax()))
@@ -51,8 +52,9 @@ def _likely_winners(
     scores: NDArray[np.float32], seed: int, position: int, least: np.float32, *, fp64: bool
 ) -> NDArray[np.int64]:
     """The tokens that may win, in ascending order: those with loud noise, and those that need none."""
-    loud = loud_tokens(seed, position, scores.size, fp64=fp64)
-    loud = loud[scores[loud] >= least]
+    found = loud_tokens(seed, position, scores.size, fp64=fp64)
+    found &= scores >= least
+    loud = np.flatnonzero(found)
     best = (scores[loud] + gumbel(seed, position, loud, fp64=fp64)).max(initial=-np.inf)
-    enough = np.float32(best - QUIET_NOISE - _CLOSE)
-    return np.union1d(np.flatnonzero(scores >= max(enough, least)), loud)
+    found |= scores >= max(np.float32(best - QUIET_NOISE - _CLOSE), least)
+    return np.flatnonzero(found)

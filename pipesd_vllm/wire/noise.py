@@ -13,6 +13,7 @@ on any machine, the logarithms to the last place. The operations and their order
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 import numpy as np
@@ -39,26 +40,21 @@ def gumbel(seed: int, positions: ArrayLike, tokens: ArrayLike, *, fp64: bool = F
     return _gumbel64(seed, positions, tokens) if fp64 else _gumbel32(seed, positions, tokens)
 
 
-def loud_tokens(seed: int, position: int, num_tokens: int, *, fp64: bool = False) -> NDArray[np.int64]:
-    """Those of the tokens `0 .. num_tokens - 1` whose noise may be above `QUIET_NOISE`, about one in 256.
+def loud_tokens(seed: int, position: int, num_tokens: int, *, fp64: bool = False) -> NDArray[np.bool_]:
+    """Which of the tokens `0 .. num_tokens - 1` may have noise above `QUIET_NOISE`, about one in 256.
 
     Told by a hash alone, without the logarithms, which cost more.
     """
     ids = np.arange(num_tokens, dtype=_U32)
     if fp64:
-        loud = hash32(seed, position, ids, _HIGH_DOMAIN) >= _U32(2**32 - _LOUD)
-    else:
-        loud = hash32(seed, position, ids) < _U32(_LOUD)
-    return np.flatnonzero(loud)
+        return hash32(seed, position, ids, _HIGH_DOMAIN) >= _U32(2**32 - _LOUD)
+    return hash32(seed, position, ids) < _U32(_LOUD)
 
 
 def hash32(seed: int, positions: ArrayLike, tokens: ArrayLike, domain: int = 0) -> NDArray[np.uint32]:
     """The 32 bits of a draw, uint32, of the shape that `positions` and `tokens` broadcast to."""
     low = np.atleast_1d(np.asarray(positions, dtype=np.int64) & _WORD).astype(_U32)
-    h = np.full(1, domain, dtype=_U32)
-    for key in (seed & _WORD, (seed >> 32) & _WORD):
-        h = _mixed(h, np.full(1, key, dtype=_U32))
-    h = _mixed(_mixed(h, low), np.atleast_1d(tokens).astype(_U32))
+    h = _mixed(_mixed(_of_seed(seed, domain), low), np.atleast_1d(tokens).astype(_U32))
     h ^= _U32(16)
     h ^= h >> _U32(16)
     h *= _U32(0x85EBCA6B)
@@ -68,14 +64,32 @@ def hash32(seed: int, positions: ArrayLike, tokens: ArrayLike, domain: int = 0) 
     return h.reshape(np.broadcast_shapes(np.shape(positions), np.shape(tokens)))
 
 
+@functools.lru_cache(maxsize=64)
+def _of_seed(seed: int, domain: int) -> NDArray[np.uint32]:
+    """What all draws of a text begin with, `[1]`."""
+    h = np.full(1, domain, dtype=_U32)
+    for key in (seed & _WORD, (seed >> 32) & _WORD):
+        h = _mixed(h, np.full(1, key, dtype=_U32))
+    return h
+
+
 def _mixed(h: NDArray[np.uint32], key: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Murmur3's step; arrays of unsigned integers wrap around without a warning."""
-    mixed = h ^ (_rotated(key * _U32(0xCC9E2D51), 15) * _U32(0x1B873593))
-    return _rotated(mixed, 13) * _U32(5) + _U32(0xE6546B64)
+    key = key * _U32(0xCC9E2D51)
+    _rotate(key, 15)
+    key *= _U32(0x1B873593)
+    mixed = h ^ key
+    _rotate(mixed, 13)
+    mixed *= _U32(5)
+    mixed += _U32(0xE6546B64)
+    return mixed
 
 
-def _rotated(words: NDArray[np.uint32], shift: int) -> NDArray[np.uint32]:
-    return (words << _U32(shift)) | (words >> _U32(32 - shift))
+def _rotate(words: NDArray[np.uint32], shift: int) -> None:
+    """In place, as all that is done to a whole vocabulary here: memory is what takes the time."""
+    low = words >> _U32(32 - shift)
+    words <<= _U32(shift)
+    words |= low
 
 
 def _gumbel32(seed: int, positions: ArrayLike, tokens: ArrayLike) -> NDArray[np.float32]:

@@ -31,16 +31,15 @@ def drafted(drafter: LlamaDrafter, sequence: int, num: int) -> list[int]:
 
 
 def test_the_draft_is_the_noisy_argmax_over_the_whole_vocabulary(drafter: LlamaDrafter) -> None:
-    """At temperature 1 each draft is the argmax of logits plus noise of its position, token by token."""
+    """At temperature 1 each draft is the argmax of logits plus noise, token by token."""
     context = LlamaContext(embedded_model(), LlamaSettings(n_ctx=512, max_sequences=1))
     sequence = drafter.open(NUMBERS, SampledPicker(PLAIN, len(NUMBERS)))
     tokens = list(NUMBERS)
     for _ in range(6):
         context.clear(0)
         assert context.decode([Chunk(0, 0, tuple(tokens), completes=True)]) is DecodeStatus.DONE
-        noisy = context.logits(len(tokens) - 1) + gumbel(
-            7, len(tokens) - 1, np.arange(drafter.info.num_tokens)
-        )
+        last = len(tokens) - 1
+        noisy = context.logits(last) + gumbel(7, last, np.arange(drafter.info.num_tokens))
         picked = finish(drafter, sequence)
         # Quantised weights round differently in differently shaped batches: a near-tie may turn round.
         assert noisy[picked.token_id] > noisy.max() - 0.5

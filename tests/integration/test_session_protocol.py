@@ -61,7 +61,7 @@ async def test_info(verifier: Verifier) -> None:
     assert info["vocab_size"] == welcome.vocab_size == 49152
     assert info["protocol_version"] == welcome.version == 1
     assert info["fingerprint"]["sha256"] == welcome.fingerprint.sha256
-    assert info["limits"]["max_verify_tokens"] == welcome.limits.max_verify_tokens > 0
+    assert info["limits"]["max_drafts"] == welcome.limits.max_drafts > 0
     assert info["vllm_version"].startswith("0.32")
 
 

@@ -26,7 +26,7 @@ SERVER = ["--cloud", "--api-key", "--target", "--dtype", "--json"]
         ),
         ("report", ["DIR"]),
         ("simulate", ["--traces", "--record", "--check", "--gamma-ms", "--edges"]),
-        ("micro", ["control", "drafting", "acceptance", "sampler", "tuner"]),
+        ("micro", ["control", "drafting", "acceptance", "tuner"]),
     ],
 )
 def test_help(command: str, flags: list[str]) -> None:

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
 # ruff: noqa: E402
-"""Prints the known answers of `noise_vectors.json`: what vLLM's own kernels give, run by Triton's interpreter.
+"""Prints the known answers of `noise_vectors.json`: what vLLM's kernels give, run by Triton's interpreter.
 
     python -m tests.unit.pipesd_vllm.wire.make_noise_vectors > tests/unit/pipesd_vllm/wire/noise_vectors.json
 
