@@ -124,7 +124,7 @@ class Sessions:
 
     def _is_idle(self, request: Request) -> bool:
         session = self._sessions.get(request.request_id)
-        if session is None or session.wants_pass() or request.num_in_flight_tokens:
+        if session is None or session.wants_pass() or request.num_in_flight_tokens or request.is_finished():
             return False
         if request.num_output_tokens <= session.num_committed:
             return False

@@ -155,12 +155,16 @@ class Harness:
 
     def step(self, meanwhile: Callable[[], None] = lambda: None) -> SchedulerOutput:
         """One engine step: schedule, run the simulated model and `meanwhile`, update."""
-        output: SchedulerOutput = self.scheduler.schedule()
-        self._in_flight.append((output, self._run_model(output)))
+        output: SchedulerOutput | None = None
+        if self.scheduler.has_requests() or not self._in_flight:
+            output = self.scheduler.schedule()
+            self._in_flight.append((output, self._run_model(output)))
         meanwhile()
-        if not self._is_async or len(self._in_flight) > 1 or not output.num_scheduled_tokens:
-            self._update(*self._in_flight.popleft())
-        return output
+        if self._is_async and output and output.num_scheduled_tokens and len(self._in_flight) < 2:
+            return output  # the next step is scheduled before this one's result is looked at
+        oldest, sampled = self._in_flight.popleft()
+        self._update(oldest, sampled)
+        return output or oldest
 
     def run(self, most: int = 500) -> int:
         """Step until the engine would sleep; returns the number of steps."""
