@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -62,6 +62,12 @@ _MOST_DRAFTS: Final = 12
 _VERIFIABLE: Final = ("right", "right", "half", "wrong")
 """What ends each round: the server has something to check, whatever it made of the frames before."""
 
+_FURTHER: Final[Mapping[str, Mapping[str, Any]]] = {
+    "plain": {},
+    "penalties": {"presence_penalty": 0.6, "frequency_penalty": 0.4, "repetition_penalty": 1.2},
+    "biased": {"min_p": 0.05, "logit_bias": {28: -100.0, 30: 1.5, 260: -2.0}},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -69,12 +75,13 @@ class Setting:
 
     temperature: float
     top_p: float
-    penalties: bool
+    further: str
+    """What else is asked for, a key of `_FURTHER`."""
 
     @property
     def name(self) -> str:
         """As `--settings` takes it, such as `T=0.7,top_p=0.9,penalties`."""
-        return f"T={self.temperature:g},top_p={self.top_p:g},{'penalties' if self.penalties else 'plain'}"
+        return f"T={self.temperature:g},top_p={self.top_p:g},{self.further}"
 
     def sampling(self, num_tokens: int, seed: int) -> Sampling:
         """Exactly `num_tokens` tokens; at temperature 0 the seed says nothing and is left out."""
@@ -84,13 +91,11 @@ class Setting:
             top_p=self.top_p,
             seed=seed if self.temperature else None,
             ignore_eos=True,
-            presence_penalty=0.6 if self.penalties else 0.0,
-            frequency_penalty=0.4 if self.penalties else 0.0,
-            repetition_penalty=1.2 if self.penalties else 1.0,
+            **_FURTHER[self.further],
         )
 
 
-MATRIX: Final = tuple(Setting(*cell) for cell in product((0.0, 0.7, 1.0), (1.0, 0.9), (False, True)))
+MATRIX: Final = tuple(Setting(*cell) for cell in product((0.0, 0.7, 1.0), (1.0, 0.9), _FURTHER))
 """All cells. At temperature 0 `top_p` must not matter: its cells run like the others."""
 
 
@@ -120,7 +125,7 @@ def matrix(
         typer.Option(
             "--settings",
             help="Only those with these parts, such as T=0.7 or T=1,top_p=0.9,penalties or T=0,plain "
-            "(without penalties); may be repeated.",
+            "(nothing further); may be repeated.",
             metavar="PARTS",
             show_default=False,
         ),
@@ -130,11 +135,11 @@ def matrix(
 ) -> None:
     """Compare sessions under random drafts with the target alone, over all kinds of sampling.
 
-    Temperatures 0, 0.7 and 1, top_p 1 and 0.9, with and without penalties. Sessions run in batches of 1
-    to 8; their drafts are right, wrong, stale, doubled or out of order, and each session moves to a fresh
-    connection in the middle. Exits 1 if any text differs; every difference is shown with how close the two
-    tokens were. Each of the 12 settings takes some minutes on two cores. The target computes in float32
-    unless --dtype says otherwise.
+    Temperatures 0, 0.7 and 1, top_p 1 and 0.9, plain, with penalties, and with min_p and biases. Sessions
+    run in batches of 1 to 8; their drafts are right, wrong, stale, doubled or out of order, and each session
+    moves to a fresh connection in the middle. Exits 1 if any text differs; every difference is shown with how
+    close the two tokens were. Each of the 18 settings takes some minutes on two cores. The target computes in
+    float32 unless --dtype says otherwise.
     """
     flags = Flags({**flags.given, "dtype": flags.given["dtype"] or "float32"}, flags.vllm)
     sources = [load_prompts(source) for source in prompts or [HUMANEVAL]]

@@ -25,7 +25,7 @@ _TIMEOUT_S: Final = 300.0
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _DONE: Final = b"[DONE]"
 _SAMPLING_FIELDS: Final = (
-    *("max_tokens", "temperature", "top_p", "top_k", "ignore_eos"),
+    *("max_tokens", "temperature", "top_p", "top_k", "min_p", "ignore_eos"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
 )
 
@@ -58,7 +58,8 @@ class TimedAnswer:
 
 def sampling_body(sampling: Sampling) -> Json:
     """All that a body says about picking tokens, whoever it is sent to: nobody's defaults count."""
-    return {name: getattr(sampling, name) for name in _SAMPLING_FIELDS}
+    body = {name: getattr(sampling, name) for name in _SAMPLING_FIELDS}
+    return body | ({"logit_bias": sampling.logit_bias} if sampling.logit_bias else {})
 
 
 def exactly(num_tokens: int) -> Json:

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
 
 from openai_gateway.errors import InvalidRequest
-from pipesd_vllm.wire import MAX_LISTED
+from pipesd_vllm.wire import MAX_LISTED, MAX_STOP_TOKENS
 
 __all__ = [
     "ChatMessage",
@@ -235,7 +235,7 @@ class GenerationFields(SamplingFields):
     top_p: float | None = Field(None, gt=0.0, le=1.0)
     seed: int | None = Field(None, ge=_INT64_MIN, le=_INT64_MAX)
     stop: StopStrings = ()
-    stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(None, max_length=MAX_STOP_TOKENS)
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -37,6 +37,12 @@ class ServerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.open_turns = Gauge(
+            "pipesd_open_turns",
+            "Turns under way, those that wait for their edge included.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.turns = Counter(
             "pipesd_turns",
             "Turns ended, by reason.",

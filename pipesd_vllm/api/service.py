@@ -129,6 +129,7 @@ class SessionConnection:
 
     async def _run_turn(self, turn: Turn) -> None:
         reason = "cancelled"
+        self._metrics.open_turns.inc()
         try:
             reason = await self._drive(turn)
         except CloseConnection as error:
@@ -142,6 +143,7 @@ class SessionConnection:
                 self._turn = None
                 self._idle_timer.restart()
             # An edge that has the last commit may go on before the engine has wound up.
+            self._metrics.open_turns.dec()
             self._metrics.turns.labels("finished" if turn.finished else reason).inc()
 
     async def _drive(self, turn: Turn) -> str:

@@ -36,6 +36,9 @@ MAX_LOGPROBS: Final = 20
 """Most alternatives a token is reported with."""
 MAX_LISTED: Final = 1024
 """Most entries of `Sampling.logit_bias`, `allowed_token_ids` and `bad_words`."""
+MAX_STOP_TOKENS: Final = 100
+"""Most entries of `Sampling.stop_token_ids`. With `min_tokens`, vLLM's worker takes 128 at most, the model's
+own ends included, and raises in the middle of a step beyond (`v1/worker/gpu/sample/logit_bias.py`, 0.32)."""
 FP64_NOISE: Final = "fp64"
 """`Identity.noise` of servers that run with vLLM's `--use-fp64-gumbel`."""
 NO_SEED: Final = -1
@@ -124,7 +127,7 @@ class Sampling(msgspec.Struct, array_like=True, forbid_unknown_fields=True, froz
     top_p: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
     seed: Seed | None = None
     ignore_eos: bool = False
-    stop_token_ids: TokenIds = []
+    stop_token_ids: Annotated[TokenIds, msgspec.Meta(max_length=MAX_STOP_TOKENS)] = []
     top_k: UInt = 0
     """Only the k most likely tokens; 0: all."""
     min_p: Annotated[float, msgspec.Meta(ge=0.0, le=1.0)] = 0.0

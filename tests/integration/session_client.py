@@ -205,11 +205,6 @@ async def cut_short(verifier: Verifier, num_completed_within: int = 0) -> AsyncI
     assert await num_completed(verifier) == before + num_completed_within
 
 
-async def num_running(verifier: Verifier) -> float:
-    """Requests that the engine holds, parked sessions included."""
-    return await metric(verifier, "vllm:num_requests_waiting", "vllm:num_requests_running")
-
-
 async def until(condition: Callable[[], Awaitable[bool]], deadline_s: float, what: str) -> None:
     """Poll `condition` until it holds; fail with `what` after `deadline_s`."""
     try:
@@ -220,15 +215,20 @@ async def until(condition: Callable[[], Awaitable[bool]], deadline_s: float, wha
         raise AssertionError(f"{what} took more than {deadline_s} s") from None
 
 
-async def until_running(verifier: Verifier, num_requests: int, deadline_s: float = DEADLINE_S) -> None:
-    """Wait until the engine says that it holds `num_requests`; its figures trail its commits a little."""
+async def until_running(verifier: Verifier, num_turns: int, deadline_s: float = DEADLINE_S) -> None:
+    """Wait until the server says that `num_turns` are under way."""
 
     async def running() -> bool:
-        return await num_running(verifier) == num_requests
+        return await metric(verifier, "pipesd_open_turns") == num_turns
 
-    await until(running, deadline_s, f"{num_requests} requests on the server")
+    await until(running, deadline_s, f"{num_turns} turns on the server")
 
 
 async def until_idle(verifier: Verifier, deadline_s: float = DEADLINE_S) -> None:
-    """Wait until the engine holds no request."""
-    await until_running(verifier, 0, deadline_s)
+    """Wait until there is no turn, no request in the engine and no KV block in use."""
+
+    async def idle() -> bool:
+        names = "vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"
+        return not await metric(verifier, "pipesd_open_turns", *names)
+
+    await until(idle, deadline_s, "an idle server")

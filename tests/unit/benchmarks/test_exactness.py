@@ -148,8 +148,9 @@ async def test_the_server_is_asked_for_tokens_and_our_seed() -> None:
     assert await vllm.alone().complete((1, 2), greedy) == Continuation((7, 8), "ab", FinishReason.LENGTH)
     assert vllm.asked.items() >= {"prompt": [1, 2], "return_token_ids": True, "ignore_eos": True}.items()
     assert (vllm.asked["repetition_penalty"], vllm.asked["seed"]) == (1.0, None)
-    await vllm.alone().complete((1, 2), Sampling(4, 0.7, 0.9, seed=11, presence_penalty=0.5))
-    assert vllm.asked["seed"] == 11
+    biased = Sampling(4, 0.7, 0.9, seed=11, presence_penalty=0.5, min_p=0.1, logit_bias={3: -1.0})
+    await vllm.alone().complete((1, 2), biased)
+    assert (vllm.asked["seed"], vllm.asked["min_p"], vllm.asked["logit_bias"]) == (11, 0.1, {"3": -1.0})
     assert "vllm_xargs" not in vllm.asked
     assert (vllm.asked["temperature"], vllm.asked["top_p"], vllm.asked["presence_penalty"]) == (0.7, 0.9, 0.5)
 
@@ -387,12 +388,12 @@ async def test_a_gap_in_the_stream_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("names", "count"),
     [
-        (None, 12),
-        (["T=0"], 4),
-        (["T=1,top_p=0.9"], 2),
+        (None, 18),
+        (["T=0"], 6),
+        (["T=1,top_p=0.9"], 3),
         (["plain"], 6),
         (["T=0.7,top_p=1,penalties"], 1),
-        (["T=0", "plain"], 8),
+        (["T=0", "plain"], 10),
     ],
 )
 def test_parts_of_a_name_choose_cells(names: list[str] | None, count: int) -> None:

@@ -116,6 +116,8 @@ def test_each_field_reaches_the_agent(fields: dict[str, Any], expected: dict[str
         ("logit_bias", {"100": 1}),
         ("bad_words", [""]),
         ("bad_words", "no"),
+        ("stop_token_ids", [1] * 101),
+        ("allowed_token_ids", [1] * 1025),
         ("allowed_token_ids", [-1]),
         ("allowed_token_ids", [100]),
     ],

@@ -140,6 +140,7 @@ def test_malformed_frames_are_protocol_errors(data: bytes) -> None:
         {"logit_bias": dict.fromkeys(range(protocol.MAX_LISTED + 1), 1.0)},
         {"bad_words": [""]},
         {"bad_words": ["x" * 257]},
+        {"stop_token_ids": [1] * (protocol.MAX_STOP_TOKENS + 1)},
         {"allowed_token_ids": [-1]},
         {"allowed_token_ids": [1] * (protocol.MAX_LISTED + 1)},
         {"logprobs": 21},
