@@ -9,7 +9,7 @@ import torch
 from pipesd_vllm.fill_in import is_silent
 from pipesd_vllm.target_kind import check_target_kind
 
-__all__ = ["VerifiesDrafts", "WrongWorkerError", "check_worker"]
+__all__ = ["VerifiesDrafts", "WrongWorkerError"]
 
 
 class WrongWorkerError(RuntimeError):
@@ -76,14 +76,3 @@ class VerifiesDrafts:
         if target.device.type != "cpu":
             place = place.pin_memory().to(target.device, non_blocking=True)
         target[place[0], place[1]] = place[2]
-
-
-def check_worker(qualified_name: str) -> None:
-    """Refuse a `--worker-cls` that verifies no edge's drafts. Raises `WrongWorkerError`."""
-    from vllm.utils.import_utils import resolve_obj_by_qualname
-
-    if not issubclass(resolve_obj_by_qualname(qualified_name), VerifiesDrafts):
-        raise WrongWorkerError(
-            f"pipesd needs a worker that verifies drafts of edges, but --worker-cls is {qualified_name}; "
-            "leave the flag out, or derive the class from pipesd_vllm.worker.draft_worker.VerifiesDrafts."
-        )

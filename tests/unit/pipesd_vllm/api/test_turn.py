@@ -113,12 +113,12 @@ async def test_an_ended_turn_sends_the_engine_nothing_more() -> None:
 # -- chunks --------------------------------------------------------------------------------
 
 
-def test_the_first_chunk_is_the_whole_sequence_with_the_tenants_salt() -> None:
+def test_the_first_chunk_is_the_prompt_with_the_tenants_salt() -> None:
     """vLLM hashes the salt into the KV blocks; tokens brought along count as generated."""
     chunk = opening_chunk(Open(1, [1, 2, 3], Sampling(9), Mode.LATENCY, committed=[4]), "salt")
-    assert chunk.prompt == {"type": "token", "prompt_token_ids": [1, 2, 3, 4], "cache_salt": "salt"}
-    assert chunk.sampling_params.max_tokens == 8
-    assert unpack_command(chunk.sampling_params.extra_args) == OpenSession(eager=True, num_committed=1)
+    assert chunk.prompt == {"type": "token", "prompt_token_ids": [1, 2, 3], "cache_salt": "salt"}
+    assert chunk.sampling_params.max_tokens == 9
+    assert unpack_command(chunk.sampling_params.extra_args) == OpenSession(eager=True, committed=[4])
 
 
 def test_later_chunks_carry_commands() -> None:

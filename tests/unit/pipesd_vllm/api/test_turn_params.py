@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from pipesd_vllm.worker.sampling_rule import read_rule, rule_of
 from vllm.logprobs import Logprob
 from vllm.sampling_params import RequestOutputKind
 
@@ -11,16 +10,45 @@ from pipesd_vllm.api.turn_params import chunk_params, opening_params, structured
 from pipesd_vllm.api.validation import RefuseTurn
 from pipesd_vllm.wire import RefusalCode, Sampling, Structure, StructureKind, TokenLogprobs
 
+EVERYTHING = Sampling(
+    9,
+    temperature=0.5,
+    top_p=0.9,
+    top_k=40,
+    min_p=0.1,
+    seed=-(2**63),
+    presence_penalty=0.25,
+    frequency_penalty=-0.5,
+    repetition_penalty=1.5,
+    min_tokens=2,
+    ignore_eos=True,
+    stop_token_ids=[7],
+    bad_words=["no"],
+    logit_bias={3: 1.0},
+    allowed_token_ids=[3, 7],
+    logprobs=2,
+)
+NAMED_ALIKE = sorted(set(Sampling.__struct_fields__) - {"structure"})
 
-def test_to_vllm_a_turn_is_greedy_and_its_rule_travels_beside() -> None:
-    """What vLLM refuses beside speculation, or takes time for, is in the rule alone."""
-    wire = Sampling(9, temperature=0.5, top_p=0.9, seed=4, min_p=0.1, logit_bias={3: 1.0}, stop_token_ids=[7])
-    params = opening_params(wire, 2, {"pipesd": ["open"]})
-    assert (params.temperature, params.top_p, params.min_p, params.logit_bias) == (0.0, 1.0, 0.0, None)
-    assert (params.max_tokens, params.stop_token_ids, params.logprobs) == (7, [7], None)
-    assert params.extra_args is not None
-    assert params.extra_args["pipesd"] == ["open"]
-    assert read_rule(params) == rule_of(wire, 2)
+
+@pytest.mark.parametrize("field", NAMED_ALIKE)
+def test_to_vllm_a_turn_is_a_plain_request(field: str) -> None:
+    """vLLM's own sampler gets every parameter of the turn, each of them other than its default."""
+    params = opening_params(EVERYTHING, {})
+    assert getattr(EVERYTHING, field) != getattr(Sampling(1), field)
+    assert getattr(params, field) == getattr(EVERYTHING, field)
+
+
+def test_the_scheduler_gets_its_command() -> None:
+    """It travels beside the parameters, and nothing else does."""
+    assert opening_params(Sampling(9), {"pipesd": b"open"}).extra_args == {"pipesd": b"open"}
+
+
+def test_a_turn_that_asks_for_nothing_gets_vllms_defaults() -> None:
+    """vLLM takes empty lists for something: for no token allowed at all."""
+    params = opening_params(Sampling(9), {})
+    assert (params.logit_bias, params.allowed_token_ids, params.logprobs) == (None, None, None)
+    assert (params.temperature, params.seed, params.structured_outputs) == (0.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +69,7 @@ def test_every_structure_has_its_field(structure: Structure, field: str, value: 
 def test_a_choice_that_is_no_list_is_refused() -> None:
     """A malformed structure ends in a refusal that names it."""
     with pytest.raises(RefuseTurn, match="structure") as caught:
-        opening_params(Sampling(1, structure=Structure(StructureKind.CHOICE, "a")), 0, {})
+        opening_params(Sampling(1, structure=Structure(StructureKind.CHOICE, "a")), {})
     assert caught.value.code is RefusalCode.BAD_SAMPLING
 
 

@@ -19,7 +19,7 @@ from pipesd_vllm.scheduling import (
 @pytest.mark.parametrize(
     "command",
     [
-        OpenSession(eager=True),
+        OpenSession(eager=True, committed=[7, 8]),
         AddDrafts(3, 17, 2, True, [-1, 0]),
         AddDrafts(3, 17, 2, False, None),
         DecodeAlone(40),

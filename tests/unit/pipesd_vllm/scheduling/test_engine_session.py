@@ -4,7 +4,7 @@ from pipesd_vllm.scheduling import EngineSession
 
 
 def session(*, eager: bool = False) -> EngineSession:
-    return EngineSession(prompt_len=10, eager=eager, now_s=0.0)
+    return EngineSession(num_tokens=10, eager=eager, now_s=0.0)
 
 
 def test_a_session_without_drafts_is_idle() -> None:
@@ -62,3 +62,30 @@ def test_drafts_cut_by_the_scheduler_are_not_counted() -> None:
     busy.finish_pass([1, 2], now_s=0.1)
     assert (busy.report.drafted, busy.report.accepted) == (1, 1)
     assert busy.wants_pass()  # token 3 still fits
+
+
+def test_a_session_without_drafts_runs_free_if_it_may_decode_at_all() -> None:
+    """Then its steps need not wait for each other; drafts hang from the last committed token."""
+    idle, eager = session(), session(eager=True)
+    assert not idle.runs_free()
+    assert eager.runs_free()
+    eager.trie.add(1, 10, 0, [1, 2])
+    assert eager.runs_free()  # they are not released yet
+    eager.release(now_s=1.0)
+    assert not eager.runs_free()
+    eager.finish_pass([1, 2, 3], 2.0)
+    assert eager.runs_free()
+    idle.decode_alone(10)
+    assert idle.runs_free()
+
+
+def test_times_of_passes_in_flight_are_their_own() -> None:
+    """Two steps are under way: each reports how long it took itself."""
+    eager = session(eager=True)
+    eager.start_pass(0, now_s=1.0)
+    eager.start_pass(0, now_s=3.0)
+    eager.finish_pass([5], now_s=4.0)
+    assert eager.report.step_ms == 3000.0
+    eager.finish_pass([6], now_s=5.0)
+    assert eager.report.step_ms == 2000.0
+    assert (eager.report.passes, eager.frontier) == (2, 12)

@@ -1,22 +1,42 @@
-"""The mended CPU kernel."""
+"""The CPU build's kernels do what vLLM's do."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from importlib import import_module
 
 import pytest
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+from pipesd_vllm.launch.cpu_host import is_cpu_build
+from pipesd_vllm.worker.cpu_kernels import KERNELS
+
+LAUNCH_OPTIONS = {"num_warps", "num_stages"}
+
+pytestmark = pytest.mark.skipif(not is_cpu_build(), reason="vLLM's CPU build alone interprets Triton")
 
 
-def test_expand_keeps_every_dtype() -> None:
-    """Temperatures, probabilities and counts reach the draft positions unchanged; 0 becomes 1."""
-    import torch
+def test_results_are_those_of_the_interpreted_kernels() -> None:
+    """Bit for bit on random inputs, of every kernel; `kernel_comparison.py` has the cases."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.unit.pipesd_vllm.worker.kernel_comparison"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    result = json.loads(ran.stdout.splitlines()[-1])
+    assert result["differing"] == []
+    assert result["launched"] == sorted(KERNELS)
 
-    from pipesd_vllm.worker.cpu_kernels import expand
 
-    totals = torch.tensor([2, 2, 5], dtype=torch.int32)
-    for dtype in (torch.float32, torch.float64, torch.int32, torch.int64):
-        values = torch.tensor([3, 7, 0], dtype=dtype)
-        output = torch.empty(5, dtype=dtype)
-        expand(output, values, totals, 0, 1)
-        assert output.tolist() == [3, 3, 1, 1, 1]
-    output = torch.empty(5)
-    expand(output, torch.tensor([0.7, 9.0, 0.25]), totals, 0, 1)
-    assert output.tolist() == pytest.approx([0.7, 0.7, 0.25, 0.25, 0.25])
+@pytest.mark.parametrize("name", KERNELS)
+def test_parameters_are_as_many_as_the_kernels(name: str) -> None:
+    """The name is still a kernel's; what launch options an override takes comes on top."""
+    module, _, attribute = name.rpartition(".")
+    kernel = getattr(import_module(module), attribute)
+    names = getattr(kernel, "_dispatch_arg_names", kernel.arg_names)
+    parameters = inspect.signature(KERNELS[name]).parameters
+    assert len(parameters.keys() - LAUNCH_OPTIONS) == len(names)
