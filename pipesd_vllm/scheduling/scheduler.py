@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -88,6 +89,7 @@ class SchedulesSessions:
             if isinstance(command, OpenSession):
                 # From here on the request ends like any other; chunks after that are dropped below.
                 request.resumable = False
+                self._check(request)
                 self._sessions.open(request, command)
             elif command is not None:
                 with self._overhead:
@@ -96,6 +98,15 @@ class SchedulesSessions:
             return False
         request.resumable = False  # the next step ends it with an error
         return request.request_id in self.requests
+
+    @staticmethod
+    def _check(request: Request) -> None:
+        """Take out of a request's parameters what would end the engine in a worker, and raise `ValueError`."""
+        try:
+            compat.check_bad_words(request.sampling_params)
+        except ValueError:
+            request.sampling_params = SamplingParams(max_tokens=1)
+            raise
 
     def _apply(self, command: Command, chunk: Request) -> None:
         request_id = chunk.request_id
