@@ -101,7 +101,7 @@ class SchedulesSessions:
 
     @staticmethod
     def _check(request: Request) -> None:
-        """Take out of a request's parameters what would end the engine in a worker, and raise `ValueError`."""
+        """Raise `ValueError` for parameters that would end the engine in a worker, and take them out."""
         try:
             compat.check_bad_words(request.sampling_params)
         except ValueError:

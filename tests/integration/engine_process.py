@@ -96,7 +96,7 @@ class Engine:
             kv_cache_memory_bytes=1 << 26,
             speculative_config=speculation,
             distributed_executor_backend=executor,
-            **ours,  # type: ignore[arg-type]
+            **ours,
         )
         self._core = EngineCore(arguments.create_engine_config(), executor, log_stats=False)
         self.scheduler: Any = self._core.scheduler
