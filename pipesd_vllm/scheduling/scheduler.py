@@ -34,7 +34,7 @@ from pipesd_vllm import compat
 from pipesd_vllm.scheduling.commands import Command, OpenSession, Suspend, unpack_command
 from pipesd_vllm.scheduling.engine_session import EngineSession
 from pipesd_vllm.scheduling.sessions import Sessions
-from pipesd_vllm.scheduling.stopwatch import Stopwatch
+from pipesd_vllm.scheduling.stopwatch import Clock, Stopwatch
 from pipesd_vllm.target_kind import check_kv_cache
 from pipesd_vllm.worker.proposer import proposes_nothing
 from pipesd_vllm.worker.sampling_rule import has_rule
@@ -50,14 +50,15 @@ class PipeSDScheduler(Scheduler):
 
     new_session: Callable[..., EngineSession] = EngineSession
     """Makes the sessions; tests put another one here."""
+    clock: Clock = time.monotonic
+    """Seconds; vLLM makes the scheduler, so whoever has another clock puts it into a subclass."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         compat.check_version(compat.installed_version())
         super().__init__(*args, **kwargs)
         check_kv_cache(self.kv_cache_config)
-        self._clock = time.monotonic
-        self._sessions = Sessions(self._clock, self.new_session)
-        self._overhead = Stopwatch(self._clock)
+        self._sessions = Sessions(self.clock, self.new_session)
+        self._overhead = Stopwatch(self.clock)
         self._workers_propose = not proposes_nothing(self.vllm_config.speculative_config)
 
     # -- requests and commands ------------------------------------------------------------
@@ -90,7 +91,7 @@ class PipeSDScheduler(Scheduler):
         elif isinstance(command, Suspend):
             request = self.requests[chunk.request_id]
             if request.status == RequestStatus.RUNNING and self._sessions.is_parked(request):
-                compat.preempt(self, request, self._clock())
+                compat.preempt(self, request, self.clock())
         else:
             self._sessions.apply(command, chunk)
 
@@ -185,7 +186,7 @@ class PipeSDScheduler(Scheduler):
             return
         parked = [request for request in self.running if self._sessions.is_parked(request)]
         if parked and any(map(self._wants_room, self.waiting)):
-            compat.preempt(self, min(parked, key=self._sessions.last_active_s), self._clock())
+            compat.preempt(self, min(parked, key=self._sessions.last_active_s), self.clock())
 
     def _wants_room(self, request: Request) -> bool:
         return not self._sessions.is_parked(request) and not compat.is_blocked(self, request)
