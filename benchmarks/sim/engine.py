@@ -28,6 +28,8 @@ from pipesd_vllm.launch.boot import boot
 
 boot()  # before anything imports vLLM, as `pipesd serve` does it
 
+# ruff: noqa: E402
+
 import torch
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import EngineArgs
