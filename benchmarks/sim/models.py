@@ -211,7 +211,7 @@ def picker_of(sampling: Sampling, prompt_length: int) -> TokenPicker | None:
 def reference(target: str, prompt: Sequence[int], sampling: Sampling) -> list[int]:
     """The answer of the target named `target` alone: what every verified token must equal.
 
-    `sampling.structure` and `bad_words` are not followed: see `benchmarks.sim.engine.reference`.
+    `sampling.structure` and `bad_words` are not followed: see `benchmarks.sim.world.answer_alone`.
     """
     model = KnownTarget(target)
     prefix, picker = Prefix(model), picker_of(sampling, len(prompt))

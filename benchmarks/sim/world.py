@@ -15,7 +15,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path as Folder
 from typing import Any, Final
@@ -40,6 +40,7 @@ from benchmarks.sim.plan import (
     DraftFails,
     EdgeCrash,
     EdgeLies,
+    EdgePlan,
     EngineDeath,
     EngineStall,
     Fault,
@@ -52,17 +53,23 @@ from benchmarks.sim.plan import (
     Reset,
     Restart,
     ServerLies,
+    ServerPlan,
     Stall,
     Unauthorized,
 )
 from benchmarks.sim.tuning import tuned_parameters
 from edge_agent.api import GenerationChunk, GenerationRequest, Source
 from edge_agent.errors import EdgeError
+from pipesd_vllm.wire import Mode, Sampling
 
-__all__ = ["prepare", "run"]
+__all__ = ["answer_alone", "prepare", "run"]
 
 _LIAR_PROMPT: Final = (270, 271, 272)
 _TEARDOWN_S: Final = 5.0
+_OF_THE_PROCESS: Final = frozenset({"_shutdown_watcher"})
+"""Tasks that live as long as a process does: sse-starlette's, which waits for the server's end."""
+_NOT_COUNTED: Final = ("benchmarks.", "asyncio.futures._set_result_unless_cancelled")
+"""Timers of the simulated world, and those of sleeping tasks, which are counted as tasks."""
 
 
 def run(plan: Plan, *, keep_events: bool = False) -> Outcome:
@@ -85,6 +92,21 @@ def run(plan: Plan, *, keep_events: bool = False) -> Outcome:
     outcome.problems += [_described(context) for context in loop.errors]
     outcome.log_hash, outcome.num_events, outcome.events = log.digest(), log.num_events, log.events
     return outcome
+
+
+def answer_alone(target: str, prompt: Sequence[int], sampling: Sampling) -> list[int]:
+    """What `target` answers in a run without drafts and faults: the reference where a structure is asked for.
+
+    Without one, `benchmarks.sim.models.reference` gives the same and runs nothing.
+    """
+    plan = Plan(
+        seed=0,
+        servers=(ServerPlan(target=target),),
+        edges=(EdgePlan(drafts=False),),
+        chats=(Chat(prompt=tuple(prompt), sampling=sampling, mode=Mode.LATENCY),),
+        settle_s=0.0,
+    )
+    return run(plan).chats[0].token_ids
 
 
 _prepared = False
@@ -153,6 +175,10 @@ async def _run(plan: Plan, loop: VirtualLoop, log: EventLog, folder: Folder, out
             await world.settle()
     finally:
         world.sum_up()
+
+
+def _name_of(task: asyncio.Task[Any]) -> str:
+    return str(getattr(task.get_coro(), "__qualname__", "?"))
 
 
 class World:
@@ -388,10 +414,10 @@ class World:
         await asyncio.gather(*self._liars, return_exceptions=True)
         await asyncio.sleep(1.0)
         own = {asyncio.current_task()}.union(*(server.background_tasks() for server in self._servers))
-        tasks = [task for task in asyncio.all_tasks() if task not in own and not task.done()]
-        timers = [name for name in self._loop.timers() if not name.startswith("benchmarks.")]
+        tasks = [task for task in asyncio.all_tasks() - own if _name_of(task) not in _OF_THE_PROCESS]
+        timers = [name for name in self._loop.timers() if not name.startswith(_NOT_COUNTED)]
         engines = [server.engine for server in self._servers if server.is_up]
-        names = {getattr(task.get_coro(), "__qualname__", "?") for task in tasks} | set(timers)
+        names = {*map(_name_of, tasks), *timers}
         self._outcome.leftovers = Leftovers(
             requests=sum(engine.num_requests for engine in engines),
             sessions=sum(engine.process.num_sessions for engine in engines),
