@@ -1,0 +1,66 @@
+"""Sessions on the real model runner: sync and async scheduling, few KV blocks, a speculator beside the edges.
+
+Whatever happens to a session, its text is the one that vLLM without the plugin gives for the same request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from typing import Any
+
+import pytest
+
+from .engine_process import SCENARIOS
+
+
+@cache
+def found(variant: str) -> dict[str, Any]:
+    """What `engine_process.py` prints of a variant."""
+    command = [sys.executable, "-m", "tests.integration.engine_process", variant]
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    texts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return texts
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "sync",
+        "async",
+        pytest.param("sync n-gram", marks=pytest.mark.slow),
+        "async n-gram",
+    ],
+)
+def test_every_text_is_that_of_vllm_alone(variant: str) -> None:
+    """Plain requests and sessions: drafted right and wrong, suspended, preempted in flight, taken over."""
+    truth = found("stock")["plain"]
+    texts = found(variant)
+    assert texts["plain"] == truth
+    for name in SCENARIOS:
+        assert texts[name][:3] == truth, name
+        assert texts[name][3:] in ([], [truth[0]]), name
+
+
+@pytest.mark.parametrize("variant", ["sync", "async"])
+def test_right_drafts_save_passes(variant: str) -> None:
+    """What the texts above are compared under is not an engine that ignores drafts."""
+    texts = found(variant)
+    assert texts["right drafts passes"] < texts["plain passes"] + 24 // 4
+
+
+def test_the_operators_speculator_fills_in() -> None:
+    """Plain requests take fewer passes with n-grams than without, and their texts do not change."""
+    assert found("async n-gram")["plain"] == found("async")["plain"]
+    assert found("async n-gram")["plain passes"] < found("async")["plain passes"]
