@@ -15,7 +15,7 @@ __all__ = ["UnsupportedTargetError", "check_arguments", "check_kv_cache", "check
 
 _NEVER_TRIED: Final = "drafts of different lengths were never tried with it; leave the flag out"
 _PARALLELISM: Final = {
-    "pipeline_parallel_size": "vLLM's verification crashes on all but the last stage; use tensor parallelism",
+    "pipeline_parallel_size": "sessions were never tried on stages; use tensor parallelism",
     "decode_context_parallel_size": _NEVER_TRIED,
     "prefill_context_parallel_size": _NEVER_TRIED,
 }
@@ -47,8 +47,8 @@ def check_target_kind(model: TargetKind, parallel: Any) -> None:
     name = f"The target {model.model!r} ({', '.join(model.architectures)})"
     if model.is_hybrid or model.is_attention_free:
         raise UnsupportedTargetError(
-            f"{name} has recurrent layers, whose state vLLM loses when a waiting session comes back, so that "
-            f"answers would be wrong: {_PLAIN}"
+            f"{name} has recurrent layers, and nothing shows that their state outlives a session's waiting: "
+            f"{_PLAIN}"
         )
     for is_it, what in (
         (model.is_encoder_decoder, "is an encoder-decoder model, and a session has no input for the encoder"),
@@ -69,7 +69,9 @@ def check_kv_cache(config: KVCacheConfig) -> None:
     from vllm.v1.kv_cache_interface import MambaSpec
 
     if any(isinstance(group.kv_cache_spec, MambaSpec) for group in config.kv_cache_groups):
-        raise UnsupportedTargetError(f"The target keeps recurrent state, which sessions would lose: {_PLAIN}")
+        raise UnsupportedTargetError(
+            f"The target keeps recurrent state, which may not outlive a session's waiting: {_PLAIN}"
+        )
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -23,7 +23,9 @@ def serve(ctx: typer.Context) -> None:
     """Serve MODEL with vLLM and the PipeSD plugin; takes any vLLM flag.
 
     MODEL is a path, a Hugging Face id, or "embedded" (the default): a small model for trying things
-    out on a CPU. All flags go to vLLM as they are.
+    out on a CPU. All flags go to vLLM as they are, but for two of our own: --exact (texts that do not
+    depend on the batch, where vLLM can do that) and --fill-in none|ngram (who drafts where no edge does:
+    nobody, the default, or vLLM's n-gram speculator).
     """
     from openai_gateway.cli.running import state_dir, write_state
 
