@@ -191,8 +191,8 @@ class EngineProcess:
         self._log = log
         self._send = send
         self.scheduler = _make_scheduler(plan, self._loop.time)
-        self._runner = ModelRunner(KnownTarget(target), plan.num_blocks, BLOCK_SIZE)
         is_async = bool(self.scheduler.scheduler_config.async_scheduling)
+        self._runner = ModelRunner(KnownTarget(target), plan.num_blocks, BLOCK_SIZE, is_async=is_async)
         self._most_steps = 2 if is_async else 1
         self._steps: deque[_Step] = deque()
         self._inbox: list[tuple[str, Any]] = []
@@ -210,10 +210,6 @@ class EngineProcess:
     def stop(self) -> None:
         """The process ends."""
         self.task.cancel()
-
-    @property
-    def num_sessions(self) -> int:
-        return len(self.scheduler._sessions)
 
     @property
     def num_used_blocks(self) -> int:
@@ -376,7 +372,7 @@ class _Ipc:
             self.die()
 
 
-class SimEngine(AsyncLLM):  # type: ignore[misc]
+class SimEngine(AsyncLLM):
     """vLLM's own client of the engine, made without starting one."""
 
     def __init__(self, plan: ServerPlan, target: str, log: EventLog) -> None:
@@ -430,7 +426,7 @@ class SimEngine(AsyncLLM):  # type: ignore[misc]
         return task.exception() if task.done() and not task.cancelled() else None
 
 
-class _InputProcessor(InputProcessor):  # type: ignore[misc]
+class _InputProcessor(InputProcessor):
     """vLLM's, with ids that are counted, not drawn."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

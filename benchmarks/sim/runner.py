@@ -66,19 +66,21 @@ class _Row:
 class ModelRunner:
     """Executes steps for one target."""
 
-    def __init__(self, target: KnownTarget, num_blocks: int, block_size: int) -> None:
+    def __init__(
+        self, target: KnownTarget, num_blocks: int, block_size: int, *, is_async: bool = False
+    ) -> None:
+        """`is_async`: steps are scheduled before the one before has its result, so that the scheduler counts
+        all drafts as computed; the runner then goes by its own count, as vLLM's does."""
+        self._is_async = is_async
         self._target = target
         self._block_size = block_size
         self._kv: NDArray[np.uint64] = np.zeros((num_blocks, block_size), dtype=np.uint64)
         self._rows: dict[str, _Row] = {}
-        self.num_context = 0
-        """KV entries that the last step read."""
 
     def execute(self, output: SchedulerOutput, grammar: GrammarOutput | None) -> ModelRunnerOutput:
         """One step: compute what is scheduled, verify drafts, sample. As a worker, in the order of steps."""
         self._follow(output)
         masks = _masks(grammar, output)
-        self.num_context = 0
         ids = list(output.num_scheduled_tokens)
         sampled = [self._step(request_id, output, masks.get(request_id)) for request_id in ids]
         return ModelRunnerOutput(
@@ -98,8 +100,10 @@ class ModelRunner:
             cached.req_ids, cached.new_block_ids, cached.num_computed_tokens, strict=True
         ):
             row = self._rows[request_id]
-            row.start = start
-            if request_id in cached.resumed_req_ids:
+            is_resumed = request_id in cached.resumed_req_ids
+            if is_resumed or not self._is_async:
+                row.start = start
+            if is_resumed:
                 row.blocks = []
             row.blocks += blocks[0] if blocks is not None else ()
 
@@ -118,10 +122,12 @@ class ModelRunner:
         end = row.start + output.num_scheduled_tokens[request_id]
         inputs = [*row.tokens, *drafts]
         totals = self._compute(row, inputs[row.start : end])
-        self.num_context += end
         if end < len(inputs):
+            row.start = end
             return []  # a chunk of a prefill
-        return self._sample(row, drafts, totals[len(totals) - len(drafts) - 1 :], masks)
+        sampled = self._sample(row, drafts, totals[len(totals) - len(drafts) - 1 :], masks)
+        row.start = len(row.tokens) - 1
+        return sampled
 
     def _compute(self, row: _Row, inputs: Sequence[int]) -> list[int]:
         """Write the KV entries of `inputs` from `row.start` on; the sum over all entries after each."""

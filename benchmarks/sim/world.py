@@ -420,7 +420,7 @@ class World:
         names = {*map(_name_of, tasks), *timers}
         self._outcome.leftovers = Leftovers(
             requests=sum(engine.num_requests for engine in engines),
-            sessions=sum(engine.process.num_sessions for engine in engines),
+            sessions=sum(engine.process.scheduler.num_sessions for engine in engines),
             kv_blocks=sum(engine.process.num_used_blocks for engine in engines),
             sequences=num_sequences,
             connections=sum(len(server.state.connections) for server in self._servers if server.is_up),

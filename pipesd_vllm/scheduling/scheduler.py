@@ -61,6 +61,11 @@ class PipeSDScheduler(Scheduler):
         self._overhead = Stopwatch(self.clock)
         self._workers_propose = not proposes_nothing(self.vllm_config.speculative_config)
 
+    @property
+    def num_sessions(self) -> int:
+        """Sessions under way, parked ones among them."""
+        return len(self._sessions)
+
     # -- requests and commands ------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:

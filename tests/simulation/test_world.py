@@ -201,6 +201,8 @@ def test_a_structure_holds_with_drafts_and_across_a_loss() -> None:
         check_clean(outcome)
         assert outcome.chats[0].token_ids == alone
         assert outcome.chats[0].target_passes < len(alone)
+    asked = msgspec.structs.replace(chat, api=Api.COMPLETIONS)
+    assert "".join(run(plan_of(chat=asked)).chats[0].text) == models.tokenizer().decode(alone)
 
 
 @pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.CHAT])
