@@ -16,8 +16,7 @@ from benchmarks.sim.network import SimNetwork
 from benchmarks.sim.plan import DraftCost, EdgePlan, Side
 from edge_agent.agent import EdgeAgent
 from edge_agent.control import AgentParameters, FixedParameters
-from edge_agent.drafting import DraftWorker
-from edge_agent.drafting.loop import GuardedPicker
+from edge_agent.drafting import DraftWorker, GuardedPicker
 from edge_agent.errors import ModelError
 from edge_agent.sampling import DraftToken, TokenPicker
 from edge_agent.session import ControlPlane

@@ -214,10 +214,6 @@ class EngineProcess:
         self.task.cancel()
 
     @property
-    def num_sessions(self) -> int:
-        return len(self.scheduler._sessions)
-
-    @property
     def num_used_blocks(self) -> int:
         """KV blocks that requests hold; cached blocks that nobody holds are free."""
         pool = self.scheduler.kv_cache_manager.block_pool
@@ -378,7 +374,7 @@ class _Ipc:
             self.die()
 
 
-class SimEngine(AsyncLLM):  # type: ignore[misc]
+class SimEngine(AsyncLLM):
     """vLLM's own client of the engine, made without starting one."""
 
     def __init__(self, plan: ServerPlan, target: str, log: EventLog) -> None:
@@ -432,7 +428,7 @@ class SimEngine(AsyncLLM):  # type: ignore[misc]
         return task.exception() if task.done() and not task.cancelled() else None
 
 
-class _InputProcessor(InputProcessor):  # type: ignore[misc]
+class _InputProcessor(InputProcessor):
     """vLLM's, with ids that are counted, not drawn."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

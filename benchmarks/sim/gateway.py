@@ -16,6 +16,7 @@ from edge_agent.agent import EdgeAgent
 from edge_agent.api import Route
 from openai_gateway.app import create_app
 from openai_gateway.chat_service import MODE_HEADER, POLICY_HEADER, PROVENANCE_HEADER
+from pipesd_vllm.wire import Structure, StructureKind
 
 __all__ = ["HttpFailure", "gateway_app", "prompt_of", "request_of", "stream_events"]
 
@@ -49,7 +50,7 @@ def prompt_of(chat: Chat) -> tuple[int, ...]:
 
 
 def request_of(chat: Chat, model: str) -> tuple[str, bytes, dict[str, str]]:
-    """Path, body and headers for `chat`. Only sampling fields with a name in both APIs are passed on."""
+    """Path, body and headers for `chat`: all sampling but logprobs, biases, bad words, allowed ids."""
     sampling = chat.sampling
     body: dict[str, Any] = {
         "model": model if chat.route is Route.COLLABORATIVE else f"{model}:{chat.route}",
@@ -67,6 +68,8 @@ def request_of(chat: Chat, model: str) -> tuple[str, bytes, dict[str, str]]:
         "frequency_penalty": sampling.frequency_penalty,
         "repetition_penalty": sampling.repetition_penalty,
     }
+    if sampling.structure is not None:
+        body["structured_outputs"] = _structured(sampling.structure)
     if sampling.seed is not None:
         body["seed"] = sampling.seed
     if chat.api is Api.CHAT:
@@ -82,6 +85,19 @@ def request_of(chat: Chat, model: str) -> tuple[str, bytes, dict[str, str]]:
         PROVENANCE_HEADER: "1",
     }
     return _PATHS[chat.api], json.dumps(body).encode(), headers
+
+
+def _structured(structure: Structure) -> dict[str, Any]:
+    """vLLM's field."""
+    match structure.kind:
+        case StructureKind.JSON_SCHEMA:
+            return {"json": json.loads(structure.value)}
+        case StructureKind.JSON_OBJECT:
+            return {"json_object": True}
+        case StructureKind.CHOICE:
+            return {"choice": json.loads(structure.value)}
+        case kind:
+            return {str(kind): structure.value}
 
 
 async def stream_events(

@@ -118,6 +118,7 @@ class SimTransport(asyncio.Transport):
         self.protocol = protocol
         self.peer: SimTransport | None = None
         self.lost = False
+        self.has_received = False
         self.last_arrival_s = 0.0
         self._loop = connection.loop
         self._unacked = 0
@@ -249,6 +250,7 @@ class SimTransport(asyncio.Transport):
 
     def take(self, data: bytes | None) -> None:
         """Data, or a FIN, that arrived here."""
+        self.has_received = True
         self._inbox.append(data)
         now_s = self._loop.time()
         served_s = self.connection.served_s(now_s, self.side)
@@ -352,8 +354,11 @@ class Connection:
 
     @property
     def num_open(self) -> int:
-        """Ends that have not lost the connection."""
-        return (not self.client.lost) + (not self.server.lost)
+        """Ends that have not lost the connection.
+
+        Not a server's that never got a byte: uvicorn waits for a first request as long as TCP does.
+        """
+        return (not self.client.lost) + (self.server.has_received and not self.server.lost)
 
 
 class Service:

@@ -67,14 +67,11 @@ class ModelRunner:
         self._kv: NDArray[np.uint64] = np.zeros((num_blocks, block_size), dtype=np.uint64)
         self._most_rows = most_rows
         self._rows: dict[str, _Row] = {}
-        self.num_context = 0
-        """KV entries that the last step read."""
 
     def execute(self, output: SchedulerOutput, grammar: GrammarOutput | None) -> ModelRunnerOutput:
         """One step: compute what is scheduled, verify drafts, sample. As a worker, in the order of steps."""
         self._follow(output)
         masks = _masks(grammar, output)
-        self.num_context = 0
         ids = list(output.num_scheduled_tokens)
         sampled = [self._step(request_id, output, masks.get(request_id)) for request_id in ids]
         return ModelRunnerOutput(
@@ -110,7 +107,6 @@ class ModelRunner:
         end = row.start + output.num_scheduled_tokens[request_id]
         inputs = [*row.tokens, *drafts]
         totals = self._compute(row, inputs[row.start : end])
-        self.num_context += end
         row.start = end
         if end < len(inputs):
             return []  # a chunk of a prefill

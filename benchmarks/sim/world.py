@@ -420,7 +420,7 @@ class World:
         names = {*map(_name_of, tasks), *timers}
         self._outcome.leftovers = Leftovers(
             requests=sum(engine.num_requests for engine in engines),
-            sessions=sum(engine.process.num_sessions for engine in engines),
+            sessions=sum(engine.process.scheduler.num_sessions for engine in engines),
             kv_blocks=sum(engine.process.num_used_blocks for engine in engines),
             sequences=num_sequences,
             connections=sum(len(server.state.connections) for server in self._servers if server.is_up),
@@ -450,22 +450,21 @@ class World:
         self._attribute()
 
     def _attribute(self) -> None:
-        """Give each engine request to the chat whose prompt it begins with, the longest if several do.
+        """Give each engine request to the chat of its server whose prompt it begins with, the longest one.
 
-        Chats with one prompt cannot be told apart here: the first one gets all.
+        Chats with one prompt at one server cannot be told apart here: the first one gets all.
         """
-        requests = [
-            request
-            for server in self._servers
-            for record in server.records()
-            for request in record.requests.values()
-        ]
-        for request in sorted(requests, key=lambda request: request.at_s):
-            fitting = [
-                chat for chat in self._outcome.chats if request.prompt[: len(chat.prompt)] == chat.prompt
+        for number, server in enumerate(self._servers):
+            chats = [
+                outcome
+                for chat, outcome in zip(self._plan.chats, self._outcome.chats, strict=True)
+                if self._plan.edges[chat.edge].server == number
             ]
-            if fitting:
-                chat = max(fitting, key=lambda chat: len(chat.prompt))
-                chat.target_passes += request.passes
-                if chat.targets[-1:] != (request.target,):
-                    chat.targets += (request.target,)
+            for record in server.records():
+                for request in record.requests.values():
+                    fitting = [chat for chat in chats if request.prompt[: len(chat.prompt)] == chat.prompt]
+                    if fitting:
+                        chat = max(fitting, key=lambda chat: len(chat.prompt))
+                        chat.target_passes += request.passes
+                        if chat.targets[-1:] != (request.target,):
+                            chat.targets += (request.target,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edge_agent.drafting.drafter import Drafter, DraftModelInfo
 from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
+from edge_agent.drafting.loop import GuardedPicker
 from edge_agent.drafting.models import (
     EMBEDDED,
     can_draft,
@@ -25,6 +26,7 @@ __all__ = [
     "Drafted",
     "Drafter",
     "DraftingStopped",
+    "GuardedPicker",
     "OnEvent",
     "Rewound",
     "can_draft",

@@ -76,6 +76,11 @@ class SchedulesSessions:
         self._edges_alone_draft = is_silent(self.vllm_config.speculative_config)  # type: ignore[attr-defined]
         compat.when_blocks_run_out(self, self._evict_for_blocks)
 
+    @property
+    def num_sessions(self) -> int:
+        """Sessions under way, parked ones among them."""
+        return len(self._sessions)
+
     # -- requests and commands ------------------------------------------------------------
 
     def add_request(self, request: Request) -> None:
