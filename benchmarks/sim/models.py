@@ -275,7 +275,7 @@ class KnownDraft:
 def _beta_quantiles(agreement: float, confidence: float) -> tuple[float, ...]:
     """Equally likely values of Beta(confidence * agreement, confidence * (1 - agreement)), at least 0.01."""
     rng = random.Random(f"{agreement}/{confidence}")
-    per_value = 64
+    per_value = 16
     draws = sorted(
         rng.betavariate(confidence * agreement, confidence * (1 - agreement))
         for _ in range(_NUM_QUANTILES * per_value)
