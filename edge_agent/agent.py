@@ -34,7 +34,7 @@ from edge_agent.control import (
     PolicyParameters,
     TunedParameters,
 )
-from edge_agent.drafting import Drafter, DraftWorker, load_drafter, own_tokenizer
+from edge_agent.drafting import Drafter, DraftThread, DraftWorker, load_drafter, own_tokenizer
 from edge_agent.errors import TRANSIENT, CloudRefused, DraftCapacityError, Transient
 from edge_agent.sampling import Pickers
 from edge_agent.session import (
@@ -274,7 +274,7 @@ async def _reach_and_load(
     """The target's name, unless the verifier is away, and the loaded draft model. An error closes `api`."""
     try:
         target = await unless_away(api.target(), settings.fallback)
-        worker = DraftWorker(await asyncio.to_thread(load, settings))
+        worker = DraftThread(await asyncio.to_thread(load, settings))
     except BaseException:
         await api.close()
         raise

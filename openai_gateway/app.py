@@ -60,11 +60,13 @@ def create_app(
     timings: GatewayTimings | None = None,
     metrics: GatewayMetrics | None = None,
     observers: Sequence[RequestObserver] = (),
+    clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """An ASGI application that serves OpenAI's API from `generator`, which the caller closes.
 
     With `api_key`, everything under /v1 and /api needs it; without one, `access` says which requests are
     answered, on every path. `metrics` are shown under /metrics; `observers` are told of each request as well.
+    `clock` gives Unix times in seconds.
     """
     app = DocumentedApp(title="PipeSD gateway", docs_url=None, redoc_url=None)
     install_error_handlers(app)
@@ -74,7 +76,7 @@ def create_app(
     if not api_key:
         app.add_middleware(BrowserGuard, policy=access, render=render_error)  # the outermost
     metrics = metrics or GatewayMetrics()
-    gateway = Gateway(generator, timings, observers=(metrics, *observers))
+    gateway = Gateway(generator, timings, clock, (metrics, *observers))
     app.include_router(metrics_router(metrics.registry), include_in_schema=False)
     app.include_router(web_router(), include_in_schema=False)
     app.include_router(_open_routes(gateway))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
+    from vllm.sampling_params import SamplingParams
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.request import Request
 
@@ -109,6 +110,18 @@ def report_finished(scheduler: Scheduler, request: Request) -> None:
     """
     if scheduler.finished_req_ids_dict is not None:
         scheduler.finished_req_ids_dict[request.client_index].add(request.request_id)
+
+
+def check_bad_words(params: SamplingParams) -> None:
+    """Raise `ValueError` for more tokens of bad words than vLLM's workers have room for.
+
+    vLLM counts the words alone before, and the exception in its worker would end the engine.
+    """
+    import vllm.envs
+
+    num_tokens = sum(map(len, params.bad_words_token_ids or ()))
+    if num_tokens > vllm.envs.VLLM_MAX_BAD_WORDS_TOTAL_TOKENS:
+        raise ValueError(f"the bad words have {num_tokens} tokens, which is more than vLLM takes")
 
 
 def allow_min_p_and_logit_bias(engine: EngineClient) -> None:

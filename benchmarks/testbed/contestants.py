@@ -17,7 +17,7 @@ from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector, policy_param
 from edge_agent.api import Fallback
 from edge_agent.control import EnvironmentSnapshot, FixedParameters, PolicyParameters, SessionParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
-from edge_agent.drafting import DraftWorker
+from edge_agent.drafting import DraftThread
 from edge_agent.session.control import ControlPlane
 from edge_agent.settings import EdgeSettings
 from edge_agent.tracing import FileRecorder, NullRecorder
@@ -71,7 +71,7 @@ async def contestants(
     async with AsyncExitStack() as stack:
         api = cloud_api(settings)
         stack.push_async_callback(api.close)
-        worker = DraftWorker(await asyncio.to_thread(paced_drafter, settings, gamma_s))
+        worker = DraftThread(await asyncio.to_thread(paced_drafter, settings, gamma_s))
         stack.push_async_callback(worker.close)
         ready = {}
         for rival in rivals:

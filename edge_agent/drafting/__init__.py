@@ -13,13 +13,14 @@ from edge_agent.drafting.models import (
     own_tokenizer,
     resolve_model,
 )
-from edge_agent.drafting.worker import DraftHandle, DraftWorker
+from edge_agent.drafting.worker import DraftHandle, DraftThread, DraftWorker
 
 __all__ = [
     "EMBEDDED",
     "DraftEvent",
     "DraftHandle",
     "DraftModelInfo",
+    "DraftThread",
     "DraftWorker",
     "Drafted",
     "Drafter",

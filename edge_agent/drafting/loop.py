@@ -50,6 +50,7 @@ class Drafting:
         self._deliver = deliver
         self._sequences: dict[int, _Sequence] = {}
         self._drafting_for: list[int] = []
+        self._started_s = 0.0
 
     def open(self, tokens: list[int], limit: int, on_event: OnEvent, picker: TokenPicker | None) -> int:
         """Draft after `tokens` up to length `limit`; the sequence's number. Raises `DraftCapacityError`.
@@ -97,11 +98,18 @@ class Drafting:
 
     def draft(self, wanted: Sequence[int]) -> None:
         """One model call for those of `wanted` that still want a draft, if there are any."""
-        numbers = [i for i in wanted if i in self._sequences and self._sequences[i].wants_draft()]
-        if not numbers:
-            return
-        started_s = self._clock()
-        self._drafting_for = numbers
+        if self.begin(wanted):
+            self.finish()
+
+    def begin(self, wanted: Sequence[int]) -> list[int]:
+        """Begin a model call for those of `wanted` that still want a draft; if none do, none is begun."""
+        self._drafting_for = [i for i in wanted if i in self._sequences and self._sequences[i].wants_draft()]
+        self._started_s = self._clock()
+        return self._drafting_for
+
+    def finish(self) -> None:
+        """Make the model call that was begun, and tell the sequences what came of it."""
+        numbers = self._drafting_for
         try:
             drafts = self._drafter.draft(numbers)
         except EdgeError as error:
@@ -112,7 +120,7 @@ class Drafting:
             self._drafting_for = []
         ended_s = self._clock()
         for i in numbers:
-            self._note(i, drafts.get(i), started_s, ended_s)
+            self._note(i, drafts.get(i), self._started_s, ended_s)
 
     def fail(self, reason: str) -> None:
         """Stop drafting for all sequences: a bug must not leave generations waiting for drafts."""
@@ -153,6 +161,11 @@ class GuardedPicker:
         self._picker = picker
         self.failure: str | None = None
         """Why the last pick, and all after it, mean nothing; None: they are the picker's own."""
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether no parameters bear on the pick."""
+        return isinstance(self._picker, GreedyPicker)
 
     def pick(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> DraftToken:
         if self.failure is None:

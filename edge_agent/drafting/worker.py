@@ -1,4 +1,4 @@
-"""The drafting thread: owns the `Drafter`, drafts for all open sequences in one model call at a time.
+"""Who owns the `Drafter`: drafts for all open sequences in one model call at a time, in a thread.
 
 The event loop talks to it through a queue; it answers with events, in order, on the loop.
 """
@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from edge_agent.drafting.events import OnEvent
 from edge_agent.drafting.loop import Drafting
 from edge_agent.sampling import TokenPicker
 
-__all__ = ["DraftHandle", "DraftWorker"]
+__all__ = ["DraftHandle", "DraftThread", "DraftWorker"]
 
 T = TypeVar("T")
 Command = Callable[[], None]
@@ -56,20 +57,26 @@ class DraftHandle:
         self._post(lambda: self._drafting.close(self._sequence))
 
 
-class DraftWorker:
-    """Runs a drafter in its own thread. Create and use from one event loop."""
+class DraftWorker(ABC):
+    """Runs a drafter for the event loop that makes it. Subclasses say where the model's calls are made."""
 
-    def __init__(self, drafter: Drafter, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, drafter: Drafter, clock: Callable[[], float]) -> None:
+        """`clock` in seconds."""
         self._drafter = drafter
         self._loop = asyncio.get_running_loop()
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._drafting = Drafting(drafter, clock, self._call_in_loop)
-        self._thread = threading.Thread(target=self._run, name="pipesd-draft", daemon=True)
-        self._thread.start()
+
+    @abstractmethod
+    def _post(self, command: Command) -> None:
+        """Run `command` between two model calls, after those posted before."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Stop drafting and free the model. Idempotent."""
 
     @property
     def drafter(self) -> Drafter:
-        """Use its constant `info` only; everything else belongs to the thread."""
+        """Use its constant `info` only; everything else belongs to whoever drafts."""
         return self._drafter
 
     async def open(
@@ -90,7 +97,7 @@ class DraftWorker:
             raise
 
     async def run(self, function: Callable[[Drafter], T]) -> T:
-        """Call `function(drafter)` in the thread and wait for its result."""
+        """Call `function(drafter)` between two model calls and wait for its result."""
         future: asyncio.Future[T] = self._loop.create_future()
 
         def command() -> None:
@@ -101,21 +108,37 @@ class DraftWorker:
             else:
                 self._call_in_loop(_resolve, future, result)
 
-        self._commands.put(command)
+        self._post(command)
         return await future
 
-    async def close(self) -> None:
-        """Stop the thread and free the model. Idempotent."""
-        self._commands.put(None)
-        await asyncio.to_thread(self._thread.join)
-        self._drafter.close()
-
     def _handle(self, sequence: int) -> DraftHandle:
-        return DraftHandle(self._drafting, self._commands.put, sequence)
+        return DraftHandle(self._drafting, self._post, sequence)
 
     def _close_unclaimed(self, opening: asyncio.Future[int]) -> None:
         if not opening.cancelled() and opening.exception() is None:
             self._handle(opening.result()).close()
+
+    def _call_in_loop(self, callback: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(callback, *arguments)
+
+
+class DraftThread(DraftWorker):
+    """Drafts in a thread of its own. Create and use from one event loop."""
+
+    def __init__(self, drafter: Drafter, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(drafter, clock)
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="pipesd-draft", daemon=True)
+        self._thread.start()
+
+    def _post(self, command: Command) -> None:
+        self._commands.put(command)
+
+    async def close(self) -> None:
+        self._commands.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._drafter.close()
 
     # -- in the thread --------------------------------------------------------------------
 
@@ -147,10 +170,6 @@ class DraftWorker:
                 return False
             command()
             block = False
-
-    def _call_in_loop(self, callback: Callable[..., None], *arguments: object) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback, *arguments)
 
 
 def _resolve(future: asyncio.Future[T], result: T) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+import uuid
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, WebSocket
@@ -17,6 +20,7 @@ from pipesd_vllm.api.model_info import build_info, build_tokenizer, build_welcom
 from pipesd_vllm.api.reasoning import reasoning_marks, reasoning_parser
 from pipesd_vllm.api.service import SessionConnection
 from pipesd_vllm.api.tenant import OpenConnections, cache_salt, new_secret
+from pipesd_vllm.scheduling import Clock
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import (
     INFO_PATH,
@@ -41,21 +45,33 @@ _TOO_MANY: Final = {
 }
 
 
+@dataclass
 class PluginState:
-    """State of the routes in one API server process, built once the engine is up."""
+    """State of the routes in one API server process; `of` builds it once the engine is up."""
 
-    def __init__(self, engine: EngineClient, args: Namespace) -> None:
-        self.engine = engine
-        self.args = args
-        self.settings = ServerSettings()
-        self.metrics = ServerMetrics()
-        self.welcome: Welcome = build_welcome(engine, args)
-        self.secret = new_secret()
+    engine: EngineClient
+    args: Namespace
+    settings: ServerSettings
+    metrics: ServerMetrics
+    welcome: Welcome
+    secret: bytes
+    clock: Clock = time.perf_counter
+    """Seconds, for what a frame costs."""
+    new_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    """An id for each turn's request."""
+
+    def __post_init__(self) -> None:
         self.connections = OpenConnections(
-            self.settings.max_sessions, self.settings.max_sessions_per_key(num_api_keys(args))
+            self.settings.max_sessions, self.settings.max_sessions_per_key(num_api_keys(self.args))
         )
         self._tokenizer: dict[str, Any] | None = None
         self._info: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, engine: EngineClient, args: Namespace) -> PluginState:
+        """For `engine`, with the limits that the environment sets. Reads files of the target."""
+        welcome = build_welcome(engine, args)
+        return cls(engine, args, ServerSettings(), ServerMetrics(), welcome, new_secret())
 
     async def info(self) -> dict[str, Any]:
         """Body of the info route; the reasoning parser is tried once."""
@@ -90,7 +106,7 @@ class PipeSDEndpoint:
                 "the pipesd endpoint needs pipesd's scheduler and worker; start with 'pipesd serve'"
             )
         compat.allow_min_p_and_logit_bias(engine_client)
-        state.pipesd = PluginState(engine_client, args)
+        state.pipesd = PluginState.of(engine_client, args)
 
 
 def num_api_keys(args: Namespace, environment: Mapping[str, str] = os.environ) -> int:
@@ -158,6 +174,13 @@ async def _serve(websocket: WebSocket, state: PluginState, tenant: str) -> None:
         return
     await websocket.accept(subprotocol=SUBPROTOCOL)
     connection = SessionConnection(
-        websocket, state.engine, state.welcome, state.settings, state.metrics, tenant
+        websocket,
+        state.engine,
+        state.welcome,
+        state.settings,
+        state.metrics,
+        tenant,
+        clock=state.clock,
+        new_id=state.new_id,
     )
     await connection.serve()

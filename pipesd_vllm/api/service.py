@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.websockets import WebSocket
@@ -37,7 +38,9 @@ class SessionConnection:
         settings: ServerSettings,
         metrics: ServerMetrics,
         cache_salt: str,
+        *,
         clock: Clock = time.perf_counter,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._socket = EdgeSocket(websocket, settings.send_timeout_s)
         self._engine = engine
@@ -46,6 +49,7 @@ class SessionConnection:
         self._metrics = metrics
         self._cache_salt = cache_salt
         self._clock = clock
+        self._new_id = new_id
         self._turn: Turn | None = None
         self._turn_task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -113,7 +117,7 @@ class SessionConnection:
         await self._end_turn()
         try:
             check_open(opened, self._welcome)
-            request_id = f"pipesd-{uuid.uuid4().hex}"
+            request_id = f"pipesd-{self._new_id()}"
             settings, salt = self._settings, self._cache_salt
             self._turn = Turn(self._engine, request_id, opened, settings, salt, self._clock)
         except RefuseTurn as refusal:

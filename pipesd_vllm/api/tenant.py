@@ -36,9 +36,12 @@ class OpenConnections:
         self._limit_per_tenant = limit_per_tenant
         self._by_tenant: Counter[str] = Counter()
 
+    def __len__(self) -> int:
+        return self._by_tenant.total()
+
     def refusal(self, tenant: str) -> str | None:
         """Why `tenant` cannot open one more, "server_full" or "key_full"; None if it can."""
-        if self._by_tenant.total() >= self._limit:
+        if len(self) >= self._limit:
             return "server_full"
         return "key_full" if self._by_tenant[tenant] >= self._limit_per_tenant else None
 

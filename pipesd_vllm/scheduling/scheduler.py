@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
@@ -37,7 +38,7 @@ from pipesd_vllm.fill_in import is_silent
 from pipesd_vllm.scheduling.commands import Command, OpenSession, Suspend, unpack_command
 from pipesd_vllm.scheduling.engine_session import EngineSession
 from pipesd_vllm.scheduling.sessions import Sessions
-from pipesd_vllm.scheduling.stopwatch import Stopwatch
+from pipesd_vllm.scheduling.stopwatch import Clock, Stopwatch
 from pipesd_vllm.target_kind import check_kv_cache
 
 __all__ = ["AsyncPipeSDScheduler", "PipeSDScheduler", "make_scheduler"]
@@ -54,6 +55,8 @@ class SchedulesSessions:
 
     new_session: Callable[..., EngineSession] = EngineSession
     """Makes the sessions; tests put another one here."""
+    clock: Clock = time.monotonic
+    """Seconds; vLLM makes the scheduler, so whoever has another clock puts it into a subclass."""
 
     # vLLM's, of the other base
     requests: dict[str, Request]
@@ -67,9 +70,8 @@ class SchedulesSessions:
         compat.check_version(compat.installed_version())
         super().__init__(*args, **kwargs)
         check_kv_cache(self.kv_cache_config)  # type: ignore[attr-defined]
-        self._clock = time.monotonic
-        self._sessions = Sessions(self._clock, self.new_session)
-        self._overhead = Stopwatch(self._clock)
+        self._sessions = Sessions(self.clock, self.new_session)
+        self._overhead = Stopwatch(self.clock)
         self._num_seats = self.max_num_active_reqs
         self._edges_alone_draft = is_silent(self.vllm_config.speculative_config)  # type: ignore[attr-defined]
         compat.when_blocks_run_out(self, self._evict_for_blocks)
@@ -88,6 +90,7 @@ class SchedulesSessions:
             if isinstance(command, OpenSession):
                 # From here on the request ends like any other; chunks after that are dropped below.
                 request.resumable = False
+                self._check(request)
                 self._sessions.open(request, command)
             elif command is not None:
                 with self._overhead:
@@ -96,6 +99,15 @@ class SchedulesSessions:
             return False
         request.resumable = False  # the next step ends it with an error
         return request.request_id in self.requests
+
+    @staticmethod
+    def _check(request: Request) -> None:
+        """Raise `ValueError` for parameters that would end the engine in a worker, and take them out."""
+        try:
+            compat.check_bad_words(request.sampling_params)
+        except ValueError:
+            request.sampling_params = SamplingParams(max_tokens=1)
+            raise
 
     def _apply(self, command: Command, chunk: Request) -> None:
         request_id = chunk.request_id
@@ -123,7 +135,7 @@ class SchedulesSessions:
     def _suspend(self, request_id: str) -> None:
         request = self._sessions.suspend(request_id)
         if request is not None:
-            compat.take_blocks(self, request, self._clock())
+            compat.take_blocks(self, request, self.clock())
 
     def _requeue_failed(self) -> None:
         """Put parked sessions that failed back into vLLM's queues, so that a step comes and ends them."""

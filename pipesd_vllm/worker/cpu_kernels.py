@@ -551,7 +551,7 @@ def ngram_scan(
     num_warps: int = 4,
     num_stages: int = 2,
 ) -> None:
-    """Where the longest n-gram that ends a text stood last: `n * (L + 1) + start + 1`; 0: nowhere.
+    """Where the longest n-gram that ends a text stood last: `n * (L + 1) + start + 1`, or 0 for nowhere.
 
     vLLM's `ngram_finalize` takes the best of blocks: it is in the first.
     """

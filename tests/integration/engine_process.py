@@ -96,7 +96,7 @@ class Engine:
             kv_cache_memory_bytes=1 << 26,
             speculative_config=speculation,
             distributed_executor_backend=executor,
-            **ours,  # type: ignore[arg-type]
+            **ours,
         )
         self._core = EngineCore(arguments.create_engine_config(), executor, log_stats=False)
         self.scheduler: Any = self._core.scheduler
@@ -165,18 +165,25 @@ class Engine:
         return texts
 
 
-def plain(engine: Engine) -> None:
+def plain(engine: Engine, how_many: int = 3) -> None:
     """Requests without sessions, together."""
-    for which in range(3):
+    for which in range(how_many):
         engine.add(f"p{which}", which)
     engine.run()
 
 
-def drafted(engine: Engine, truth: list[list[int]], wrong_every: int = 0, suspend: bool = False) -> None:
-    """Sessions that wait for their drafts, every n-th of which is wrong, beside a plain request."""
+def drafted(
+    engine: Engine,
+    truth: list[list[int]],
+    wrong_every: int = 0,
+    suspend: bool = False,
+    beside_plain: bool = False,
+) -> None:
+    """Sessions that wait for their drafts, every n-th of which is wrong."""
     for which in range(3):
         engine.add(f"s{which}", which, OpenSession())
-    engine.add("p0", 0)
+    if beside_plain:
+        engine.add("p0", 0)
     engine.run()
     while any(not tally.finished for tally in engine.tally.values()):
         for which in range(3):
@@ -190,7 +197,6 @@ def drafted(engine: Engine, truth: list[list[int]], wrong_every: int = 0, suspen
                 [t + 1 if wrong_every and not (done + i) % wrong_every else t for i, t in enumerate(right)],
             )
         engine.run()
-    engine.tally["s3"] = engine.tally.pop("p0")  # it has the first prompt, and comes last
 
 
 def eager(engine: Engine, truth: list[list[int]], preempt: bool = False) -> None:
@@ -235,6 +241,7 @@ def taken_over(engine: Engine, truth: list[list[int]]) -> None:
 SCENARIOS: Final[dict[str, Callable[[Engine, list[list[int]]], None]]] = {
     "right drafts": drafted,
     "wrong drafts": lambda engine, truth: drafted(engine, truth, wrong_every=3),
+    "beside a plain request": lambda engine, truth: drafted(engine, truth, wrong_every=4, beside_plain=True),
     "suspended": lambda engine, truth: drafted(engine, truth, suspend=True),
     "eager": eager,
     "preempted": lambda engine, truth: eager(engine, truth, preempt=True),
@@ -254,9 +261,10 @@ def main() -> None:
     """Print the texts of a variant."""
     speculation, executor, with_plugin = VARIANTS[sys.argv[1]]
     engine = Engine(speculation, executor, with_plugin)
+    plain(engine, 1)
+    found: dict[str, Any] = {"alone": engine.take(), "alone passes": engine.passes}
     plain(engine)
-    truth = engine.take()
-    found: dict[str, Any] = {"plain": truth, "plain passes": engine.passes}
+    truth = found["plain"] = engine.take()
     if with_plugin:
         assert compat.installed_version()
         for name, scenario in SCENARIOS.items():

@@ -133,6 +133,7 @@ class Harness:
         max_tokens: int,
         command: Command | None = None,
         structure: StructuredOutputsParams | None = None,
+        bad_words: Sequence[list[int]] = (),
     ) -> None:
         """An ordinary request, or a session when `command` opens one.
 
@@ -140,7 +141,7 @@ class Harness:
         """
         self.text[request_id] = []
         self.passes[request_id] = 0
-        self._submit(request_id, prompt, max_tokens, command, structure)
+        self._submit(request_id, prompt, max_tokens, command, structure, bad_words)
 
     def open(self, request_id: str, prompt: Sequence[int], max_tokens: int, *, eager: bool = False) -> None:
         self.add(request_id, prompt, max_tokens, OpenSession(eager))
@@ -184,6 +185,7 @@ class Harness:
         max_tokens: int,
         command: Command | None,
         structure: StructuredOutputsParams | None = None,
+        bad_words: Sequence[list[int]] = (),
     ) -> None:
         packed = {} if command is None else pack_command(command)
         params = SamplingParams(
@@ -194,6 +196,7 @@ class Harness:
             structured_outputs=structure,
             extra_args=packed or None,
         )
+        params._bad_words_token_ids = list(bad_words)  # as vLLM's front end has tokenised them
         request = Request(
             request_id=request_id,
             prompt_token_ids=list(tokens),

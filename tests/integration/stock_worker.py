@@ -1,4 +1,4 @@
-"""vLLM's own worker on the CPU build, with the kernels that make it quick enough: what ours is compared with."""
+"""vLLM's own worker on the CPU build, with kernels that make it quick enough: what ours is compared with."""
 
 from __future__ import annotations
 

@@ -57,10 +57,10 @@ def test_every_text_is_that_of_vllm_alone(variant: str) -> None:
 def test_right_drafts_save_passes(variant: str) -> None:
     """What the texts above are compared under is not an engine that ignores drafts."""
     texts = found(variant)
-    assert texts["right drafts passes"] < texts["plain passes"] + 24 // 4
+    assert texts["right drafts passes"] <= 8
 
 
 def test_the_operators_speculator_fills_in() -> None:
-    """Plain requests take fewer passes with n-grams than without, and their texts do not change."""
-    assert found("async n-gram")["plain"] == found("async")["plain"]
-    assert found("async n-gram")["plain passes"] < found("async")["plain passes"]
+    """A plain request takes fewer passes with n-grams than without, and its text does not change."""
+    assert found("async n-gram")["alone"] == found("async")["alone"]
+    assert found("async n-gram")["alone passes"] < found("async")["alone passes"] == 24

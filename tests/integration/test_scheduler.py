@@ -507,6 +507,17 @@ def test_a_session_that_cannot_open_ends_with_an_error() -> None:
     assert engine.text["plain"] == target_text(PROMPT, 3)
 
 
+def test_bad_words_that_workers_have_no_room_for_end_their_session() -> None:
+    """Before they reach a worker, where they would end the engine; vLLM checks the number of words alone."""
+    engine = Harness()
+    engine.add("bad", PROMPT, 12, OpenSession(), bad_words=[[7] * 40] * 100)
+    engine.add("good", PROMPT, 3, OpenSession(eager=True), bad_words=[[7] * 40] * 10)
+    assert not engine.scheduler.requests["bad"].sampling_params.bad_words_token_ids
+    engine.run()
+    assert engine.failed == {"bad"}
+    assert engine.text["good"] == target_text(PROMPT, 3)
+
+
 class Unstaged(PipeSDScheduler):
     """The staging itself is broken."""
 

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Final
+from typing import Final, Protocol
 
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.parameters import FixedParameters, SessionParameters
@@ -38,6 +38,12 @@ _NEEDED: Final = ("botorch", "gpytorch")
 _SEED: Final = 0
 
 
+class StoppableSolver(Solver, Protocol):
+    """A `Solver` that holds something; `stop` frees it, from any thread, more than once."""
+
+    def stop(self) -> None: ...
+
+
 class TunedParameters:
     """`AgentParameters` with an autotuner for each mode and link class, for our own policy only.
 
@@ -59,7 +65,11 @@ class TunedParameters:
         settings: TunerSettings | None = None,
         store: TuningStore | None = None,
         find_spec: FindSpec = importlib.util.find_spec,
+        executor: Executor | None = None,
+        new_solver: Callable[[int, int], StoppableSolver] = GpProcess,
     ) -> None:
+        """`executor`: where searches and savings run, a thread unless given; it is shut down with the agent.
+        `new_solver(num_dimensions, seed)` makes a search method."""
         self._base = base
         self._draft = draft
         self._target = target
@@ -67,7 +77,8 @@ class TunedParameters:
         self._settings = settings or TunerSettings()
         self._store = store or TuningStore()
         self._find_spec = find_spec
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="pipesd-tuner")
+        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="pipesd-tuner")
+        self._new_solver = new_solver
         self._autotuners: dict[TuningKey, Autotuner] = {}
         self._has_warned = False
 
@@ -92,8 +103,8 @@ class TunedParameters:
 
     def _open(self, key: TuningKey) -> Autotuner | None:
         space = SearchSpace(self._base, dimensions_for(key.mode))
-        process = GpProcess(len(space.dimensions), _SEED)
-        proposer = make_proposer(process, len(space.dimensions), self._executor, self._find_spec)
+        solver = self._new_solver(len(space.dimensions), _SEED)
+        proposer = make_proposer(solver, len(space.dimensions), self._executor, self._find_spec)
         if proposer is None:
             self._warn_once()
             return None
@@ -101,7 +112,7 @@ class TunedParameters:
         trial = dataclasses.replace(self._settings.trial, pass_weight_ms=key.pass_weight_ms)
         settings = dataclasses.replace(self._settings, trial=trial)
         tuner = Tuner(space, start, proposer, settings, self._store.load(key))
-        return Autotuner(tuner, lambda state: self._store.save(key, state), process.stop, self._executor)
+        return Autotuner(tuner, lambda state: self._store.save(key, state), solver.stop, self._executor)
 
     def _warn_once(self) -> None:
         if not self._has_warned:

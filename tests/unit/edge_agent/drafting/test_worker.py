@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.drafting import Drafted, DraftEvent, DraftingStopped, DraftWorker, Rewound
+from edge_agent.drafting import Drafted, DraftEvent, DraftingStopped, DraftThread, Rewound
 from edge_agent.errors import DraftCapacityError, ModelError
 from edge_agent.sampling import DraftToken
 from edge_agent.testing import FakeDrafter
@@ -41,7 +41,7 @@ class Log:
 
 async def test_drafts_up_to_the_limit_and_no_further(make_drafter: Callable[..., FakeDrafter]) -> None:
     """Five positions of room give five drafts, in order, with the time each took."""
-    worker, log = DraftWorker(make_drafter()), Log()
+    worker, log = DraftThread(make_drafter()), Log()
     await worker.open(PROMPT, 8, log)
     await log.until(lambda events: len(events) == 5)
     await worker.run(lambda drafter: None)
@@ -53,7 +53,7 @@ async def test_drafts_up_to_the_limit_and_no_further(make_drafter: Callable[...,
 
 async def test_agreeing_commits_do_not_rewind(make_drafter: Callable[..., FakeDrafter]) -> None:
     """What was drafted and committed alike stays; drafting goes on to the new limit."""
-    worker, log = DraftWorker(make_drafter()), Log()
+    worker, log = DraftThread(make_drafter()), Log()
     handle = await worker.open(PROMPT, 6, log)
     await log.until(lambda events: len(events) == 3)
     handle.follow(3, target_text(PROMPT, 2), 8)
@@ -64,7 +64,7 @@ async def test_agreeing_commits_do_not_rewind(make_drafter: Callable[..., FakeDr
 
 async def test_a_contradiction_rewinds_to_it(make_drafter: Callable[..., FakeDrafter]) -> None:
     """After a wrong draft the sequence holds the committed token and drafts on from there."""
-    worker, log = DraftWorker(make_drafter(wrong_every=4)), Log()
+    worker, log = DraftThread(make_drafter(wrong_every=4)), Log()
     handle = await worker.open(PROMPT, 6, log)
     await log.until(lambda events: len(events) == 3)
     handle.follow(3, target_text(PROMPT, 2), 7, contradicts_drafts=True)
@@ -77,7 +77,7 @@ async def test_a_contradiction_rewinds_to_it(make_drafter: Callable[..., FakeDra
 
 async def test_a_full_context_is_said_once(make_drafter: Callable[..., FakeDrafter]) -> None:
     """At the end of the draft's context the session hears it, and later commits are ignored."""
-    worker, log = DraftWorker(make_drafter(context_length=6)), Log()
+    worker, log = DraftThread(make_drafter(context_length=6)), Log()
     handle = await worker.open(PROMPT, 50, log)
     await log.until(lambda events: any(isinstance(event, DraftingStopped) for event in events))
     handle.follow(3, [9] * 20, 60)
@@ -89,7 +89,7 @@ async def test_a_full_context_is_said_once(make_drafter: Callable[..., FakeDraft
 
 async def test_opening_without_room_raises(make_drafter: Callable[..., FakeDrafter]) -> None:
     """A prompt that does not fit is a typed error, and the thread lives on."""
-    worker = DraftWorker(make_drafter(context_length=2))
+    worker = DraftThread(make_drafter(context_length=2))
     with pytest.raises(DraftCapacityError):
         await worker.open(PROMPT, 8, Log())
     assert await worker.run(lambda drafter: drafter.info.name) == "fake"
@@ -114,7 +114,7 @@ class BrokenDrafter(FakeDrafter):
 @pytest.mark.parametrize("error", [ModelError("NaN"), RuntimeError("bug")])
 async def test_a_failing_model_is_reported_not_waited_for(error: Exception) -> None:
     """Whatever the model raises, the session hears that no more drafts will come."""
-    worker, log = DraftWorker(BrokenDrafter(error)), Log()
+    worker, log = DraftThread(BrokenDrafter(error)), Log()
     await worker.open(PROMPT, 20, log)
     await log.until(lambda events: any(isinstance(event, DraftingStopped) for event in events))
     assert isinstance(log.events[-1], DraftingStopped)
@@ -122,7 +122,7 @@ async def test_a_failing_model_is_reported_not_waited_for(error: Exception) -> N
     await worker.close()
 
 
-async def fits(worker: DraftWorker, log: Log) -> bool:
+async def fits(worker: DraftThread, log: Log) -> bool:
     """Open a sequence, if there is room for it."""
     try:
         await worker.open(PROMPT, 4, log)
@@ -143,7 +143,7 @@ class Failing:
 async def test_a_failing_picker_ends_its_own_drafts_alone() -> None:
     """Another sequence of the same model call gets all its drafts, each in its place."""
     logits = np.eye(len(VOCABULARY), dtype=np.float32)
-    worker = DraftWorker(FakeDrafter(lambda tokens: logits[target_next(tokens)], VOCABULARY))
+    worker = DraftThread(FakeDrafter(lambda tokens: logits[target_next(tokens)], VOCABULARY))
     good, bad = Log(), Log()
     await asyncio.gather(worker.open(PROMPT, 12, good), worker.open([4, 5], 12, bad, Failing()))
     await good.until(lambda events: len(events) == 9)
@@ -155,7 +155,7 @@ async def test_a_failing_picker_ends_its_own_drafts_alone() -> None:
 
 async def test_an_abandoned_opening_leaves_no_sequence(make_drafter: Callable[..., FakeDrafter]) -> None:
     """Whoever gives up while the thread is busy leaves no sequence behind."""
-    worker = DraftWorker(make_drafter(max_sequences=1))
+    worker = DraftThread(make_drafter(max_sequences=1))
     gate = threading.Event()
     busy = asyncio.ensure_future(worker.run(lambda drafter: gate.wait(60)))
     opening = asyncio.ensure_future(worker.open(PROMPT, 8, Log()))

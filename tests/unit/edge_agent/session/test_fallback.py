@@ -27,7 +27,7 @@ from edge_agent.api import (
     TokenizerBundle,
 )
 from edge_agent.control import FixedParameters, PolicyParameters
-from edge_agent.drafting import DraftWorker
+from edge_agent.drafting import DraftThread
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudOverloaded, CloudUnreachable
 from edge_agent.sampling import DraftToken, SampledPicker
 from edge_agent.session import ControlPlane, unless_away
@@ -122,7 +122,7 @@ async def make_agent(make_drafter: MakeDrafter, tmp_path: Path) -> AsyncIterator
     def make(
         verifier: Verifier, fallback: Fallback = Fallback.LOCAL, drafter: FakeDrafter | None = None
     ) -> EdgeAgent:
-        worker = DraftWorker(drafter or make_drafter(7))
+        worker = DraftThread(drafter or make_drafter(7))
         api = CloudApi("http://verifier", None, 1.0, tmp_path, httpx.MockTransport(verifier.handle))
         control = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), lambda: 0.0)
         agent = EdgeAgent(

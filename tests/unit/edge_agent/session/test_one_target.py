@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.api import Fallback, GenerationRequest, Sampling
 from edge_agent.control import FixedParameters, PolicyParameters
-from edge_agent.drafting import DraftWorker
+from edge_agent.drafting import DraftThread
 from edge_agent.errors import CloudUnreachable, PairingError, TargetChanged
 from edge_agent.sampling import DraftToken
 from edge_agent.session import CollaborativeSession, ControlPlane
@@ -113,7 +113,7 @@ async def answer(server: Server, mode: Mode, fallback: Fallback) -> tuple[list[i
         right = target_next(tokens)
         return DraftToken((right + 1) % 100 if len(tokens) % 5 == 0 else right, 0.9)
 
-    worker = DraftWorker(FakeDrafter(draft, VOCABULARY))
+    worker = DraftThread(FakeDrafter(draft, VOCABULARY))
 
     async def check(welcome: Welcome) -> None:
         fits = await worker.run(lambda drafter: drafter.fingerprint(welcome.fingerprint.num_tokens))

@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent.api import FinishReason, GenerationRequest, Sampling
 from edge_agent.control import POLICY_NAMES, FixedParameters, PolicyParameters
-from edge_agent.drafting import DraftWorker
+from edge_agent.drafting import DraftThread
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
 from edge_agent.sampling import DraftToken
 from edge_agent.session import CollaborativeSession, ControlPlane
@@ -53,7 +53,7 @@ class Bench:
     """A worker and a pool around given transports."""
 
     def __init__(self, drafter: FakeDrafter, *transports: FakeTransport) -> None:
-        self.worker = DraftWorker(drafter)
+        self.worker = DraftThread(drafter)
         self.pool = ConnectionPool(FakeConnector(transports), self._check, 1.0)
 
     async def _check(self, welcome: Welcome) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge_agent.api import GenerationRequest, GenerationStats, Sampling
 from edge_agent.control import FixedParameters, PolicyParameters
-from edge_agent.drafting import DraftWorker
+from edge_agent.drafting import DraftThread
 from edge_agent.sampling import Pickers, SampledPicker
 from edge_agent.session import CollaborativeSession, ControlPlane, generate_locally
 from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
@@ -76,7 +76,7 @@ async def collaborate(
     sampling: Sampling, error: float, *lines: FakeTransport, mode: Mode = Mode.OFFLOAD
 ) -> tuple[list[int], GenerationStats]:
     """The text and the figures of a session whose draft is off by `error` (a deviation of logits)."""
-    worker = DraftWorker(FakeDrafter(lambda tokens: draft_logits(tokens, error), VOCABULARY))
+    worker = DraftThread(FakeDrafter(lambda tokens: draft_logits(tokens, error), VOCABULARY))
     pool = ConnectionPool(FakeConnector(lines), accept, 1.0)
     plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
     control = plane.start_session("r", len(PROMPT), "adaptive", mode, sampled=sampling.temperature > 0)
@@ -143,7 +143,7 @@ async def test_a_session_taken_over_goes_on_with_the_same_noise() -> None:
 async def test_the_draft_alone_samples_as_the_target_would(fields: dict[str, object]) -> None:
     """The local route with the target's logits and seed gives the target's text."""
     sampling = settings(fields)
-    worker = DraftWorker(FakeDrafter(target_logits, VOCABULARY))
+    worker = DraftThread(FakeDrafter(target_logits, VOCABULARY))
     wanted = GenerationRequest("r", PROMPT, sampling)
     choice = await Pickers().choose(wanted)
     chunks = generate_locally(wanted, worker, choice, (), GenerationStats(), time.monotonic)

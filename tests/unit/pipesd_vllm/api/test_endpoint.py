@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 from vllm.engine.protocol import StreamingInput
 
 from pipesd_vllm.api import ServerMetrics
-from pipesd_vllm.api.endpoint import num_api_keys, session
+from pipesd_vllm.api.endpoint import PluginState, num_api_keys, session
 from pipesd_vllm.api.tenant import OpenConnections
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import SUBPROTOCOL, Fingerprint, Limits, Mode, Open, Sampling, Welcome, encode
@@ -38,22 +38,19 @@ class SaltEngine:
         yield SimpleNamespace(outputs=[completion], kv_transfer_params=None)
 
 
-def state_with(engine: SaltEngine, secret: bytes, most: int = 9, most_per_key: int = 9) -> SimpleNamespace:
-    """The route's state, without the engine that `PluginState` asks about its model."""
-    return SimpleNamespace(
-        engine=engine,
-        secret=secret,
-        welcome=WELCOME,
-        settings=ServerSettings(),
-        metrics=ServerMetrics(CollectorRegistry()),
-        connections=OpenConnections(most, most_per_key),
-    )
+def state_with(engine: SaltEngine, secret: bytes, most: int = 9, most_per_key: int = 9) -> PluginState:
+    """The route's state for at most `most` connections, `most_per_key` of them with one key."""
+    metrics = ServerMetrics(CollectorRegistry())
+    arguments = Namespace(api_key=None)
+    state = PluginState(engine, arguments, ServerSettings(), metrics, WELCOME, secret)  # type: ignore[arg-type]
+    state.connections = OpenConnections(most, most_per_key)
+    return state
 
 
 class Edge:
     """One connection with `key`, spoken to as an ASGI server does."""
 
-    def __init__(self, state: SimpleNamespace, key: bytes) -> None:
+    def __init__(self, state: PluginState, key: bytes) -> None:
         self._up: asyncio.Queue[Any] = asyncio.Queue()
         self._down: asyncio.Queue[Any] = asyncio.Queue()
         self.send({"type": "websocket.connect"})
@@ -77,7 +74,7 @@ class Edge:
         await asyncio.wait_for(self._serving, 30.0)
 
 
-async def one_turn(state: SimpleNamespace, key: bytes) -> None:
+async def one_turn(state: PluginState, key: bytes) -> None:
     """Connect with `key`, run a turn to its end, leave."""
     edge = Edge(state, key)
     edge.send({"type": "websocket.receive", "bytes": encode(Open(1, [1, 2, 3], Sampling(1), Mode.LATENCY))})
@@ -86,7 +83,7 @@ async def one_turn(state: SimpleNamespace, key: bytes) -> None:
     await edge.leave()
 
 
-async def refused(state: SimpleNamespace, key: bytes) -> str:
+async def refused(state: PluginState, key: bytes) -> str:
     """Connect with `key`, be refused as one too many; returns what the server said."""
     edge = Edge(state, key)
     start, body = await edge.receive(), await edge.receive()

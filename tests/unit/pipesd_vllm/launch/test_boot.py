@@ -29,7 +29,7 @@ def child(program: str) -> Any:
 
 @pytest.mark.skipif(not is_cpu_build(), reason="vLLM's CPU build alone interprets Triton")
 def test_a_spawned_process_of_the_cpu_build_finds_triton() -> None:
-    """It imports the launching module first, without vLLM; Triton's new backend is for vLLM alone."""
+    """It imports the launching module first, without vLLM; the backend's name is there for vLLM alone."""
     program = """
         import json, os, runpy, sys
         runpy.run_module("pipesd_vllm.launch.serve", run_name="__mp_main__")
