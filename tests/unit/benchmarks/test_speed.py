@@ -104,7 +104,7 @@ async def test_quick() -> None:
         "uplink_bytes_per_draft_token": 8.5,
     }
     assert report["cloud"] == {"tpt_ms": 20.0, "ttft_ms": 1.0}
-    assert report["ratio"] == {"collaborative": 0.5, "cloud": 1.0, "local": 0.25}
+    assert report["speedup"] == {"collaborative": 2.0, "cloud": 1.0, "local": 4.0}
     assert report["tpt_range_ms"]["local"] == [5.0, 5.0]
     assert report["samples"] == {"collaborative": 6, "cloud": 6, "local": 6}
     assert report["identical"] == {"num_identical": 3, "num_compared": 6}
