@@ -98,13 +98,20 @@ class PipeSDEndpoint:
         app.include_router(router)
 
     async def init_state(self, engine_client: EngineClient | None, state: State, args: Namespace) -> None:
-        """Build the routes' state. Raises `RuntimeError` if the server was started without the scheduler."""
+        """Build the routes' state. Raises `RuntimeError` if scheduler or workers are not ours."""
         if engine_client is None:
             return
         if engine_client.vllm_config.speculative_config is None:
             raise RuntimeError(
                 "the pipesd endpoint needs pipesd's scheduler and worker; start with 'pipesd serve'"
             )
+        try:
+            await engine_client.collective_rpc("verifies_drafts")
+        except Exception as error:
+            raise RuntimeError(
+                "pipesd needs workers that verify the edges' drafts: leave --worker-cls out, or derive the class "
+                "from pipesd_vllm.worker.draft_worker.VerifiesDrafts"
+            ) from error
         compat.allow_min_p_and_logit_bias(engine_client)
         state.pipesd = PluginState.of(engine_client, args)
 

@@ -22,6 +22,10 @@ class VerifiesDrafts:
     model_runner: Any
     vllm_config: Any
 
+    def verifies_drafts(self) -> bool:
+        """Always: asked of a worker of another class, vLLM raises (`api/endpoint.py`)."""
+        return True
+
     def init_device(self) -> None:
         """Raises `WrongWorkerError` or `UnsupportedTargetError` before weights load."""
         config = self.vllm_config

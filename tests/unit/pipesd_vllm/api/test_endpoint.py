@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket
 from vllm.engine.protocol import StreamingInput
 
 from pipesd_vllm.api import ServerMetrics
-from pipesd_vllm.api.endpoint import PluginState, num_api_keys, session
+from pipesd_vllm.api.endpoint import PipeSDEndpoint, PluginState, num_api_keys, session
 from pipesd_vllm.api.tenant import OpenConnections
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import SUBPROTOCOL, Fingerprint, Limits, Mode, Open, Sampling, Welcome, encode
@@ -72,6 +72,19 @@ class Edge:
     async def leave(self) -> None:
         self.send({"type": "websocket.disconnect", "code": 1000})
         await asyncio.wait_for(self._serving, 30.0)
+
+
+async def test_workers_that_verify_nothing_are_refused() -> None:
+    """vLLM's own worker accepts drafts by another rule: its texts would not be those of plain requests."""
+
+    class StockWorkers:
+        vllm_config = SimpleNamespace(speculative_config=object())
+
+        async def collective_rpc(self, method: str) -> None:
+            raise AttributeError(f"'Worker' object has no attribute {method!r}")
+
+    with pytest.raises(RuntimeError, match="leave --worker-cls out"):
+        await PipeSDEndpoint().init_state(StockWorkers(), SimpleNamespace(), Namespace())  # type: ignore[arg-type]
 
 
 async def one_turn(state: PluginState, key: bytes) -> None:
