@@ -48,7 +48,7 @@ def test_the_installed_vllm_has_all_names(surface: ModuleType, first: Any) -> No
 
 
 def test_changes_are_told(surface: ModuleType, first: Any) -> None:
-    """A member, a type, an override, a call, a kernel, its body, a flag, a class, a field, all in one vLLM."""
+    """A member, a type, an override, a call, a kernel, its body, a flag, a class, a field: in one reading."""
     scheduler, gpu = "vllm.v1.core.sched.scheduler", "vllm.v1.worker.gpu"
     changes = [
         (scheduler, "self.deferred_waiting", "self.later", "Scheduler.deferred_waiting is not there"),
