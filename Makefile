@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup demo test test-all clients soak lint format lock floor dist bench-quick clean
+.PHONY: help setup demo test test-all clients soak lint format surface lock floor dist bench-quick clean
 
 help:
 	@echo "make demo    a real question through both halves of PipeSD on this machine, and its figures"
@@ -14,6 +14,7 @@ help:
 	@echo "make soak      ten minutes of 200 clients: errors, memory and CPU of the gateway"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff fix and format"
+	@echo "make surface  check every name of vLLM that the plugin uses, in the installed vLLM and in 0.33's sources"
 	@echo "make lock    renew the pinned versions in requirements/"
 	@echo "make floor   run the unit tests with the oldest versions that pyproject.toml allows"
 	@echo "make dist    build what is published, check it, try it in clean environments (uploads nothing)"
@@ -64,6 +65,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+surface: setup
+	@$(BIN)/python tools/surface.py
 
 clean:
 	rm -rf .venv *.egg-info benchmarks/*.egg-info build benchmarks/build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

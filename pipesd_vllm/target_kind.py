@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from pipesd_vllm import compat
+
 if TYPE_CHECKING:
     from vllm.v1.kv_cache_interface import KVCacheConfig
 
@@ -81,9 +83,6 @@ def check_arguments(arguments: Sequence[str]) -> None:
     process with vLLM's own words.
     """
     from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = make_arg_parser(FlexibleArgumentParser(description="vLLM's API server with pipesd."))
-    engine = AsyncEngineArgs.from_cli_args(parser.parse_args(list(arguments)))
+    engine = AsyncEngineArgs.from_cli_args(compat.make_arg_parser().parse_args(list(arguments)))
     check_target_kind(engine.create_model_config(), engine)

@@ -97,9 +97,10 @@ class Client:
         """The page of metrics."""
         return (await self._whole("GET", "/metrics")).text
 
-    async def complete(self, prompt: Sequence[int], body: Mapping[str, Any]) -> tuple[str, Json]:
-        """A whole completion: its id and its only choice."""
-        sent = {"model": await self.model(), "prompt": list(prompt), **body}
+    async def complete(self, prompt: str | Sequence[int], body: Mapping[str, Any]) -> tuple[str, Json]:
+        """A whole completion of a text or of token ids: its id and its only choice."""
+        asked = prompt if isinstance(prompt, str) else list(prompt)
+        sent = {"model": await self.model(), "prompt": asked, **body}
         answer = (await self._whole("POST", "/v1/completions", sent)).json()
         return answer["id"], answer["choices"][0]
 

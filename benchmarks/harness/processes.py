@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["session_cpu_s", "session_rss_mb"]
+__all__ = ["process_cpu_s", "session_cpu_s", "session_rss_mb"]
 
 
 def session_cpu_s(session: int) -> float | None:
@@ -20,6 +20,14 @@ def session_cpu_s(session: int) -> float | None:
         sum(times[:2]) + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
         for times in _of_session(session, lambda process: process.cpu_times())
     )
+
+
+def process_cpu_s(session: int) -> dict[str, float]:
+    """CPU seconds of the processes of `session` that still run, by name (as the system has it, cut off)."""
+    found: dict[str, float] = {}
+    for name, cpu_s in _of_session(session, lambda process: (process.name(), sum(process.cpu_times()[:2]))):
+        found[name] = found.get(name, 0.0) + cpu_s
+    return found
 
 
 def session_rss_mb(session: int) -> float | None:

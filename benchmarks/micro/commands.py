@@ -57,3 +57,18 @@ def tuner() -> None:
     from benchmarks.micro.parts import tuner_lines
 
     print("\n".join(tuner_lines()))
+
+
+@app.command()
+def hooks(
+    parked: Annotated[str, typer.Option("--parked", help="Numbers of parked sessions.")] = "10,1000,4000",
+    steps: Annotated[int, typer.Option("--steps", min=1, max=120, help="Measured steps.")] = 100,
+) -> None:
+    """The plugin's scheduler hooks a step, by parked sessions, on vLLM's real scheduler (needs vLLM)."""
+    from benchmarks.micro.hooks import NUM_ACTIVE, hook_costs
+
+    print(f"a step of {NUM_ACTIVE} sessions with drafts and {NUM_ACTIVE} plain requests, medians in us:")
+    for cost in hook_costs(tuple(map(int, parked.split(","))), steps):
+        print(
+            f"  {cost.num_parked:5} parked: hooks {cost.hooks_us:7.1f}, whole scheduling {cost.step_us:8.1f}"
+        )

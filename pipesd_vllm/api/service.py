@@ -14,6 +14,7 @@ from vllm.engine.protocol import EngineClient
 from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
+from pipesd_vllm import compat
 from pipesd_vllm.api.edge_socket import EdgeLeft, EdgeSocket, read_event
 from pipesd_vllm.api.metrics import Overhead, ServerMetrics
 from pipesd_vllm.api.turn import PatientTimer, Turn
@@ -194,7 +195,7 @@ class SessionConnection:
 
 def _refusal_code(error: BaseException) -> RefusalCode:
     """The code for what vLLM raised; vLLM checks parameters only when it takes a request in."""
-    if getattr(error, "http_status", 500) == 503:
+    if compat.is_overload(error):
         return RefusalCode.OVERLOADED
     if isinstance(error, VLLMClientError | ValueError):
         return RefusalCode.BAD_SAMPLING

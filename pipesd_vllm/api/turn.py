@@ -18,6 +18,7 @@ from vllm.engine.protocol import EngineClient, StreamingInput
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 
+from pipesd_vllm import compat
 from pipesd_vllm.api.metrics import Overhead
 from pipesd_vllm.api.turn_params import chunk_params, opening_params, token_logprobs
 from pipesd_vllm.api.validation import CloseConnection, RefuseTurn
@@ -40,10 +41,6 @@ __all__ = ["PatientTimer", "TimerLoop", "Turn", "later_chunk", "opening_chunk"]
 _MAX_PENDING_CHUNKS: Final = 256
 _PLACEHOLDER: Final = (0,)
 """vLLM wants at least one token a chunk; commands without drafts send this one."""
-_FAILED: Final = (
-    "the engine gave this turn up (its structure does not compile, the committed tokens do not have it, or "
-    "the server failed on it); the server's log says more"
-)
 
 Emit = Callable[[Commit, Overhead], Awaitable[None]]
 
@@ -156,7 +153,7 @@ class Turn:
     async def _handle(self, output: RequestOutput, emit: Emit) -> None:
         completion = output.outputs[0]
         if completion.finish_reason == "error":
-            raise RefuseTurn(RefusalCode.ENGINE_ERROR, _FAILED)
+            raise RefuseTurn(RefusalCode.ENGINE_ERROR, compat.GIVEN_UP)
         if completion.finish_reason == "abort":  # not ours: the engine stops or is drained
             raise CloseConnection(1012, CloseReason.ENGINE_STOPPING, "resume the turn on another connection")
         output_s = self._clock()

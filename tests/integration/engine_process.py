@@ -37,7 +37,7 @@ from pipesd_vllm.scheduling import AddDrafts, OpenSession, Suspend, pack_command
 from pipesd_vllm.worker.cpu_executor import PipeSDCpuExecutor
 from tests.pruned_pair import pruned_pair
 
-STOCK_WORKER: Final = "tests.integration.stock_worker.StockCpuWorker"
+STOCK_WORKER: Final = "benchmarks.harness.stock_worker.StockCpuWorker"
 NUM_TOKENS: Final = 24
 PROMPTS: Final = [[100 + 7 * i + j for j in range(40 + 9 * i)] for i in range(3)]
 HOW: Final[list[dict[str, Any]]] = [

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from starlette.websockets import WebSocket
+from vllm.exceptions import GenerationError, RetryableRequestError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipesd_vllm.api import ServerMetrics
@@ -203,6 +204,8 @@ async def test_an_abandoned_turn_is_refused() -> None:
     [
         (ValueError("no"), RefusalCode.BAD_SAMPLING),
         (RuntimeError("no"), RefusalCode.ENGINE_ERROR),
+        (GenerationError("no"), RefusalCode.ENGINE_ERROR),  # what 0.33 raises where 0.32 has an output
+        (RetryableRequestError("no"), RefusalCode.OVERLOADED),
         (OSError("no"), RefusalCode.ENGINE_ERROR),
     ],
     ids=repr,

@@ -19,6 +19,8 @@ SERVER = ["--cloud", "--api-key", "--target", "--dtype", "--json"]
         ),
         ("matrix", ["--prompts", "--num", "--settings", "--tokens", *SERVER]),
         ("overhead", ["--rounds", "--repeats", *SERVER]),
+        ("load", ["--clients", "--answers", "--tokens", "--repeats", "--parked", "--compare", *SERVER]),
+        ("gpu", ["--parts", "--rounds", "--repeats", "--device", *SERVER]),
         ("gateway", ["--clients", "--at-once", "--rounds", "--tokens", "--repeats", *EDGE, *SERVER]),
         (
             "run",
@@ -26,7 +28,7 @@ SERVER = ["--cloud", "--api-key", "--target", "--dtype", "--json"]
         ),
         ("report", ["DIR"]),
         ("simulate", ["--traces", "--record", "--check", "--gamma-ms", "--edges"]),
-        ("micro", ["control", "drafting", "acceptance", "tuner"]),
+        ("micro", ["control", "drafting", "acceptance", "tuner", "hooks"]),
     ],
 )
 def test_help(command: str, flags: list[str]) -> None:
@@ -43,6 +45,7 @@ def test_help(command: str, flags: list[str]) -> None:
         ["exact", "--num", "x"],
         ["overhead", "--rounds", "1"],
         ["gateway", "--clients", "0"],
+        ["load", "--parked", "-1"],
         ["fast"],
         ["run", "--out", "x"],
         ["run", "--out", "x", "--scenario", "far", "--link", "carrier-pigeon"],

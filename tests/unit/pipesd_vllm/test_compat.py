@@ -1,35 +1,109 @@
-"""Only the vLLM this plugin was built for is accepted, and its private names do what we take them for."""
+"""Only a vLLM that this plugin was built for is accepted; what its releases do differently works in each."""
 
 from __future__ import annotations
 
+import sys
+import tomllib
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from vllm.exceptions import GenerationError, MaxQueuedTokensError, RetryableRequestError
+from vllm.outputs import RequestError
 
 from pipesd_vllm import compat
-from pipesd_vllm.compat import UnsupportedVllmError, check_version, installed_version
+from pipesd_vllm.compat import (
+    CPU_SUPPORTED,
+    SUPPORTED,
+    UnsupportedVllmError,
+    check_version,
+    installed_version,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("version", ["0.31.2", "0.33.0", "1.32.0", "0.3"])
+@pytest.mark.parametrize("version", ["0.31.2", "0.34.0", "1.32.0", "0.3"])
 def test_other_versions_are_refused_by_name(version: str) -> None:
-    """The refusal names both versions."""
-    with pytest.raises(UnsupportedVllmError) as caught:
+    """The refusal names the installed version and those that it could be."""
+    with pytest.raises(UnsupportedVllmError, match=r"supports vLLM 0\.32\.x and 0\.33\.x") as caught:
         check_version(version)
     assert version in str(caught.value)
-    assert "0.32" in str(caught.value)
 
 
 def test_the_installed_version_is_accepted() -> None:
-    """The vLLM of this environment is in the supported range, patch releases included."""
+    """The vLLM of this environment is in the supported range, patch releases included; so is 0.33."""
     check_version(installed_version())
+    check_version(installed_version(), CPU_SUPPORTED)
     check_version("0.32.1+cpu")
+    check_version("0.33.0")
+
+
+def test_a_cpu_build_of_033_is_refused() -> None:
+    """Its kernels are others than ours stand in for."""
+    with pytest.raises(UnsupportedVllmError, match=r"vLLM's CPU build 0\.32\.x, but vLLM 0\.33\.0"):
+        check_version("0.33.0", CPU_SUPPORTED)
+
+
+def test_the_extras_allow_what_is_supported() -> None:
+    """`pipesd[cloud]` takes the supported lines and no other, `pipesd[cloud-cpu]` those of the CPU build."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for extra, lines in (("cloud", SUPPORTED), ("cloud-cpu", CPU_SUPPORTED)):
+        wanted = Requirement(extras[extra][0]).specifier
+        taken = [line for minor in range(50) if (line := f"0.{minor}") and wanted.contains(f"{line}.0")]
+        assert taken == list(lines)
+
+
+def test_a_request_fails_in_both_releases() -> None:
+    """0.32 keeps a set of the requests to fail, 0.33 a dictionary with what their clients are told."""
+    of_032: Any = SimpleNamespace(grammar_compile_error_reqs=set())
+    of_033: Any = SimpleNamespace(grammar_compile_error_reqs={})
+    for scheduler in (of_032, of_033):
+        compat.fail_request(scheduler, "a")
+    assert of_032.grammar_compile_error_reqs == {"a"}
+    error = of_033.grammar_compile_error_reqs["a"]
+    assert isinstance(error, RequestError)
+    assert (error.message, error.retryable) == (compat.GIVEN_UP, False)
+    assert error.code != "validation_error"  # which 0.33 would tell the client as its own fault
+
+
+@pytest.mark.parametrize(
+    ("error", "is_overload"),
+    [
+        (MaxQueuedTokensError(), True),
+        (RetryableRequestError(), True),
+        (GenerationError(), False),
+        (ValueError("503"), False),
+    ],
+    ids=repr,
+)
+def test_an_overload_is_told_by_its_status(error: Exception, is_overload: bool) -> None:
+    """Refused admission has an `http_status`, and a paused engine of 0.33 a `status_code`."""
+    assert compat.is_overload(error) is is_overload
+
+
+@pytest.mark.parametrize("place", ["launchers", "common"])
+def test_the_parser_is_found_in_both_releases(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 0.32 among the launchers, in 0.33 in `common`."""
+    for folder in ("launchers", "common"):
+        name = f"vllm.entrypoints.{folder}"
+        package, module = ModuleType(name), ModuleType(f"{name}.cli_args")
+        module.make_arg_parser = lambda parser, folder=folder: folder  # type: ignore[attr-defined]
+        package.__path__ = []
+        monkeypatch.setitem(sys.modules, name, package)
+        if folder == place:
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+            package.cli_args = module  # type: ignore[attr-defined]
+        else:
+            monkeypatch.delitem(sys.modules, module.__name__, raising=False)
+    assert compat.make_arg_parser() == place
 
 
 def test_every_name_stands_in_a_table() -> None:
     """In docs/vllm_surface.md no blank line cuts rows off their table's head."""
-    page = (Path(__file__).resolve().parents[3] / "docs" / "vllm_surface.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "vllm_surface.md").read_text(encoding="utf-8")
     blocks = [block.splitlines() for block in page.split("\n\n") if block.lstrip().startswith("|")]
     assert blocks
     assert all(len(block) > 2 and block[1].startswith("|---") for block in blocks)
