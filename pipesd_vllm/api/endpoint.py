@@ -109,7 +109,7 @@ class PipeSDEndpoint:
             await engine_client.collective_rpc("verifies_drafts")
         except Exception as error:
             raise RuntimeError(
-                "pipesd needs workers that verify the edges' drafts: leave --worker-cls out, or derive the class "
+                "pipesd needs workers that verify drafts of edges: leave --worker-cls out, or derive it "
                 "from pipesd_vllm.worker.draft_worker.VerifiesDrafts"
             ) from error
         compat.allow_min_p_and_logit_bias(engine_client)
