@@ -165,9 +165,9 @@ class Engine:
         return texts
 
 
-def plain(engine: Engine, how_many: int = 3) -> None:
+def plain(engine: Engine) -> None:
     """Requests without sessions, together."""
-    for which in range(how_many):
+    for which in range(3):
         engine.add(f"p{which}", which)
     engine.run()
 
@@ -226,6 +226,13 @@ def _preempt(engine: Engine, name: str) -> None:
         scheduler._preempt_request(request, 0.0)
 
 
+def silent(engine: Engine, truth: list[list[int]]) -> None:
+    """Sessions whose edges never draft, one after the other."""
+    for which in range(3):
+        engine.add(f"s{which}", which, OpenSession(eager=True))
+        engine.run()
+
+
 def taken_over(engine: Engine, truth: list[list[int]]) -> None:
     """Sessions whose first tokens were committed elsewhere."""
     for which, committed in enumerate((5, 11, 17)):
@@ -246,9 +253,17 @@ SCENARIOS: Final[dict[str, Callable[[Engine, list[list[int]]], None]]] = {
     "eager": eager,
     "preempted": lambda engine, truth: eager(engine, truth, preempt=True),
     "taken over": taken_over,
+    "silent": silent,
 }
+_STOCK_NGRAM: Final = {
+    key: value
+    for key, value in speculative_config(FillIn.NGRAM).items()
+    if key in ("method", "prompt_lookup_min", "prompt_lookup_max")
+} | {"num_speculative_tokens": 8}
+"""As `FillIn.NGRAM` drafts where no edge does, by vLLM alone."""
 VARIANTS: Final[dict[str, tuple[dict[str, object] | None, type[Executor], bool]]] = {
     "stock": (None, PipeSDCpuExecutor, False),
+    "stock n-gram": (_STOCK_NGRAM, PipeSDCpuExecutor, False),
     "sync": (speculative_config(FillIn.NONE), PipeSDCpuExecutor, True),
     "async": (speculative_config(FillIn.NONE), AsyncExecutor, True),
     "sync n-gram": (speculative_config(FillIn.NGRAM), PipeSDCpuExecutor, True),
@@ -261,7 +276,9 @@ def main() -> None:
     """Print the texts of a variant."""
     speculation, executor, with_plugin = VARIANTS[sys.argv[1]]
     engine = Engine(speculation, executor, with_plugin)
-    plain(engine, 1)
+    for which in range(3):
+        engine.add(f"p{which}", which)
+        engine.run()
     found: dict[str, Any] = {"alone": engine.take(), "alone passes": engine.passes}
     plain(engine)
     truth = found["plain"] = engine.take()

@@ -40,7 +40,7 @@ def found(variant: str) -> dict[str, Any]:
         "sync",
         "async",
         pytest.param("sync n-gram", marks=pytest.mark.slow),
-        "async n-gram",
+        pytest.param("async n-gram", marks=pytest.mark.slow),
     ],
 )
 def test_every_text_is_that_of_vllm_alone(variant: str) -> None:
@@ -60,7 +60,10 @@ def test_right_drafts_save_passes(variant: str) -> None:
     assert texts["right drafts passes"] <= 8
 
 
+@pytest.mark.slow
 def test_the_operators_speculator_fills_in() -> None:
-    """A plain request takes fewer passes with n-grams than without, and its text does not change."""
-    assert found("async n-gram")["alone"] == found("async")["alone"]
-    assert found("async n-gram")["alone passes"] < found("async")["alone passes"] == 24
+    """Silent sessions take the passes of plain requests, which are those of vLLM with n-grams alone."""
+    texts = found("sync n-gram")
+    assert texts["alone"] == found("stock")["alone"]
+    assert texts["silent passes"] == texts["alone passes"] < found("stock")["alone passes"]
+    assert texts["alone passes"] == found("stock n-gram")["alone passes"]
