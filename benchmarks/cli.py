@@ -9,6 +9,7 @@ from benchmarks.exactness.matrix import matrix
 from benchmarks.gpu.commands import gpu
 from benchmarks.harness.options import DRAFTING, EMULATION, SERVER, THRESHOLDS, takes
 from benchmarks.micro import commands as micro
+from benchmarks.sim.chaos_command import chaos
 from benchmarks.simulation.commands import simulate
 from benchmarks.speed.gateway import gateway
 from benchmarks.speed.load import load
@@ -33,4 +34,5 @@ takes(app, SERVER, DRAFTING)(gateway)
 takes(app, THRESHOLDS, {name: SERVER[name] for name in ("target", "dtype", "config_file")})(run)
 app.command()(report)
 app.command()(simulate)
+app.command()(chaos)
 app.add_typer(micro.app, name="micro")

@@ -21,6 +21,7 @@ from benchmarks.sim.lies import LyingServer
 from benchmarks.sim.log import EventLog
 from benchmarks.sim.network import SimNetwork
 from benchmarks.sim.plan import ServerLies, ServerPlan
+from pipesd_vllm import compat
 from pipesd_vllm.api.endpoint import PluginState, router
 from pipesd_vllm.api.metrics import ServerMetrics
 from pipesd_vllm.api.model_info import build_welcome
@@ -108,6 +109,7 @@ class SimServer:
         plan = self._plan
         self._target = target or self._target
         engine = SimEngine(plan, self._target, self._log)
+        compat.allow_min_p_and_logit_bias(engine)  # as `PipeSDEndpoint.init_state`
         engine.process.stalls = self._stalls
         self.engines.append(engine)
         self.state = self._state(engine)

@@ -19,9 +19,14 @@ from edge_agent.session.chain import DraftChain
 from edge_agent.session.control import SessionControl
 from edge_agent.session.turn import ReceivedCommit, Turn, TurnEvent, TurnLost
 from edge_agent.verifier import ConnectionPool
-from pipesd_vllm.wire import Mode, RefusalCode
+from pipesd_vllm.wire import Commit, Mode, RefusalCode
 
 __all__ = ["CollaborativeSession"]
+
+
+def _is_replay(commit: Commit, outcome: CommitOutcome) -> bool:
+    """Whether the frame brings nothing new: its passes and drafts were counted when it came first."""
+    return bool(commit.tokens) and not outcome.new_tokens and commit.finish_reason is None
 
 
 class CollaborativeSession:
@@ -75,6 +80,8 @@ class CollaborativeSession:
                         await self._send_drafts(self._on_drafted(event))
                     case ReceivedCommit() as event:
                         outcome = self._chain.apply(event.commit)
+                        if _is_replay(event.commit, outcome):
+                            continue
                         decision = self._on_commit(event, outcome)
                         chunk = self._chunk(event, outcome)
                         if chunk.finish_reason is None:

@@ -161,6 +161,27 @@ async def test_a_lost_connection_is_resumed_where_it_broke(
     assert resumed.committed == target_text(PROMPT, len(resumed.committed))
 
 
+class RepeatingTransport(FakeTransport):
+    """Sends every commit but the last twice."""
+
+    def push(self, frame: Downstream | CloudError) -> None:
+        super().push(frame)
+        if isinstance(frame, Commit) and frame.finish_reason is None:
+            super().push(frame)
+
+
+async def test_a_commit_that_comes_twice_is_counted_once(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """Its passes and drafts are those of the frame before: the figures are as without the replay."""
+    found = []
+    for line in (transport(), RepeatingTransport(target_next, WELCOME)):
+        tokens, session, _ = await Bench(make_drafter(3), line).run(request(), "vanilla")
+        assert tokens == target_text(PROMPT, 40)
+        stats = session.stats
+        assert stats.draft_tokens_verified <= stats.draft_tokens_sent
+        found.append((stats.target_passes, stats.draft_tokens_verified, stats.draft_tokens_accepted))
+    assert found[0] == found[1]
+
+
 def aborting(*tokens: int) -> FakeTransport:
     """A verifier that shuts down as soon as it has committed `tokens`."""
     line = transport()
