@@ -23,10 +23,12 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.interface import PauseState
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreOutputs
@@ -62,6 +64,7 @@ class SchedulesSessions:
     requests: dict[str, Request]
     running: list[Request]
     waiting: Any
+    pause_state: Any
     max_num_active_reqs: int
     num_spec_tokens: int
     structured_output_manager: Any
@@ -181,14 +184,15 @@ class SchedulesSessions:
         A resident session has its row in the workers, so it takes a seat from `running`.
         """
         resident = self._sessions.resident
-        if not resident:
+        if not resident or self.pause_state != PauseState.UNPAUSED:
             return
-        seats = self._num_seats - len(self.running) - len(resident)
-        missing = min(len(resident), compat.count_ready_waiting(self) - seats)
-        for request_id in list(resident)[: max(0, missing)]:
+        free = self._num_seats - len(self.running) - len(resident)
+        missing = min(len(resident), compat.count_ready_waiting(self) - free)
+        if missing <= 0:
+            return
+        for request_id in list(islice(resident, missing)):
             self._suspend(request_id)
-        if missing > 0:
-            logger.info("%d parked sessions gave their seats to waiting requests", missing)
+        logger.info("%d parked sessions gave their seats to waiting requests", missing)
 
     def _evict_for_blocks(self) -> bool:
         """Take the KV blocks of the longest idle resident session; False if there is none."""
