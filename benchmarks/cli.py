@@ -10,7 +10,8 @@ from benchmarks.gpu.commands import gpu
 from benchmarks.harness.options import DRAFTING, EMULATION, SERVER, THRESHOLDS, takes
 from benchmarks.micro import commands as micro
 from benchmarks.sim.chaos_command import chaos
-from benchmarks.simulation.commands import simulate
+from benchmarks.sim.recording import record
+from benchmarks.sim.sim_command import sim
 from benchmarks.speed.gateway import gateway
 from benchmarks.speed.load import load
 from benchmarks.speed.overhead import overhead
@@ -33,6 +34,7 @@ takes(app, SERVER)(gpu)
 takes(app, SERVER, DRAFTING)(gateway)
 takes(app, THRESHOLDS, {name: SERVER[name] for name in ("target", "dtype", "config_file")})(run)
 app.command()(report)
-app.command()(simulate)
 app.command()(chaos)
+takes(app, SERVER, {"draft": DRAFTING["draft"]})(sim)
+takes(app, SERVER, DRAFTING)(record)
 app.add_typer(micro.app, name="micro")

@@ -6,6 +6,9 @@ or misplaced entry anywhere changes the text. `mix` is SplitMix64's finaliser (S
 
 The tokenizer is a byte-level BPE of 1,024 tokens made here: any text can be encoded, ids 0 to 9 are special,
 10 to 265 single bytes, the others pairs and triples of letters.
+
+A target named `recorded_name(pair)` says what a real one said after the prompts of `replayed(pair)`, and its
+draft what the real draft did (`benchmarks.sim.agreements`); after anything else it is like the others.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
@@ -21,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from benchmarks.sim.agreements import RecordedAnswer, Said, read_pair
 from edge_agent.api import Sampling, TokenizerBundle
 from edge_agent.sampling import DraftToken, SampledPicker, TokenPicker
 from edge_agent.sampling.adjustment import adjusts_logits
@@ -33,9 +38,12 @@ __all__ = [
     "KnownDraft",
     "KnownTarget",
     "Prefix",
+    "ReplayedAnswer",
     "bundle",
     "picker_of",
+    "recorded_name",
     "reference",
+    "replayed",
     "target_files",
     "target_fingerprint",
     "tokenizer",
@@ -59,11 +67,20 @@ _LEAD_BYTE: Final = 0xC3
 """First byte of two-byte letters: a detokenizer has to wait for the second."""
 _LEAD_ID: Final = _NUM_SPECIAL + _LEAD_BYTE
 _NUM_QUANTILES: Final = 1024
+_RECORDED: Final = "recorded:"
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+
+
+def _entry(total: int, token: int, position: int) -> int:
+    return _mix((total + token * _TOKEN + position * _POSITION) & _MASK)
+
+
+def _total_after(total: int, token: int, position: int) -> int:
+    return (total + _entry(total, token, position)) & _MASK
 
 
 def _mix(z: int) -> int:
@@ -140,13 +157,16 @@ class KnownTarget:
     def __init__(self, name: str) -> None:
         self.name = name
         self.salt = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+        self.script = _script(name, self.salt) if name.startswith(_RECORDED) else _Script()
 
     def entry(self, total: int, token: int, position: int) -> int:
         """The KV entry of `token`, computed over entries whose sum with the salt is `total`."""
-        return _mix((total + token * _TOKEN + position * _POSITION) & _MASK)
+        return _entry(total, token, position)
 
     def greedy(self, total: int, token: int) -> int:
         """The most likely token after `token`, whose own entry is in `total`."""
+        if (scripted := self.script.tokens.get(total)) is not None:
+            return scripted
         z = _mix(total ^ _TOKEN)
         if token == _LEAD_ID:
             return _NUM_SPECIAL + 0x80 + z % 64
@@ -180,7 +200,6 @@ class Prefix:
     """Sums over the KV entries of a sequence that grows or rewinds, without a cache of blocks."""
 
     def __init__(self, target: KnownTarget) -> None:
-        self._target = target
         self._tokens: list[int] = []
         self._totals: list[int] = [target.salt]
 
@@ -192,9 +211,8 @@ class Prefix:
             keep = common_prefix_length(known, tokens)
             del known[keep:], totals[keep + 1 :]
         for position in range(keep, len(tokens)):
-            total, token = totals[-1], tokens[position]
-            totals.append((total + self._target.entry(total, token, position)) & _MASK)
-            known.append(token)
+            totals.append(_total_after(totals[-1], tokens[position], position))
+            known.append(tokens[position])
         return totals[-1]
 
 
@@ -229,6 +247,86 @@ def reference(target: str, prompt: Sequence[int], sampling: Sampling) -> list[in
     return tokens[len(prompt) :]
 
 
+# -- replay of recorded answers -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedAnswer:
+    """A recorded answer in the simulated vocabulary. No prompt is like another one."""
+
+    name: str
+    category: str
+    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    drafts: tuple[DraftToken, ...]
+    """By position of the answer."""
+    detours: dict[int, tuple[DraftToken, ...]]
+    """By position of a wrong draft: what the draft goes on with after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Script:
+    """What a recorded target and its draft say, by the sum of the salt and the entries before."""
+
+    tokens: dict[int, int] = field(default_factory=dict)
+    drafts: dict[int, DraftToken] = field(default_factory=dict)
+
+
+def recorded_name(pair: str) -> str:
+    """Name of the target that replays the recorded pair `pair`."""
+    return _RECORDED + pair
+
+
+@cache
+def replayed(pair: str) -> tuple[ReplayedAnswer, ...]:
+    """The answers of a recorded pair, in its order. Raises `CliError`."""
+    return tuple(_replayed(number, answer) for number, answer in enumerate(read_pair(pair).answers))
+
+
+def _replayed(number: int, answer: RecordedAnswer) -> ReplayedAnswer:
+    """Ids become words in the order in which they first come, so that what repeats itself still does.
+
+    More ids than there are words share them, but a draft stays as right or wrong as it was.
+    """
+    words: dict[int, int] = {}
+
+    def word(token_id: int) -> int:
+        return _FIRST_WORD + (words.setdefault(token_id, len(words)) + number) % _NUM_WORDS
+
+    def draft(said: Said, right: int | None) -> DraftToken:
+        made = word(said.token_id)
+        if right is not None and (said.token_id == right) != (made == word(right)):
+            made = _FIRST_WORD + (made - _FIRST_WORD + 1) % _NUM_WORDS
+        return DraftToken(made, said.probability)
+
+    return ReplayedAnswer(
+        name=answer.name,
+        category=answer.category,
+        prompt=(_FIRST_WORD + number % _NUM_WORDS, *map(word, answer.prompt)),
+        tokens=tuple(map(word, answer.tokens)),
+        drafts=tuple(draft(*each) for each in zip(answer.picks, answer.tokens, strict=True)),
+        detours={at: tuple(draft(said, None) for said in after) for at, after in answer.detours.items()},
+    )
+
+
+@cache
+def _script(name: str, salt: int) -> _Script:
+    script = _Script()
+    for answer in replayed(name.removeprefix(_RECORDED)):
+        total = salt
+        for position, token in enumerate(answer.prompt):
+            total = _total_after(total, token, position)
+        start = len(answer.prompt)
+        for number, (token, draft) in enumerate(zip(answer.tokens, answer.drafts, strict=True)):
+            script.tokens[total], script.drafts[total] = token, draft
+            aside, last = total, draft.token_id
+            for ahead, following in enumerate(answer.detours.get(number, ())):
+                aside = _total_after(aside, last, start + number + ahead)
+                script.drafts[aside], last = following, following.token_id
+            total = _total_after(total, token, start + number)
+    return script
+
+
 # -- draft --------------------------------------------------------------------------------
 
 
@@ -247,7 +345,10 @@ class KnownDraft:
 
     def token(self, sequence: int, tokens: Sequence[int]) -> DraftToken:
         """The draft after `tokens` of the sequence number `sequence`, greedily."""
-        right = self._target.greedy(self._total(sequence, tokens), tokens[-1])
+        total = self._total(sequence, tokens)
+        if (scripted := self._target.script.drafts.get(total)) is not None:
+            return scripted
+        right = self._target.greedy(total, tokens[-1])
         confidence, is_right = self._coin(tokens)
         if is_right:
             return DraftToken(right, confidence)

@@ -75,14 +75,23 @@ class Path:
         """When the last bit of a segment that is sent now has left."""
         self.num_bytes[side] += num_bytes
         size = _HEADER_BYTES + num_bytes
-        self._free_s[side] = max(now_s, self._free_s[side]) + size / self._bytes_s[side]
+        begins_s = max(now_s, self._free_s[side])
+        self._free_s[side] = begins_s + size / self._rate(begins_s, side)
         return self._free_s[side]
+
+    def _rate(self, now_s: float, side: Side) -> float:
+        link = self.link
+        if side is Side.UP and link.up_bytes_s:
+            return link.up_bytes_s[int(now_s / link.up_step_s) % len(link.up_bytes_s)]
+        return self._bytes_s[side]
 
     def passes(self, now_s: float, side: Side) -> float | None:
         """When a packet that leaves now is at the far end; None: it is lost."""
         if any(hole.covers(now_s, side) for hole in self.holes):
             return None
         link = self.link
+        if link.loss and self.rng.random() < link.loss:
+            return None
         at_s = now_s + link.delay_s + (self.rng.random() * link.jitter_s if link.jitter_s else 0.0)
         for stall in self.stalls:
             if stall.covers(now_s, side):

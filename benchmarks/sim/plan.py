@@ -79,6 +79,11 @@ class LinkPlan(_Data, frozen=True, kw_only=True):
     down_bytes_s: float | None = None
     jitter_s: float = 0.0
     """Each segment is held up for 0 to this long more; order is kept."""
+    loss: float = 0.0
+    """Share of packets that are lost; TCP sends them again."""
+    up_bytes_s: tuple[float, ...] = ()
+    """Rates of the uplink in place of `bytes_s`: a new one every `up_step_s`, over and over."""
+    up_step_s: float = 20.0
     kernel_bytes: int = 65_536
     """What the kernel takes in beyond what is acknowledged; writing beyond it blocks."""
 

@@ -121,6 +121,45 @@ def test_jitter_never_turns_the_order_round() -> None:
     simulate(body, LinkPlan(delay_s=DELAY_S, bytes_s=FAST, jitter_s=0.05))
 
 
+def test_a_lost_packet_comes_later() -> None:
+    """What TCP sends again is a timeout late, and all behind it waits; without losses nothing is late."""
+
+    async def body(net: Net) -> None:
+        transport, _, server = await net.connect()
+        began_s = net.loop.time()
+        for _ in range(100):
+            transport.write(b"x")
+            await asyncio.sleep(1.0)
+        late = [at_s - began_s - number - DELAY_S for number, at_s in enumerate(server.times)]
+        losses.append(sum(each > 0.1 for each in late))
+        assert server.data == b"x" * 100
+        assert all(each == pytest.approx(0.0, abs=1e-6) or each >= 0.2 for each in late)
+
+    losses: list[int] = []
+    for loss in (0.0, 0.2):
+        simulate(body, LinkPlan(delay_s=DELAY_S, bytes_s=FAST, loss=loss))
+    assert losses[0] == 0
+    assert 10 <= losses[1] <= 30
+
+
+def test_the_uplinks_rate_changes() -> None:
+    """1,000 bytes and 40 of headers take 10 ms, and 100 ms ten seconds later; the way back stays fast."""
+
+    async def body(net: Net) -> None:
+        transport, client, server = await net.connect()
+        for _ in range(2):
+            sent_s = net.loop.time()
+            transport.write(b"x" * 1000)
+            server.transport.write(b"x" * 1000)
+            await asyncio.sleep(10.0)
+            took.append(server.times[-1] - sent_s - DELAY_S)
+            assert client.times[-1] == pytest.approx(sent_s + DELAY_S)
+
+    took: list[float] = []
+    simulate(body, LinkPlan(delay_s=DELAY_S, bytes_s=FAST, up_bytes_s=(104_000.0, 10_400.0), up_step_s=10.0))
+    assert took == pytest.approx([0.01, 0.1])
+
+
 def test_a_reader_that_stops_holds_the_writer_up() -> None:
     """Kernel and transport buffers fill, the protocol is paused, and goes on when the reader does."""
 

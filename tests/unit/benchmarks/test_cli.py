@@ -27,7 +27,20 @@ SERVER = ["--cloud", "--api-key", "--target", "--dtype", "--json"]
             ["--scenario", "--policies", "--tokens", "--seeds", "--datasets", "--out", "--draft", "--dtype"],
         ),
         ("report", ["DIR"]),
-        ("simulate", ["--traces", "--record", "--check", "--gamma-ms", "--edges"]),
+        (
+            "sim",
+            [
+                "--scenarios",
+                "--costs",
+                "--policies",
+                "--pair",
+                "--edges",
+                "--quick",
+                "--against-real",
+                "--json",
+            ],
+        ),
+        ("record", ["FILE", "--prompts", "--num", "--tokens", "--temperature", "--draft", "--target"]),
         ("micro", ["control", "drafting", "acceptance", "tuner", "hooks"]),
     ],
 )

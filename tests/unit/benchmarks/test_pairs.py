@@ -1,8 +1,7 @@
-"""Models made here: layers dropped, depth padded, and how often draft and target agree."""
+"""Models made here: layers dropped, depth padded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +11,7 @@ from gguf import GGUFReader, GGUFWriter
 from benchmarks.pairs.catalog import Catalog, draft_description, target_description
 from benchmarks.pairs.padded_target import pad_depth
 from benchmarks.pairs.pruned_draft import drop_layers
-from benchmarks.simulation.agreement import greedy_text, trace_of
-from edge_agent.sampling import DraftToken
-from edge_agent.testing import FakeDrafter
 from openai_gateway.cli.errors import CliError
-
-VOCABULARY = [str(i) for i in range(10)]
-
-
-def counting(tokens: Sequence[int]) -> DraftToken:
-    return DraftToken((tokens[-1] + 1) % 10, 0.9)
-
-
-def counting_badly(tokens: Sequence[int]) -> DraftToken:
-    """Wrong after every 4."""
-    return DraftToken(0, 0.2) if tokens[-1] == 4 else counting(tokens)
-
-
-def test_text_and_agreement() -> None:
-    """The draft is asked at each position of the target's own text, not of its own."""
-    text = greedy_text(FakeDrafter(counting, VOCABULARY), [0], 20)
-    assert text == [(1 + i) % 10 for i in range(20)]
-    points = list(trace_of(FakeDrafter(counting_badly, VOCABULARY), [0], text))
-    assert [i for i, point in enumerate(points) if not point.agrees] == [4, 14]
-    assert points[4].probability == 0.2
 
 
 def test_other_names_pass(tmp_path: Path) -> None:
