@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -56,6 +56,16 @@ def embedded_flags(given: frozenset[str], environment: Mapping[str, str] = os.en
 def executor_flags(given: frozenset[str]) -> list[str]:
     """The flag that names our executor; no flag if the user chose one, or needs vLLM's own (`--nnodes`)."""
     return [] if given & {_EXECUTOR_FLAG, "--nnodes"} else [_EXECUTOR_FLAG, _EXECUTOR]
+
+
+def limit_threads(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Leave a core to the API server and to whoever else computes here, such as the edge's draft model.
+
+    vLLM's own `mp` executor reserves one, too. OpenMP's threads spin while they wait: with one for each core
+    a step takes several times as long as soon as anything else runs. `OMP_NUM_THREADS` of the user's wins.
+    """
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, num_cores - 1)))
 
 
 def preload_openmp(environment: Mapping[str, str] = os.environ) -> dict[str, str] | None:

@@ -60,10 +60,11 @@ def main() -> None:
     """Serve until interrupted; exits 1 with one sentence if the server cannot start."""
     try:
         compat.check_version(compat.installed_version())
-        if cpu_host.is_cpu_build() and (environment := cpu_host.preload_openmp()) is not None:
-            os.execve(
-                sys.executable, [sys.executable, "-m", "pipesd_vllm.launch.serve", *sys.argv[1:]], environment
-            )
+        if cpu_host.is_cpu_build():
+            cpu_host.limit_threads()
+            if (environment := cpu_host.preload_openmp()) is not None:
+                command = [sys.executable, "-m", "pipesd_vllm.launch.serve", *sys.argv[1:]]
+                os.execve(sys.executable, command, environment)
         given, fill_in = take_fill_in(sys.argv[1:])
         given = apply_exact(given, os.environ, has_batch_invariance, print)
         arguments = vllm_arguments(given, fill_in)

@@ -1,12 +1,19 @@
 """Flags for vLLM's CPU build depend on what the CPU can do."""
 
+import os
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 from vllm.v1.executor.abstract import Executor
 
-from pipesd_vllm.launch.cpu_host import embedded_flags, executor_flags, has_fast_bfloat16, preload_openmp
+from pipesd_vllm.launch.cpu_host import (
+    embedded_flags,
+    executor_flags,
+    has_fast_bfloat16,
+    limit_threads,
+    preload_openmp,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +64,13 @@ def test_our_executor_is_named_unless_another_is() -> None:
     assert issubclass(getattr(import_module(module), attribute), Executor)
     for given in ({flag}, {"--nnodes"}):
         assert executor_flags(frozenset(given)) == []
+
+
+def test_a_core_is_left_to_others() -> None:
+    """Unless the user says how many threads there are to be."""
+    environment: dict[str, str] = {}
+    limit_threads(environment)
+    assert 1 <= int(environment["OMP_NUM_THREADS"]) < max(2, len(os.sched_getaffinity(0)))
+    environment = {"OMP_NUM_THREADS": "7"}
+    limit_threads(environment)
+    assert environment == {"OMP_NUM_THREADS": "7"}
