@@ -245,10 +245,7 @@ class EngineProcess:
         num_tokens = output.total_num_scheduled_tokens
         cost_s = _EMPTY_STEP_S
         if num_tokens:
-            cost = self._cost
-            cost_s = cost.base_s + cost.token_s * (num_tokens - 1)
-            if cost.context_s:
-                cost_s += cost.context_s * _context(output)
+            cost_s = self._cost.seconds(num_tokens, _context(output) if self._cost.context_s else 0)
         stalled_s = (end_s - begins_s for start_s, end_s in self.stalls if start_s <= begins_s < end_s)
         return cost_s + max(stalled_s, default=0.0)
 
