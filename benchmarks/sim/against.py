@@ -8,13 +8,13 @@ the edge, the link's proxy, the server and its engine are real.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from itertools import count, product
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import msgspec
@@ -25,17 +25,20 @@ from rich.table import Table
 from benchmarks.harness.clients import Client, connected, exactly
 from benchmarks.harness.options import Flags
 from benchmarks.harness.pair import paced_drafter
-from benchmarks.harness.rivals import CLOUD, DEFAULT_PARAMETERS, Rival, parse_rivals, rival_parameters
+from benchmarks.harness.rivals import CLOUD, DEFAULT_PARAMETERS, Rival, rival_parameters
 from benchmarks.harness.server import running_server
+from benchmarks.harness.session import opened
 from benchmarks.netlink.model import UNSHAPED, Configure, PathSpec
 from benchmarks.netlink.proxy import proxy_path
 from benchmarks.reports.records import write_json
 from benchmarks.scenarios.loading import Scenario, load_scenario
 from benchmarks.sim.agreements import RecordedAnswer, RecordedPair, read_pair
-from benchmarks.sim.costs import COSTS, Costs, fitted_costs
+from benchmarks.sim.costs import COSTS, Costs
 from benchmarks.sim.models import replayed
+from benchmarks.sim.plan import StepCost
 from benchmarks.sim.scenarios import Cell
 from benchmarks.sim.speed import Answer, answers_of
+from benchmarks.speed.overhead import measured_rounds, measured_stream
 from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector
 from edge_agent.api import Fallback, GenerationRequest, Sampling
 from edge_agent.control import FixedParameters
@@ -44,10 +47,8 @@ from edge_agent.sampling import DraftToken
 from edge_agent.session import ControlPlane
 from edge_agent.settings import EdgeSettings
 from edge_agent.testing import FakeDrafter
-from edge_agent.tracing import FileRecorder, NullRecorder, TraceRecorder
-from edge_agent.tracing.analysis.reading import TraceReader
+from edge_agent.tracing import NullRecorder
 from openai_gateway.cli.console import live_status
-from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Fingerprint
 
 __all__ = ["Compared", "ReplayDrafter", "lay_beside_real"]
@@ -55,7 +56,8 @@ __all__ = ["Compared", "ReplayDrafter", "lay_beside_real"]
 Ask = Callable[[int, RecordedAnswer, int | None], Awaitable[Answer]]
 """`await ask(edge, answer, num_tokens)`; None: all that were recorded."""
 
-_FITTED_ON: Final = "vanilla:thin,adaptive:latency,adaptive:offload"
+_NUM_DRAFTS: Final = (1, 3, 5, 7, 8, 11, 15, 23, 31, 47)
+_ROUNDS: Final = 8
 _CATEGORY: Final = "code"
 _BETWEEN_S: Final = 0.5
 _REPEATS: Final = 3
@@ -126,15 +128,16 @@ def lay_beside_real(
     num_prompts: int,
     json_file: Path | None,
 ) -> None:
-    """Print real and simulated TPT of every rival; costs are fitted to runs on other prompts.
+    """Print real and simulated TPT of every rival.
+
+    What a step costs is measured before each scenario, in verify rounds without an edge agent; nothing is
+    fitted to the runs that are compared.
 
     Raises `CliError`, `EdgeError`.
     """
     recorded = read_pair(pair)
     greedy = [n for n, a in enumerate(recorded.answers) if not a.temperature and a.category == _CATEGORY]
-    if len(greedy) <= num_prompts:
-        raise CliError(f"{pair} has {len(greedy)} answers of {_CATEGORY}: ask for fewer --prompts.")
-    measured, others = greedy[:num_prompts], greedy[num_prompts:]
+    measured = greedy[:num_prompts]
     with running_server(flags) as server, live_status() as show:
         draft = paced_drafter(server.settings, 0.0)
         try:
@@ -142,7 +145,7 @@ def lay_beside_real(
             found = [
                 compared
                 for name in scenarios
-                for compared in _scenario(bench, load_scenario(name), rivals, counts, pair, measured, others)
+                for compared in _scenario(bench, load_scenario(name), rivals, counts, pair, measured)
             ]
         finally:
             draft.close()
@@ -167,13 +170,12 @@ def _scenario(
     counts: Sequence[int],
     pair: str,
     measured: Sequence[int],
-    others: Sequence[int],
 ) -> list[Compared]:
     runner = _Runner(bench, max(scenario.gamma_ms / 1e3, COSTS["cpu"].draft_s))
-    asked, fitted_on = ([bench.recorded.answers[n] for n in numbers] for numbers in (measured, others))
+    asked = [bench.recorded.answers[n] for n in measured]
 
     async def real() -> tuple[Costs, dict[tuple[int, Rival], list[Answer]]]:
-        costs = await _fit(runner, fitted_on)
+        costs = await _profiled(bench.settings, runner.draft_s)
         found: dict[tuple[int, Rival], list[list[Answer]]] = {}
         for number, num_edges, rival in product(range(_REPEATS), counts, rivals):
             bench.show(f"{scenario.name}: {rival.label}, {num_edges} edges, repeat {number + 1}")
@@ -217,15 +219,24 @@ def _compared(cell: Cell, rival: Rival, real: Sequence[Answer]) -> Compared:
     return found
 
 
-async def _fit(runner: _Runner, answers: Sequence[RecordedAnswer]) -> Costs:
-    """On a link without delay, one edge."""
-    sessions = []
-    with tempfile.TemporaryDirectory(prefix="pipesd-fit-") as folder:
-        for rival in parse_rivals(_FITTED_ON.split(",")):
-            path = Path(folder) / f"{rival.label}.jsonl".replace(":", "-")
-            await runner.answers(rival, answers, UNSHAPED, 1, FileRecorder(path))
-            sessions += list(TraceReader(path).sessions())
-    costs = fitted_costs(sessions, rtt_s=0.0)
+async def _profiled(settings: EdgeSettings, draft_s: float) -> Costs:
+    """Over a bare connection: what steps over so many tokens take, and a round beyond its step."""
+    connector = cloud_connector(settings)
+    async with opened(connector) as transport:
+        stream = [each async for each in measured_stream(transport, _ROUNDS)]
+    measured, fronts_ms = [(1, median(each.step_ms for each in stream) / 1e3)], []
+    for num in _NUM_DRAFTS:
+        async with opened(connector) as transport:
+            drafts = range(100, 100 + num)
+            rounds = [each async for each in measured_rounds(transport, _ROUNDS, drafts=drafts)]
+        measured.append((1 + num, median(each.step_ms for each in rounds) / 1e3))
+        fronts_ms += [each.added_ms - each.queue_ms for each in rounds]
+    costs = Costs(
+        StepCost(measured=tuple(measured)),
+        draft_s=draft_s,
+        front_s=max(0.0, median(fronts_ms)) / 1e3,
+        async_scheduling=False,
+    )
     print(costs, flush=True)
     return costs
 
@@ -241,7 +252,6 @@ class _Runner:
         asked: Sequence[RecordedAnswer],
         link: PathSpec,
         num_edges: int,
-        recorder: TraceRecorder | None = None,
     ) -> list[Answer]:
         """As `Cell.asked`: each edge one after the other. The prompts are in the prefix cache before."""
         settings = self.bench.settings
@@ -250,7 +260,7 @@ class _Runner:
             port = int(settings.cloud_url.rsplit(":", 1)[1])
             path.configure(Configure(UNSHAPED))
             url = f"http://{await path.reach(port)}"
-            ask = await stack.enter_async_context(self._asking(rival, url, num_edges, asked, recorder))
+            ask = await stack.enter_async_context(self._asking(rival, url, num_edges, asked))
             path.configure(Configure(link))
             for edge in range(num_edges):
                 await ask(edge, asked[edge % len(asked)], 1)
@@ -276,7 +286,6 @@ class _Runner:
         url: str,
         num_edges: int,
         asked: Sequence[RecordedAnswer],
-        recorder: TraceRecorder | None,
     ) -> AsyncIterator[Ask]:
         async with AsyncExitStack() as stack:
             if rival.policy == CLOUD:
@@ -287,10 +296,7 @@ class _Runner:
 
                 yield stream
                 return
-            edges = [
-                await stack.enter_async_context(self._edge(rival, url, asked, recorder))
-                for _ in range(num_edges)
-            ]
+            edges = [await stack.enter_async_context(self._edge(rival, url, asked)) for _ in range(num_edges)]
             numbers = count()
 
             async def generate(edge: int, answer: RecordedAnswer, num: int | None) -> Answer:
@@ -306,7 +312,7 @@ class _Runner:
 
     @asynccontextmanager
     async def _edge(
-        self, rival: Rival, url: str, asked: Sequence[RecordedAnswer], recorder: TraceRecorder | None
+        self, rival: Rival, url: str, asked: Sequence[RecordedAnswer]
     ) -> AsyncIterator[EdgeAgent]:
         settings = self.bench.settings.model_copy(update={"cloud_url": url})
         parameters = FixedParameters(rival_parameters(rival.policy, DEFAULT_PARAMETERS, "code"))
@@ -320,7 +326,7 @@ class _Runner:
                 worker,
                 cloud_connector(settings),
                 api,
-                ControlPlane(parameters, recorder or NullRecorder(), time.monotonic),
+                ControlPlane(parameters, NullRecorder(), time.monotonic),
                 mode=rival.mode or settings.mode,
                 policy=rival.policy,
                 fallback=Fallback.ERROR,

@@ -8,9 +8,11 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from functools import lru_cache
 from multiprocessing.context import BaseContext
 from typing import Final, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from benchmarks.sim import models
@@ -20,6 +22,7 @@ from benchmarks.sim.judge import Finding, Kind, judge
 from benchmarks.sim.outcome import Outcome
 from benchmarks.sim.plan import Plan
 from benchmarks.sim.planted import PLANTED
+from edge_agent.api import Sampling
 
 __all__ = [
     "Examined",
@@ -31,6 +34,7 @@ __all__ = [
     "examine_seeds",
     "hunt",
     "hunt_all",
+    "reference",
     "settle_memory",
 ]
 
@@ -47,13 +51,28 @@ class Judged(NamedTuple):
     findings: list[Finding]
 
 
+def reference(target: str, prompt: Sequence[int], sampling: Sampling) -> list[int]:
+    """The tokens that the target generates by itself; forms are the engine's business, so it is asked."""
+    if sampling.structure is None:
+        return models.reference(target, prompt, sampling)
+    return list(_alone(target, tuple(prompt), msgspec.json.encode(sampling)))
+
+
+@lru_cache(maxsize=256)
+def _alone(target: str, prompt: tuple[int, ...], sampling: bytes) -> tuple[int, ...]:
+    """As `answer_alone`, kept: a plan and the one without faults ask the same."""
+    from benchmarks.sim.world import answer_alone
+
+    return tuple(answer_alone(target, prompt, msgspec.json.decode(sampling, type=Sampling)))
+
+
 def examine(plan: Plan, *, keep_events: bool = False) -> Judged:
     """Run `plan`, and without its faults once more as the yardstick for time and passes; judge it."""
     from benchmarks.sim.world import run
 
     outcome = run(plan, keep_events=keep_events)
     clean = run(replace(plan, faults=(), settle_s=0.0)) if plan.faults else None
-    return Judged(outcome, judge(outcome, clean, models.reference))
+    return Judged(outcome, judge(outcome, clean, reference))
 
 
 class Examined(NamedTuple):

@@ -1,20 +1,15 @@
-"""What engines and drafts cost in simulated runs: given sets, and a fit to traces of real runs. Pure."""
+"""What servers and drafts cost in simulated runs. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
-
 from benchmarks.sim.plan import DraftCost, StepCost
-from edge_agent.tracing import Committed, Drafted, Sent, SessionStarted, TraceEvent
 from openai_gateway.cli.errors import CliError
 
-__all__ = ["COSTS", "GPU_COSTS", "Costs", "costs_named", "fitted_costs"]
+__all__ = ["COSTS", "GPU_COSTS", "Costs", "costs_named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,51 +62,3 @@ def costs_named(name: str) -> Costs:
     except KeyError:
         known = ", ".join(COSTS)
         raise CliError(f"There are no costs {name!r}: choose from {known}.", exit_code=2) from None
-
-
-def fitted_costs(sessions: Iterable[Sequence[TraceEvent]], rtt_s: float) -> Costs:
-    """Fit to traces of real runs over a link of `rtt_s`, on a server without async scheduling.
-
-    `front_s` comes from `vanilla`, which has one request under way and nothing else. Raises `ValueError` if
-    the traces hold none of its rounds.
-    """
-    calls: list[float] = []
-    passes: dict[int, list[float]] = {}
-    fronts: list[float] = []
-    for events in sessions:
-        commits = [event for event in events if isinstance(event, Committed)]
-        calls += [event.t_end - event.t_start for event in events if isinstance(event, Drafted)]
-        for commit in commits[1:]:
-            if commit.passes == 1:
-                passes.setdefault(commit.num_verified, []).append(commit.step_ms / 1e3)
-        if any(isinstance(event, SessionStarted) and event.policy == "vanilla" for event in events):
-            fronts += _fronts(events, rtt_s)
-    if not fronts or not passes:
-        raise ValueError("no verify rounds of vanilla in the traces")
-    return Costs(
-        _fitted_step(passes),
-        draft_s=median(calls),
-        front_s=max(0.0, median(fronts)),
-        async_scheduling=False,
-    )
-
-
-def _fitted_step(passes: Mapping[int, Sequence[float]]) -> StepCost:
-    """By the number of drafts verified: a line through the medians, each with the weight of its passes."""
-    sizes = sorted(passes)
-    medians, weights = [median(passes[size]) for size in sizes], [len(passes[size]) for size in sizes]
-    if len(sizes) == 1:
-        return StepCost(base_s=medians[0], token_s=0.0)
-    slope, base = np.polyfit(sizes, medians, 1, w=np.sqrt(weights))
-    return StepCost(base_s=float(base), token_s=max(0.0, float(slope)))
-
-
-def _fronts(events: Sequence[TraceEvent], rtt_s: float) -> Iterator[float]:
-    """What each round took beyond link, queue and step."""
-    sent_s: float | None = None
-    for event in events:
-        if isinstance(event, Sent) and event.verify:
-            sent_s = event.t
-        elif isinstance(event, Committed) and event.num_verified and sent_s is not None:
-            yield event.t - sent_s - (event.step_ms + event.queue_ms) / 1e3 - rtt_s
-            sent_s = None

@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ["VLLM_REGEX_COMPILATION_TIMEOUT_S"] = "0"  # with a limit vLLM compiles in a thread
 
 from pipesd_vllm.launch.boot import boot
 
@@ -31,7 +32,7 @@ boot()  # before anything imports vLLM, as `pipesd serve` does it
 # ruff: noqa: E402
 
 import torch
-from vllm.config import VllmConfig
+from vllm.config import StructuredOutputsConfig, VllmConfig
 from vllm.engine.arg_utils import EngineArgs
 from vllm.renderers import renderer_from_config
 from vllm.utils.hashing import sha256
@@ -94,6 +95,8 @@ def engine_config(max_num_seqs: int, max_draft: int) -> VllmConfig:
         max_num_batched_tokens=max(512, max_num_seqs * (1 + max_draft)),
         block_size=BLOCK_SIZE,
         speculative_config={**speculative_config(FillIn.NONE), "num_speculative_tokens": max_draft},
+        # "auto" takes the backend of the first request for all that follow, here those of later runs, too.
+        structured_outputs_config=StructuredOutputsConfig(backend="xgrammar"),
     )
     return arguments.create_engine_config()
 
@@ -245,10 +248,7 @@ class EngineProcess:
         num_tokens = output.total_num_scheduled_tokens
         cost_s = _EMPTY_STEP_S
         if num_tokens:
-            cost = self._cost
-            cost_s = cost.base_s + cost.token_s * (num_tokens - 1)
-            if cost.context_s:
-                cost_s += cost.context_s * _context(output)
+            cost_s = self._cost.seconds(num_tokens, _context(output) if self._cost.context_s else 0)
         stalled_s = (end_s - begins_s for start_s, end_s in self.stalls if start_s <= begins_s < end_s)
         return cost_s + max(stalled_s, default=0.0)
 

@@ -48,7 +48,7 @@ from benchmarks.sim.plan import (
 )
 from edge_agent.api import Fallback, Route
 from edge_agent.control import PolicyParameters
-from pipesd_vllm.wire import Mode, Sampling
+from pipesd_vllm.wire import Mode, Sampling, Structure, StructureKind
 
 __all__ = ["plan_of"]
 
@@ -299,7 +299,11 @@ def _chat(
     api = Api.AGENT if plain else draw.weighted({Api.AGENT: 8, Api.COMPLETIONS: 1, Api.CHAT: 1})
     return Chat(
         prompt=prompt,
-        sampling=_sampling(draw, prompt, plain=plain or api is not Api.AGENT),
+        sampling=(
+            _form(draw)
+            if not plain and draw.chance(0.08)
+            else _sampling(draw, prompt, plain=plain or api is not Api.AGENT)
+        ),
         edge=edge,
         start_s=start_s,
         mode=mode or draw.of(*Mode),
@@ -327,6 +331,26 @@ def _sampling(draw: _Draw, prompt: tuple[int, ...], *, plain: bool) -> Sampling:
     return Sampling(**fields)
 
 
+def _form(draw: _Draw) -> Sampling:
+    """A form that the answer must have, and nothing besides: what else shapes logits may leave no token."""
+    seed = draw.of(None, draw.rng.getrandbits(40))
+    return Sampling(
+        max_tokens=draw.of(20, 64),
+        temperature=0.0 if seed is None else 0.7,
+        seed=seed,
+        structure=draw.of(*_FORMS),
+    )
+
+
+_FORMS: Final = (
+    Structure(StructureKind.CHOICE, '["yes", "no", "perhaps not"]'),
+    Structure(StructureKind.REGEX, "([a-f]{2,9}, ){3,12}[a-f]+"),
+    Structure(
+        StructureKind.JSON_SCHEMA,
+        '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 20}, '
+        '"size": {"type": "integer"}}, "required": ["name", "size"], "additionalProperties": false}',
+    ),
+)
 _PARTS: Final[tuple[Callable[[_Draw], dict[str, Any]], ...]] = (
     lambda draw: {"top_p": draw.of(0.5, 0.9)},
     lambda draw: {"top_k": draw.of(1, 5, 40)},

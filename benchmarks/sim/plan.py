@@ -7,6 +7,8 @@ everything that happens: `benchmarks.sim.world.run(plan)` gives the same event l
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -97,6 +99,17 @@ class StepCost(_Data, frozen=True, kw_only=True):
     base_s: float = 0.065
     token_s: float = 0.0005
     context_s: float = 0.0
+    measured: tuple[tuple[int, float], ...] = ()
+    """Tokens and seconds of measured steps, by tokens, in place of `base_s` and `token_s`: linear in between,
+    and beyond as between the last two."""
+
+    def seconds(self, tokens: int, context: int) -> float:
+        """What a step takes."""
+        if len(self.measured) < 2:
+            return self.base_s + self.token_s * (tokens - 1) + self.context_s * context
+        at = bisect_left(self.measured, tokens, 1, len(self.measured) - 1, key=itemgetter(0))
+        (few, few_s), (many, many_s) = self.measured[at - 1 : at + 1]
+        return few_s + (many_s - few_s) * (tokens - few) / (many - few) + self.context_s * context
 
 
 class ServerPlan(_Data, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ from edge_agent.verifier.retry import RetryPolicy
 from pipesd_vllm.api import turn as server_turn
 from pipesd_vllm.api.tenant import OpenConnections
 from pipesd_vllm.scheduling.engine_session import EngineSession
-from pipesd_vllm.scheduling.scheduler import PipeSDScheduler
+from pipesd_vllm.scheduling.scheduler import SchedulesSessions
 from pipesd_vllm.scheduling.sessions import Sessions
 from pipesd_vllm.scheduling.trie import DraftTrie
 from pipesd_vllm.wire import Open
@@ -206,6 +206,11 @@ PLANTED: Final[tuple[PlantedBug, ...]] = (
         "The draft model begins the answer anew when the verifier is lost.",
         ((edge, "without_verifier", _from_scratch),),
     ),
+    PlantedBug(
+        "grammar-from-scratch",
+        "A resumed turn's grammar does not know what was generated.",
+        ((SchedulesSessions, "_advance_grammar", lambda self, request: True),),
+    ),
     # Errors that the settings do not allow.
     PlantedBug(
         "overload-is-final",
@@ -236,7 +241,7 @@ PLANTED: Final[tuple[PlantedBug, ...]] = (
     PlantedBug(
         "never-evicts",
         "Parked sessions keep seat and blocks while others wait.",
-        ((PipeSDScheduler, "_evict_for_waiting", _nothing),),
+        ((SchedulesSessions, "_free_seats", _nothing),),
     ),
     PlantedBug(
         "counts-one-more",

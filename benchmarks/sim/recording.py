@@ -78,15 +78,23 @@ def record(
                 followed.append(record_answer(drafter, answer))
         finally:
             drafter.close()
-    target, draft = given["target"] or "embedded", given["draft"] or "embedded"
     write_pair(
         out,
-        RecordedPair(target=target_description(target), draft=draft_description(draft), answers=followed),
+        RecordedPair(
+            target=_described(given["target"], target_description),
+            draft=_described(given["draft"], draft_description),
+            answers=followed,
+        ),
     )
     for category in dict.fromkeys(answer.category for answer in followed):
         of_category = [answer for answer in followed if answer.category == category]
         mean = sum(answer.agreement for answer in of_category) / len(of_category)
         print(f"{category}: {len(of_category)} answers, agreement {mean:.3f}")
+
+
+def _described(model: str | None, describe: Callable[[str], str]) -> str:
+    """A path says where a model is here, its last part what it is."""
+    return "embedded" if model is None else describe(Path(model).name if Path(model).exists() else model)
 
 
 async def _chosen(source: str, num: int, pair: Pair) -> list[tuple[str, TokenisedPrompt]]:

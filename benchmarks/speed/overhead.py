@@ -43,7 +43,6 @@ __all__ = [
 _PROMPT: Final = tuple(range(100, 132))
 """Any tokens will do: nothing depends on what the target answers."""
 _DRAFT: Final = (100, 101, 102, 103)
-_TOKENS_A_ROUND: Final = len(_DRAFT) + 1  # at most, if the target agrees with all of it
 _SPARE_TOKENS: Final = 2  # the first token comes before the first round; the turn must not end in the last
 _ROUNDS_PER_TURN: Final = 100
 _WARM_UP_ROUNDS: Final = 5
@@ -120,25 +119,29 @@ async def _run(server: RunningServer, num_rounds: int, repeats: int) -> Figures:
 
 
 async def measured_rounds(
-    transport: Transport, num_rounds: int, clock: Clock = time.perf_counter
+    transport: Transport,
+    num_rounds: int,
+    clock: Clock = time.perf_counter,
+    *,
+    drafts: Sequence[int] = _DRAFT,
 ) -> AsyncIterator[Round]:
-    """`num_rounds` verify rounds of four draft tokens each, one at a time, after a warm-up.
+    """`num_rounds` verify rounds of the same `drafts` each, one at a time, after a warm-up.
 
     Raises `CloudError`.
     """
     # As many rounds a turn as the context is sure to hold, the warm-up left out; at least one.
     room = (await welcome(transport)).max_model_len - len(_PROMPT) - _SPARE_TOKENS
-    most = min(_ROUNDS_PER_TURN, max(1, room // _TOKENS_A_ROUND - _WARM_UP_ROUNDS))
+    most = min(_ROUNDS_PER_TURN, max(1, room // (len(drafts) + 1) - _WARM_UP_ROUNDS))
     num_done, turn = 0, 0
     while num_done < num_rounds:
         turn += 1
         num_here = min(most, num_rounds - num_done)
-        await transport.send(_open(turn, num_here + _WARM_UP_ROUNDS))
+        await transport.send(_open(turn, (len(drafts) + 1) * (num_here + _WARM_UP_ROUNDS)))
         commit = await next_commit(transport, turn)
         for number in range(num_here + _WARM_UP_ROUNDS):
             base = commit.base + len(commit.tokens)
             started_s = clock()
-            await transport.send(Draft(turn, 1 + number * len(_DRAFT), base, 0, list(_DRAFT)))
+            await transport.send(Draft(turn, 1 + number * len(drafts), base, 0, list(drafts)))
             commit = await next_commit(transport, turn)
             measured = Round((clock() - started_s) * 1e3, commit.step_ms, commit.queue_ms)
             if number >= _WARM_UP_ROUNDS:
@@ -169,8 +172,9 @@ async def measured_stream(
     await transport.send(Cancel(1))
 
 
-def _open(turn: int, num_rounds: int) -> Open:
-    sampling = Sampling(max_tokens=_TOKENS_A_ROUND * num_rounds + _SPARE_TOKENS, ignore_eos=True)
+def _open(turn: int, most_tokens: int) -> Open:
+    """A turn whose rounds give no more than `most_tokens`, which is if the target agrees with all drafts."""
+    sampling = Sampling(max_tokens=most_tokens + _SPARE_TOKENS, ignore_eos=True)
     return Open(turn, list(_PROMPT), sampling, Mode.OFFLOAD)
 
 
@@ -220,7 +224,7 @@ async def measure_idle(
         for _ in range(NUM_IDLE_SESSIONS):
             transport = await stack.enter_async_context(opened(connector))
             await welcome(transport)
-            await transport.send(_open(1, num_rounds=1))
+            await transport.send(_open(1, len(_DRAFT) + 1))
             await next_commit(transport)
         with_s = await used(NUM_IDLE_SESSIONS)
     return {"idle_without_sessions_s": without_s, "idle_with_sessions_s": with_s}

@@ -12,6 +12,7 @@ from benchmarks.sim.judge import Kind, judge
 from benchmarks.sim.models import reference
 from benchmarks.sim.outcome import ChatOutcome, Emitted, End, Leftovers, Outcome
 from benchmarks.sim.plan import Blackhole, Chat, EdgePlan, Leave, Plan, Reset, Restart, Side
+from benchmarks.sim.planted import PLANTED, PlantedBug
 from edge_agent.api import Fallback, GenerationStats, Sampling
 from pipesd_vllm.wire import Mode
 
@@ -171,3 +172,10 @@ def test_time_and_passes_are_measured_against_the_plan_without_faults() -> None:
     assert kinds(outcome(answer(took_s=120.0)), clean) == [Kind.SLOW]
     assert kinds(outcome(answer(passes=40)), clean) == [Kind.SLOW]
     assert kinds(outcome(answer(took_s=100.0), DARK), clean) == []
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=[bug.name for bug in PLANTED])
+def test_what_a_planted_bug_replaces_is_there(bug: PlantedBug) -> None:
+    """Names of the product change; whether each bug is found takes long and is tested elsewhere."""
+    with bug.planted():
+        pass

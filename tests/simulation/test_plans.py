@@ -37,6 +37,8 @@ def test_the_generator_reaches_every_fault_mode_policy_and_fallback() -> None:
     assert {chat.policy for chat in chats} == {"adaptive", "pipesd", "edgellm", "hsl", "vanilla"}
     assert {edge.fallback for plan in plans for edge in plan.edges} == {"local", "error", "wait"}
     assert any(chat.sampling.temperature for chat in chats)
+    forms = {chat.sampling.structure.kind for chat in chats if chat.sampling.structure is not None}
+    assert forms == {"choice", "regex", "json_schema"}
     assert any(not plan.faults for plan in plans)
 
 

@@ -15,14 +15,14 @@ from benchmarks.harness.rivals import parse_rivals
 from benchmarks.sim import speed
 from benchmarks.sim.against import ReplayDrafter
 from benchmarks.sim.agreements import RecordedAnswer, RecordedPair, read_pair, recorded_names, write_pair
-from benchmarks.sim.costs import COSTS, fitted_costs
+from benchmarks.sim.costs import COSTS
 from benchmarks.sim.models import KnownDraft, recorded_name, reference, replayed
+from benchmarks.sim.plan import StepCost
 from benchmarks.sim.recording import record_answer
 from benchmarks.sim.sim_command import cells_of, slower
 from benchmarks.sim.speed import Row, measured, paired_interval
 from edge_agent.sampling import DraftToken
 from edge_agent.testing import FakeDrafter
-from edge_agent.tracing import Committed, Drafted, Sent, SessionStarted, TraceEvent
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Sampling
 
@@ -229,42 +229,12 @@ def test_prompts_are_paired() -> None:
     assert low < 14.0 / 13.0 < high
 
 
-# -- the fit ------------------------------------------------------------------------------
-
-
-def round_of(start_s: float, num: int) -> list[TraceEvent]:
-    """`num` drafts of 8 ms, a step of 20 ms and 1 ms a token, 30 ms of link, 2 ms of anything else."""
-    drafted = [Drafted(1, start_s + i * 0.008, start_s + (i + 1) * 0.008, i, 1, 0.9) for i in range(num)]
-    sent_s = start_s + num * 0.008
-    step_ms = 20.0 + num
-    answered_s = sent_s + 0.032 + step_ms / 1e3
-    return [
-        *drafted,
-        Sent(1, sent_s, num, 0, 1, True, 30),
-        Committed(1, answered_s, 0, [1], 1, num, 1, 0.0, step_ms, 20),
-    ]
-
-
-def test_fit() -> None:
-    """Draft, the step's two parts and the rest are found again."""
-    events: list[TraceEvent] = [
-        SessionStarted(1, 0.0, "r", 1, "vanilla", "offload"),
-        Committed(1, 0.5, 0, [1], 1, 0, 0, 0.0, 120.0, 20),
-    ]
-    events += [event for i in range(12) for event in round_of(1.0 + i, 1 + i % 6)]
-    costs = fitted_costs([events], rtt_s=0.030)
-    assert costs.draft_s == pytest.approx(0.008)
-    assert costs.step.token_s == pytest.approx(0.001)
-    assert costs.step.base_s == pytest.approx(0.020)
-    assert costs.front_s == pytest.approx(0.002)
-    assert costs.draft(0.043).call_s == 0.043
-    assert costs.draft(0.0).call_s == costs.draft_s
-
-
-def test_nothing_to_fit() -> None:
-    """Traces without a round are refused."""
-    with pytest.raises(ValueError, match="no verify rounds"):
-        fitted_costs([[]], rtt_s=0.0)
+def test_measured_steps() -> None:
+    """What was measured, linear in between, and beyond as between the last two."""
+    step = StepCost(measured=((1, 0.030), (7, 0.036), (9, 0.080), (17, 0.120)))
+    seconds = [step.seconds(tokens, 0) for tokens in (1, 4, 7, 8, 9, 13, 25)]
+    assert seconds == pytest.approx([0.030, 0.033, 0.036, 0.058, 0.080, 0.100, 0.160])
+    assert StepCost(base_s=0.01, token_s=0.001, context_s=1e-6).seconds(5, 1000) == pytest.approx(0.015)
 
 
 if __name__ == "__main__":

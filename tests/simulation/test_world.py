@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +205,24 @@ def test_a_structure_holds_with_drafts_and_across_a_loss() -> None:
         assert outcome.chats[0].target_passes < len(alone)
     asked = msgspec.structs.replace(chat, api=Api.COMPLETIONS)
     assert "".join(run(plan_of(chat=asked)).chats[0].text) == models.tokenizer().decode(alone)
+
+
+def test_forms_of_every_kind_hold_in_one_engine() -> None:
+    """vLLM keeps one backend an engine, and compiles regular expressions in a thread unless told not to."""
+    forms = {
+        StructureKind.REGEX: "(ab|cd){3,9}e",
+        StructureKind.CHOICE: '["yes", "no"]',
+        StructureKind.JSON_SCHEMA: '{"enum": [17, "b"]}',
+    }
+    matches = {
+        kind: models.tokenizer().decode(
+            answer_alone("target", PROMPT, Sampling(max_tokens=60, structure=Structure(kind, value)))
+        )
+        for kind, value in forms.items()
+    }
+    assert re.fullmatch("(ab|cd){3,9}e", matches[StructureKind.REGEX])
+    assert matches[StructureKind.CHOICE] in ("yes", "no")
+    assert json.loads(matches[StructureKind.JSON_SCHEMA]) in (17, "b")
 
 
 @pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.CHAT])
