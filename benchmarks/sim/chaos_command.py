@@ -88,9 +88,12 @@ def _quiet() -> None:
 def _range(text: str) -> range:
     first, colon, last = text.partition(":")
     try:
-        return range(int(first), int(last) if colon else int(first) + 1)
+        seeds = range(int(first), int(last) if colon else int(first) + 1)
     except ValueError:
         raise typer.BadParameter(f"'{text}' is not A:B", param_hint="--seeds") from None
+    if not seeds:
+        raise typer.BadParameter(f"'{text}' holds no seed: B must be above A", param_hint="--seeds")
+    return seeds
 
 
 def _seeds(seeds: Sequence[int], jobs: int, json_file: Path | None, out: Console) -> bool:
@@ -120,9 +123,8 @@ def _seeds(seeds: Sequence[int], jobs: int, json_file: Path | None, out: Console
 
 
 def _print_counts(counts: dict[str, float], tally: Tally, out: Console) -> None:
-    table = Table(*counts)
-    table.add_row(*(f"{value:,}" for value in counts.values()))
-    out.print(table)
+    for name, value in counts.items():
+        out.print(f"{name:<10}{value:>12,}")
     if counts["seconds"]:
         out.print(f"{counts['schedules'] / counts['seconds']:.1f} schedules a second")
     if len(tally.findings) > _MOST_SHOWN:

@@ -64,7 +64,9 @@ def plan_of(seed: int) -> Plan:
     kind = draw.weighted(
         {wander: 10, cut: 4, restarted: 2, crowded: 2, silent: 2, hostile: 2, slow_drafts: 2}
     )
-    return replace(kind(draw), seed=seed)
+    plan = kind(draw)
+    servers = [replace(server, async_scheduling=draw.chance(0.4)) for server in plan.servers]
+    return replace(plan, seed=seed, servers=tuple(servers))
 
 
 class _Draw:

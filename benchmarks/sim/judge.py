@@ -386,7 +386,10 @@ def _figures(plan: Plan, asked: Chat, chat: ChatOutcome) -> Iterator[str]:
         yield f"the figures say {stats.target_passes} passes, the engine made {chat.target_passes}"
     # Without room for drafts a turn is opened once more, and a pass of the first opening may be lost.
     opened_once = not plan.faults and _has_room(plan, asked, plan.edges[asked.edge])
-    if opened_once and asked.route is not Route.LOCAL and stats.target_passes < chat.target_passes:
+    # Under async scheduling the step after one that stops an answer is under way by then.
+    num_beyond = plan.servers[plan.edges[asked.edge].server].async_scheduling
+    missing = chat.target_passes - stats.target_passes
+    if opened_once and asked.route is not Route.LOCAL and missing > num_beyond:
         yield f"the figures say {stats.target_passes} passes, the engine made {chat.target_passes}"
     if chat.tokens and stats.tpt_ms is not None and chat.took_s is not None:
         total_s = stats.tpt_ms * stats.completion_tokens / 1e3

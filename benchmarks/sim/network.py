@@ -71,6 +71,11 @@ class Path:
         self._bytes_s = {Side.UP: link.bytes_s, Side.DOWN: down_bytes_s}
         self._free_s = {Side.UP: 0.0, Side.DOWN: 0.0}
 
+    @property
+    def num_held(self) -> int:
+        """Connections that the edge has not lost or closed."""
+        return sum(not connection.client.lost for connection in self.connections)
+
     def transmit_s(self, now_s: float, side: Side, num_bytes: int) -> float:
         """When the last bit of a segment that is sent now has left."""
         self.num_bytes[side] += num_bytes

@@ -95,6 +95,8 @@ class Leftovers:
     """Open in the draft models."""
     connections: int = 0
     """That servers count."""
+    held_connections: int = 0
+    """Of edges that had closed a minute before; servers close what stays idle for long."""
     transports: int = 0
     """Ends of TCP connections that nobody closed."""
     tasks: int = 0

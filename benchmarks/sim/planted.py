@@ -58,8 +58,7 @@ class PlantedBug:
         """The product has this bug inside the block."""
         with ExitStack() as stack:
             for owner, name, value in self.changes:
-                is_instances = value is _ANY_OPENING  # every other name must be there
-                stack.enter_context(patch.object(owner, name, value, create=is_instances))
+                stack.enter_context(patch.object(owner, name, value))
             yield
 
 
@@ -79,10 +78,6 @@ def _wrapped(owner: type, name: str, wrapper: Callable[..., Any]) -> Change:
         return wrapper(real, self, *arguments, **named)
 
     return owner, name, method
-
-
-_ANY_OPENING: Final = property(lambda _: 1, _nothing)
-"""An opening's number that never changes."""
 
 
 def _deaf(real: Callable[..., None], self: Keepalive, *_: Any, **__: Any) -> None:
@@ -148,12 +143,8 @@ def _shown_twice(real: Callable[..., Any], self: Any, received: Any, outcome: An
 
 
 PLANTED: Final[tuple[PlantedBug, ...]] = (
-    # The seven of the trial; text and end alone showed two of them.
-    PlantedBug(
-        "stale-events",
-        "Events read before a turn was opened again still count.",
-        ((edge_turn.Turn, "opening", _ANY_OPENING),),
-    ),
+    # Of the trial; text and end alone showed two of them. Its seventh, events of an earlier opening that
+    # still count, costs an opening more at most, which no limit forbids: a unit test of the session holds it.
     PlantedBug(
         "sent-to-the-lost",
         "Drafts sent on a lost connection are taken for sent on the new one.",

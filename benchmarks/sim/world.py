@@ -66,6 +66,8 @@ __all__ = ["answer_alone", "prepare", "run"]
 
 _LIAR_PROMPT: Final = (270, 271, 272)
 _TEARDOWN_S: Final = 5.0
+_CLOSING_S: Final = 60.0
+"""So long a closed edge may take to let go of its connections, dead lines among them."""
 _OF_THE_PROCESS: Final = frozenset({"_shutdown_watcher"})
 """Tasks that live as long as a process does: sse-starlette's, which waits for the server's end."""
 _NOT_COUNTED: Final = ("benchmarks.", "asyncio.futures._set_result_unless_cancelled")
@@ -408,7 +410,9 @@ class World:
         num_sequences = sum(edge.num_sequences for edge in self._edges)
         for edge in self._edges:
             await edge.agent.close()
-        await asyncio.sleep(self._plan.settle_s)
+        await asyncio.sleep(_CLOSING_S)
+        num_held = sum(self._path(number).num_held for number in range(len(self._edges)))
+        await asyncio.sleep(max(0.0, self._plan.settle_s - _CLOSING_S))
         for liar in self._liars:
             liar.cancel()
         await asyncio.gather(*self._liars, return_exceptions=True)
@@ -424,6 +428,7 @@ class World:
             kv_blocks=sum(engine.process.num_used_blocks for engine in engines),
             sequences=num_sequences,
             connections=sum(len(server.state.connections) for server in self._servers if server.is_up),
+            held_connections=num_held,
             transports=self._network.num_open,
             tasks=len(tasks),
             timers=len(timers),

@@ -15,6 +15,7 @@ from edge_agent.drafting import DraftThread
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
 from edge_agent.sampling import DraftToken
 from edge_agent.session import CollaborativeSession, ControlPlane
+from edge_agent.session.turn import TurnLost
 from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
 from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import ConnectionPool, check_pairing
@@ -353,3 +354,16 @@ async def test_sessions_share_one_worker(make_drafter: Callable[..., FakeDrafter
     assert texts == [target_text((first, 2, 3), 30) for first in (1, 2, 3)]
     await bench.pool.close()
     await bench.worker.close()
+
+
+async def test_what_was_read_before_the_turn_was_opened_again_is_passed_over(
+    make_drafter: Callable[..., FakeDrafter],
+) -> None:
+    """A refusal that belongs to an earlier opening ends nothing."""
+    bench = Bench(make_drafter(), transport())
+    session = bench.session(request())
+    session._events.put_nowait(TurnLost(session._turn.opening, CloudRefused("gone", "of the opening before")))
+    chunks = [chunk async for chunk in session.run()]
+    await bench.pool.close()
+    await bench.worker.close()
+    assert [token for chunk in chunks for token in chunk.token_ids] == target_text(PROMPT, 40)
