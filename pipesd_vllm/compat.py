@@ -5,14 +5,18 @@ Attributes are used directly, so that an upgrade which moves one fails loudly in
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
+    from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
+    from vllm.tokenizers import TokenizerLike
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.request import Request
@@ -172,3 +176,96 @@ def is_overload(error: BaseException) -> bool:
     """Whether vLLM took no request in for now: its queue is full or, in 0.33, its engine is paused."""
     status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
     return status == HTTPStatus.SERVICE_UNAVAILABLE
+
+
+def put_under_handlers(state: State, engine: Any) -> None:
+    """Have vLLM's handlers of chats and completions ask `engine` for tokens."""
+    state.openai_serving_chat.engine_client = engine
+    state.openai_serving_completion.engine_client = engine
+
+
+def set_reasoning(request: Request, ended: bool | None, parser_kwargs: dict[str, Any] | None) -> None:
+    """Tell the grammar of `request` what vLLM tells that of a plain one, and takes with no resumable one."""
+    structured = request.structured_output_request
+    if structured is not None:
+        structured.reasoning_ended = ended
+        structured.reasoning_parser_kwargs = parser_kwargs
+
+
+class TextOutputs:
+    """vLLM's output processor for one request that runs outside of it: tokens in, `RequestOutput`s out.
+
+    It detokenises, finds stop strings and puts the answers of `n > 1` together, as `AsyncLLM` does. With one
+    token at a time its outputs are a function of the tokens alone.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TokenizerLike,
+        request_id: str,
+        prompt_token_ids: list[int],
+        prompt: str | None,
+        params: SamplingParams,
+    ) -> None:
+        from vllm.v1.engine import EngineCoreRequest
+        from vllm.v1.engine.output_processor import OutputProcessor, RequestOutputCollector
+        from vllm.v1.engine.parallel_sampling import ParentRequest
+
+        request = EngineCoreRequest(
+            request_id=request_id,
+            prompt_token_ids=prompt_token_ids,
+            mm_features=None,
+            sampling_params=params,
+            pooling_params=None,
+            arrival_time=0.0,
+            lora_request=None,
+            cache_salt=None,
+            data_parallel_rank=None,
+            external_req_id=request_id,
+        )
+        self._processor = OutputProcessor(tokenizer, log_stats=False)
+        self._outputs = RequestOutputCollector(params.output_kind, request_id)
+        self.params: list[SamplingParams] = []
+        """Those of each answer, its seed among them."""
+        self._names: list[str] = []
+        parent = ParentRequest(request) if params.n > 1 else None
+        for index in range(params.n):
+            child = copy.copy(request)
+            if parent is not None:
+                child.request_id, child.sampling_params = parent.get_child_info(index)
+            self._processor.add_request(child, prompt, parent, index, self._outputs)
+            self._names.append(child.request_id)
+            self.params.append(child.params)
+
+    def is_open(self, index: int) -> bool:
+        """Whether answer `index` has not ended, by its tokens or by a stop string."""
+        return self._names[index] in self._processor.request_states
+
+    def add(
+        self,
+        index: int,
+        tokens: list[int],
+        row: tuple[list[int], list[float], int] | None = None,
+        finish_reason: str | None = None,
+        stop_reason: int | str | None = None,
+    ) -> RequestOutput | None:
+        """Feed answer `index` with at most one token, and how it ends; the output that comes of it, if any.
+
+        `row`: ids and log-probabilities, the token's own first, and its rank.
+        """
+        import numpy as np
+        from vllm.v1.engine import FINISH_REASON_STRINGS, EngineCoreOutput, FinishReason
+        from vllm.v1.outputs import LogprobsLists
+
+        logprobs = None
+        if row is not None:
+            ids, values, rank = row
+            values_32 = np.array([values], np.float32)
+            logprobs = LogprobsLists(np.array([ids]), values_32, np.array([rank]))
+        reason = None if finish_reason is None else FinishReason(FINISH_REASON_STRINGS.index(finish_reason))
+        output = EngineCoreOutput(
+            self._names[index], tokens, logprobs, finish_reason=reason, stop_reason=stop_reason
+        )
+        self._processor.process_outputs([output])
+        made: RequestOutput | None = self._outputs.get_nowait()
+        return made

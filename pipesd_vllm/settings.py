@@ -22,6 +22,8 @@ class ServerSettings(BaseSettings):
     """An open turn that waits for drafts this long is ended."""
     send_timeout_s: float = Field(2.0, gt=0)
     """A client that does not read for this long is dropped."""
+    max_message_bytes: int = Field(64 << 20, ge=1 << 20)
+    """Largest message that comes in parts: the body of a request with images, above all."""
     max_sessions: int = Field(1024, ge=1)
     """Connections at a time; more are refused with HTTP 429."""
     key_share: float = Field(0.25, gt=0, le=1)

@@ -48,6 +48,8 @@ class CloudConnection:
                 if message.code is RefusalCode.OVERLOADED:
                     raise CloudOverloaded(message.message)
                 raise CloudRefused(str(message.code), message.message)
+            if not isinstance(message, Commit):
+                raise CloudMisbehaved("the server answers what was not asked")
             return message, num_bytes
 
     async def ping(self, num_bytes: int) -> float:

@@ -12,15 +12,24 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from pipesd_vllm.api.validation import CloseConnection
 from pipesd_vllm.wire import (
     MAX_FRAME_BYTES,
+    Ask,
+    Cancel,
     CloseReason,
+    Control,
     Downstream,
+    Draft,
+    Open,
+    Part,
     ProtocolError,
     Upstream,
     decode_upstream,
     encode,
 )
 
-__all__ = ["EdgeLeft", "EdgeSocket", "read_event"]
+Message = Open | Ask | Draft | Control | Cancel
+"""What an edge says, once it is whole."""
+
+__all__ = ["EdgeLeft", "EdgeSocket", "Message", "Parts", "read_event"]
 
 _TEXT_FRAME: Final = 1003
 _BAD_DATA: Final = 1007
@@ -44,6 +53,37 @@ def read_event(event: Mapping[str, Any]) -> Upstream | None:
         return decode_upstream(data)
     except ProtocolError as error:
         raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, str(error)) from error
+
+
+class Parts:
+    """Puts messages together that came in parts; at most `limit` bytes each."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._data = bytearray()
+
+    def add(self, message: Upstream) -> Message | None:
+        """The message that `message` completes, or is; None while there is more to come.
+
+        Raises `CloseConnection`.
+        """
+        if not isinstance(message, Part):
+            if self._data:
+                raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, "a message is not whole")
+            return message
+        self._data += message.data
+        if len(self._data) > self._limit:
+            raise CloseConnection(_TOO_BIG, CloseReason.TOO_LARGE, f"at most {self._limit} bytes a message")
+        if not message.last:
+            return None
+        data, self._data = bytes(self._data), bytearray()
+        try:
+            whole = decode_upstream(data, self._limit)
+        except ProtocolError as error:
+            raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, str(error)) from error
+        if isinstance(whole, Part):
+            raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, "a part of a part")
+        return whole
 
 
 class EdgeSocket:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.responses import JSONResponse
 
@@ -19,14 +20,15 @@ from pipesd_vllm.api.metrics import ServerMetrics
 from pipesd_vllm.api.model_info import build_info, build_tokenizer, build_welcome
 from pipesd_vllm.api.reasoning import reasoning_marks, reasoning_parser
 from pipesd_vllm.api.service import SessionConnection
+from pipesd_vllm.api.session_engine import SessionEngine
 from pipesd_vllm.api.tenant import OpenConnections, cache_salt, new_secret
 from pipesd_vllm.scheduling import Clock
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import (
     INFO_PATH,
     PROTOCOL_VERSION,
+    SERVED_SUBPROTOCOLS,
     SESSION_PATH,
-    SUBPROTOCOL,
     TOKENIZER_PATH,
     CloseReason,
     Welcome,
@@ -113,6 +115,7 @@ class PipeSDEndpoint:
                 "from pipesd_vllm.worker.draft_worker.VerifiesDrafts"
             ) from error
         compat.allow_min_p_and_logit_bias(engine_client)
+        compat.put_under_handlers(state, SessionEngine(engine_client))
         state.pipesd = PluginState.of(engine_client, args)
 
 
@@ -172,18 +175,20 @@ def _too_many(refusal: str) -> JSONResponse:
 
 
 async def _serve(websocket: WebSocket, state: PluginState, tenant: str) -> None:
-    if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
+    offered = websocket.scope.get("subprotocols", [])
+    subprotocol = next((name for name in SERVED_SUBPROTOCOLS if name in offered), None)
+    if subprotocol is None:
         state.metrics.closed.labels(str(CloseReason.BAD_VERSION)).inc()
         await websocket.accept()
         await websocket.close(
             1008, f"{CloseReason.BAD_VERSION}: this server speaks version {PROTOCOL_VERSION}"
         )
         return
-    await websocket.accept(subprotocol=SUBPROTOCOL)
+    await websocket.accept(subprotocol=subprotocol)
     connection = SessionConnection(
         websocket,
         state.engine,
-        state.welcome,
+        msgspec.structs.replace(state.welcome, version=SERVED_SUBPROTOCOLS[subprotocol]),
         state.settings,
         state.metrics,
         tenant,

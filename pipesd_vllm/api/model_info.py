@@ -9,7 +9,15 @@ import msgspec
 
 from pipesd_vllm import compat
 from pipesd_vllm.api.target_identity import build_identity, served_template
-from pipesd_vllm.wire import MAX_DRAFT_TOKENS, MAX_FRAME_BYTES, PROTOCOL_VERSION, Limits, Welcome, fingerprint
+from pipesd_vllm.wire import (
+    ASK,
+    MAX_DRAFT_TOKENS,
+    MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
+    Limits,
+    Welcome,
+    fingerprint,
+)
 
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
@@ -35,6 +43,7 @@ def build_welcome(engine: EngineClient, args: Namespace) -> Welcome:
             max_drafts=speculative.num_speculative_tokens if speculative else 0,
         ),
         identity=build_identity(engine, args),
+        features=[ASK],
     )
 
 
@@ -64,6 +73,7 @@ def build_info(
             "max_drafts": welcome.limits.max_drafts,
         },
         "identity": msgspec.to_builtins(welcome.identity),
+        "features": welcome.features,
         "reasoning_parser": reasoning_parser,
         "reasoning_marks": reasoning_marks,
         "protocol_version": welcome.version,

@@ -15,13 +15,32 @@ from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipesd_vllm import compat
-from pipesd_vllm.api.edge_socket import EdgeLeft, EdgeSocket, read_event
+from pipesd_vllm.api.edge_socket import EdgeLeft, EdgeSocket, Message, Parts, read_event
+from pipesd_vllm.api.exchange import Exchange
 from pipesd_vllm.api.metrics import Overhead, ServerMetrics
-from pipesd_vllm.api.turn import PatientTimer, Turn
-from pipesd_vllm.api.validation import CloseConnection, RefuseTurn, check_draft, check_open
+from pipesd_vllm.api.session_engine import AskSession
+from pipesd_vllm.api.turn import Opening, PatientTimer, Turn
+from pipesd_vllm.api.validation import (
+    CloseConnection,
+    RefuseTurn,
+    check_ask,
+    check_draft,
+    check_open,
+    engine_died,
+)
 from pipesd_vllm.scheduling import Clock
 from pipesd_vllm.settings import ServerSettings
-from pipesd_vllm.wire import CloseReason, Commit, Draft, Open, RefusalCode, Refused, Upstream, Welcome
+from pipesd_vllm.wire import (
+    Ask,
+    CloseReason,
+    Commit,
+    Control,
+    Draft,
+    Open,
+    RefusalCode,
+    Refused,
+    Welcome,
+)
 
 __all__ = ["SessionConnection"]
 
@@ -43,7 +62,9 @@ class SessionConnection:
         clock: Clock = time.perf_counter,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
+        self._scope = websocket.scope
         self._socket = EdgeSocket(websocket, settings.send_timeout_s)
+        self._parts = Parts(settings.max_message_bytes)
         self._engine = engine
         self._welcome = welcome
         self._settings = settings
@@ -51,7 +72,7 @@ class SessionConnection:
         self._cache_salt = cache_salt
         self._clock = clock
         self._new_id = new_id
-        self._turn: Turn | None = None
+        self._turn: Turn | Exchange | None = None
         self._turn_task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._closing: asyncio.Future[CloseConnection] = self._loop.create_future()
@@ -99,17 +120,25 @@ class SessionConnection:
             message = read_event(event)
             if message is None:
                 return
-            await self._handle(message, received_s)
+            whole = self._parts.add(message)
+            if whole is not None:
+                await self._handle(whole, received_s)
 
-    async def _handle(self, message: Upstream, received_s: float) -> None:
+    async def _handle(self, message: Message, received_s: float) -> None:
         if isinstance(message, Open):
             await self._open(message)
+        elif isinstance(message, Ask):
+            await self._answer(message)
         elif isinstance(message, Draft):
             check_draft(message, self._welcome)
             self._loop.call_soon(self._metrics.count_draft, message)
             if self._turn is not None and self._turn.number == message.turn:
                 await self._turn.add(message, received_s)
-        elif self._turn is not None and self._turn.number == message.turn:
+        elif self._turn is None or self._turn.number != message.turn:
+            pass  # it has ended
+        elif isinstance(message, Control):
+            await self._turn.control(message)
+        else:
             await self._end_turn()
 
     # -- turns ----------------------------------------------------------------------------
@@ -119,12 +148,31 @@ class SessionConnection:
         try:
             check_open(opened, self._welcome)
             request_id = f"pipesd-{self._new_id()}"
-            settings, salt = self._settings, self._cache_salt
-            self._turn = Turn(self._engine, request_id, opened, settings, salt, self._clock)
+            opening = Opening.of(opened, self._cache_salt)
+            turn = Turn(self._engine, request_id, opening, self._settings, self._clock)
         except RefuseTurn as refusal:
             await self._refuse(opened.turn, refusal.code, str(refusal))
             return
-        self._turn_task = asyncio.create_task(self._run_turn(self._turn))
+        self._start(turn)
+
+    async def _answer(self, ask: Ask) -> None:
+        await self._end_turn()
+        check_ask(ask, self._welcome)
+        session = AskSession(
+            ask,
+            self._engine,
+            self._settings,
+            self._cache_salt,
+            self._socket.send,
+            self._emit,
+            self._clock,
+            self._new_id,
+        )
+        self._start(Exchange(ask, self._scope, session, self._socket.send))
+
+    def _start(self, turn: Turn | Exchange) -> None:
+        self._turn = turn
+        self._turn_task = asyncio.create_task(self._run_turn(turn))
 
     async def _end_turn(self) -> None:
         task, self._turn, self._turn_task = self._turn_task, None, None
@@ -132,7 +180,7 @@ class SessionConnection:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _run_turn(self, turn: Turn) -> None:
+    async def _run_turn(self, turn: Turn | Exchange) -> None:
         reason = "cancelled"
         self._metrics.open_turns.inc()
         try:
@@ -151,9 +199,10 @@ class SessionConnection:
             self._metrics.open_turns.dec()
             self._metrics.turns.labels("finished" if turn.finished else reason).inc()
 
-    async def _drive(self, turn: Turn) -> str:
+    async def _drive(self, turn: Turn | Exchange) -> str:
         """Run the turn until it ends or its edge has abandoned it; returns how it ended."""
-        run = asyncio.create_task(turn.run(self._emit))
+        running = turn.run(self._emit) if isinstance(turn, Turn) else turn.run()
+        run = asyncio.create_task(running)
         abandoned = asyncio.create_task(turn.abandoned.wait())
         try:
             await asyncio.wait([run, abandoned], return_when=asyncio.FIRST_COMPLETED)
@@ -166,12 +215,12 @@ class SessionConnection:
             abandoned.cancel()
             await asyncio.gather(run, abandoned, return_exceptions=True)
 
-    async def _outcome(self, turn: Turn, run: asyncio.Task[None]) -> str:
+    async def _outcome(self, turn: Turn | Exchange, run: asyncio.Task[None]) -> str:
         error = run.exception()
         if error is None:
             return "finished"
         if isinstance(error, EngineDeadError):
-            raise CloseConnection(1011, CloseReason.ENGINE_DEAD, "the engine has stopped") from error
+            raise engine_died() from error
         if isinstance(error, CloseConnection | EdgeLeft):
             raise error
         code = error.code if isinstance(error, RefuseTurn) else _refusal_code(error)

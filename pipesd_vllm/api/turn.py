@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from vllm.engine.protocol import EngineClient, StreamingInput
@@ -21,7 +21,7 @@ from vllm.outputs import RequestOutput
 from pipesd_vllm import compat
 from pipesd_vllm.api.metrics import Overhead
 from pipesd_vllm.api.turn_params import chunk_params, opening_params, token_logprobs
-from pipesd_vllm.api.validation import CloseConnection, RefuseTurn
+from pipesd_vllm.api.validation import RefuseTurn, engine_stops
 from pipesd_vllm.scheduling import (
     AddDrafts,
     Clock,
@@ -30,13 +30,14 @@ from pipesd_vllm.scheduling import (
     DecodeAlone,
     OpenSession,
     PassReport,
+    SetEager,
     Suspend,
     pack_command,
 )
 from pipesd_vllm.settings import ServerSettings
-from pipesd_vllm.wire import CloseReason, Commit, Draft, Mode, Open, RefusalCode
+from pipesd_vllm.wire import Commit, Control, Draft, Mode, Open, RefusalCode
 
-__all__ = ["PatientTimer", "TimerLoop", "Turn", "later_chunk", "opening_chunk"]
+__all__ = ["Emit", "Opening", "PatientTimer", "TimerLoop", "Turn", "later_chunk", "opening_chunk"]
 
 _MAX_PENDING_CHUNKS: Final = 256
 _PLACEHOLDER: Final = (0,)
@@ -54,6 +55,34 @@ class _Chunk:
     """When the draft frame arrived that asks for a pass; None: the chunk comes from no such frame."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a turn's request starts with, and how it waits for its edge."""
+
+    turn: int
+    input: StreamingInput
+    frontier: int
+    """The position of the first token that it will commit."""
+    mode: Mode
+    patience_ms: int
+    logprobs: int | None = None
+    stream: int = 0
+    ends_unattended: bool = True
+    """Without drafts for `abandon_after_s` it ends; or else it decodes alone."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """More keywords of the engine's `generate`."""
+
+    @classmethod
+    def of(cls, opened: Open, cache_salt: str) -> Opening:
+        """For a turn opened with token ids; the salt keeps the tenant's KV blocks apart.
+
+        Raises `RefuseTurn`.
+        """
+        chunk = opening_chunk(opened, cache_salt)
+        frontier = len(opened.prompt) + len(opened.committed)
+        return cls(opened.turn, chunk, frontier, opened.mode, opened.patience_ms, opened.sampling.logprobs)
+
+
 class Turn:
     """Drives one request in the engine: `add` feeds it drafts, `run` emits what the target commits.
 
@@ -64,21 +93,22 @@ class Turn:
         self,
         engine: EngineClient,
         request_id: str,
-        opened: Open,
+        opening: Opening,
         settings: ServerSettings,
-        cache_salt: str,
         clock: Clock = time.perf_counter,
     ) -> None:
-        """`cache_salt` keeps the tenant's KV blocks apart in vLLM's prefix cache."""
-        self.number = opened.turn
+        self.number = opening.turn
+        self.num_cached_tokens = 0
+        """Of the prompt, found in vLLM's prefix cache."""
         self._engine = engine
         self._request_id = request_id
-        self._opened = opened
+        self._opening = opening
+        self._mode, self._patience_ms = opening.mode, opening.patience_ms
         self._settings = settings
-        self._frontier = len(opened.prompt) + len(opened.committed)
+        self._frontier = opening.frontier
         self._clock = clock
         self._chunks: asyncio.Queue[_Chunk] = asyncio.Queue(_MAX_PENDING_CHUNKS)
-        self._chunks.put_nowait(_Chunk(opening_chunk(opened, cache_salt)))
+        self._chunks.put_nowait(_Chunk(opening.input))
         self._receive_s: float | None = None
         self._abandoned = asyncio.Event()
         self._timers = self._waiting_timers()
@@ -103,7 +133,7 @@ class Turn:
         this turn up, and `CloseConnection` if it gives all turns up.
         """
         params = chunk_params(pack_command(CloseSession()))
-        outputs = self._engine.generate(self._input(), params, self._request_id)
+        outputs = self._engine.generate(self._input(), params, self._request_id, **self._opening.options)
         try:
             async with contextlib.aclosing(outputs):
                 async for output in outputs:
@@ -127,6 +157,22 @@ class Turn:
         chunk = later_chunk(command, draft.tokens)
         await self._chunks.put(_Chunk(chunk, received_s if draft.verify else None))
         if draft.verify and not self._ended:
+            self._restart_timers()
+
+    async def control(self, control: Control) -> None:
+        """Wait for the edge in another way from now on."""
+        if self._ended:
+            return
+        if control.mode is not None:
+            self._mode = control.mode
+            await self._chunks.put(_Chunk(later_chunk(SetEager(control.mode is Mode.LATENCY))))
+        if control.patience_ms is not None:
+            self._patience_ms = control.patience_ms
+        if control.alone:
+            await self._chunks.put(_Chunk(later_chunk(DecodeAlone())))
+        self._stop_timers()
+        self._timers = self._waiting_timers()
+        if not (self._ended or control.alone):
             self._restart_timers()
 
     async def _input(self) -> AsyncGenerator[StreamingInput, None]:
@@ -155,8 +201,9 @@ class Turn:
         if completion.finish_reason == "error":
             raise RefuseTurn(RefusalCode.ENGINE_ERROR, compat.GIVEN_UP)
         if completion.finish_reason == "abort":  # not ours: the engine stops or is drained
-            raise CloseConnection(1012, CloseReason.ENGINE_STOPPING, "resume the turn on another connection")
+            raise engine_stops()
         output_s = self._clock()
+        self.num_cached_tokens = output.num_cached_tokens or 0
         commit = self._commit(output)
         if commit.finish_reason is None:
             self._restart_timers()
@@ -181,7 +228,9 @@ class Turn:
             queue_ms=round(total.queue_ms, 3),
             step_ms=round(total.step_ms, 3),
             finish_reason=completion.finish_reason,
-            logprobs=token_logprobs(tokens, completion.logprobs, self._opened.sampling.logprobs),
+            logprobs=token_logprobs(tokens, completion.logprobs, self._opening.logprobs),
+            stream=self._opening.stream,
+            stop_reason=completion.stop_reason,
         )
         self._frontier += len(tokens)
         return commit
@@ -189,15 +238,13 @@ class Turn:
     # -- waiting for the edge -------------------------------------------------------------
 
     def _waiting_timers(self) -> list[PatientTimer]:
-        opened, settings = self._opened, self._settings
+        settings = self._settings
+        abandon = self._abandoned.set if self._opening.ends_unattended else self._decode_alone
         waits: list[tuple[float, Callable[[], None]]] = []
-        if opened.mode is not Mode.LATENCY:
-            waits += (
-                (settings.suspend_after_s, self._suspend),
-                (settings.abandon_after_s, self._abandoned.set),
-            )
-        if opened.mode is Mode.BALANCED:
-            waits.append((opened.patience_ms / 1e3, self._decode_alone))
+        if self._mode is not Mode.LATENCY:
+            waits += ((settings.suspend_after_s, self._suspend), (settings.abandon_after_s, abandon))
+        if self._mode is Mode.BALANCED:
+            waits.append((self._patience_ms / 1e3, self._decode_alone))
         loop = asyncio.get_running_loop()
         return [PatientTimer(loop, delay_s, action) for delay_s, action in waits]
 

@@ -1,7 +1,9 @@
-"""Translates between wire and vLLM: a turn's `SamplingParams` in, log-probabilities out."""
+"""Translates between wire and vLLM: a turn's `SamplingParams` in and out, log-probabilities out."""
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,9 +13,23 @@ from vllm.logprobs import Logprob
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
 from pipesd_vllm.api.validation import RefuseTurn
-from pipesd_vllm.wire import RefusalCode, Sampling, Structure, StructureKind, TokenLogprobs
+from pipesd_vllm.wire import (
+    MAX_STRUCTURE_BYTES,
+    RefusalCode,
+    Sampling,
+    Structure,
+    StructureKind,
+    TokenLogprobs,
+)
 
-__all__ = ["chunk_params", "opening_params", "structured_outputs", "token_logprobs"]
+__all__ = [
+    "chunk_params",
+    "opening_params",
+    "session_params",
+    "structured_outputs",
+    "token_logprobs",
+    "wire_sampling",
+]
 
 
 def opening_params(sampling: Sampling, command: Mapping[str, Any]) -> SamplingParams:
@@ -47,6 +63,65 @@ def opening_params(sampling: Sampling, command: Mapping[str, Any]) -> SamplingPa
         output_kind=RequestOutputKind.DELTA,
         extra_args=dict(command),
     )
+
+
+def session_params(params: SamplingParams, command: Mapping[str, Any]) -> SamplingParams:
+    """Parameters of the request that opens a stream, for the plain request's `params` (n = 1).
+
+    Its text is made elsewhere, so stop strings are not the engine's business.
+    """
+    own = copy.copy(params)
+    own.stop, own.detokenize, own.stream_interval = [], False, None
+    own.output_kind = RequestOutputKind.DELTA
+    own.extra_args = dict(command)
+    return own
+
+
+def wire_sampling(params: SamplingParams) -> Sampling:
+    """What an edge has to know of `params`. Raises `msgspec.ValidationError` for what the wire cannot say."""
+    sampling = Sampling(
+        max_tokens=params.max_tokens or 0,
+        temperature=params.temperature,
+        top_p=params.top_p,
+        seed=params.seed,
+        ignore_eos=params.ignore_eos,
+        stop_token_ids=list(params.stop_token_ids or ()),
+        top_k=max(0, params.top_k),
+        min_p=params.min_p,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        repetition_penalty=params.repetition_penalty,
+        min_tokens=params.min_tokens,
+        logit_bias=dict(params.logit_bias or {}),
+        bad_words=list(params.bad_words or ()),
+        allowed_token_ids=list(params.allowed_token_ids or ()),
+        logprobs=params.logprobs,
+        structure=wire_structure(params.structured_outputs),
+    )
+    return msgspec.msgpack.decode(msgspec.msgpack.encode(sampling), type=Sampling)
+
+
+def wire_structure(structured: StructuredOutputsParams | None) -> Structure | None:
+    """The form of an answer as the wire names it; None if it has no name there, or is too long.
+
+    It tells the edge what to draft: drafts that do not have the form are not verified anyhow.
+    """
+    if structured is None:
+        return None
+    if structured.json is not None:
+        value = structured.json if isinstance(structured.json, str) else json.dumps(structured.json)
+        found = Structure(StructureKind.JSON_SCHEMA, value)
+    elif structured.json_object:
+        found = Structure(StructureKind.JSON_OBJECT)
+    elif structured.regex is not None:
+        found = Structure(StructureKind.REGEX, structured.regex)
+    elif structured.choice is not None:
+        found = Structure(StructureKind.CHOICE, json.dumps(structured.choice))
+    elif structured.grammar is not None:
+        found = Structure(StructureKind.GRAMMAR, structured.grammar)
+    else:
+        return None
+    return found if len(found.value) <= MAX_STRUCTURE_BYTES else None
 
 
 _CHUNK_PARAMS: Final = SamplingParams(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipesd_vllm.wire import MAX_PATIENCE_MS, NO_SEED, CloseReason, Draft, Open, RefusalCode, Welcome
+from pipesd_vllm.wire import MAX_PATIENCE_MS, NO_SEED, Ask, CloseReason, Draft, Open, RefusalCode, Welcome
 
 
 class CloseConnection(Exception):
@@ -14,6 +14,16 @@ class CloseConnection(Exception):
         super().__init__(f"{reason}: {detail}"[:120])  # a close reason holds 123 bytes
         self.code = code
         self.reason = reason
+
+
+def engine_died() -> CloseConnection:
+    """How a connection ends whose engine is dead."""
+    return CloseConnection(1011, CloseReason.ENGINE_DEAD, "the engine has stopped")
+
+
+def engine_stops() -> CloseConnection:
+    """How a connection ends whose engine gives its requests up."""
+    return CloseConnection(1012, CloseReason.ENGINE_STOPPING, "resume the turn on another connection")
 
 
 class RefuseTurn(Exception):
@@ -60,6 +70,17 @@ def check_open(opened: Open, welcome: Welcome) -> None:
         )
     if opened.patience_ms > MAX_PATIENCE_MS:
         raise RefuseTurn(RefusalCode.BAD_SAMPLING, f"patience_ms is at most {MAX_PATIENCE_MS}")
+
+
+def check_ask(ask: Ask, welcome: Welcome) -> None:
+    """Raises `CloseConnection` for what no server has committed. The body is for vLLM to check."""
+    if ask.resume is None:
+        return
+    check_tokens(ask.resume.prompt, welcome.vocab_size)
+    for stream in ask.resume.streams:
+        check_tokens(stream.tokens, welcome.vocab_size)
+        if stream.logprobs is not None and len(stream.logprobs) != len(stream.tokens):
+            raise CloseConnection(1008, CloseReason.BAD_FRAME, "log-probabilities come for every token")
 
 
 def check_draft(draft: Draft, welcome: Welcome) -> None:

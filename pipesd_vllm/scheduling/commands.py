@@ -21,11 +21,15 @@ REPORT_KEY: Final = "pipesd"
 class OpenSession:
     """Start a session with the chunk's prompt. `eager`: decode without waiting for drafts.
 
-    `committed` are tokens that were generated before (a session taken over).
+    `committed` are tokens that were generated before (a session taken over). The last two are those of a
+    plain request, which vLLM takes with no resumable one: whether the thoughts are over already, and what
+    the reasoning parser is made with.
     """
 
     eager: bool = False
     committed: Sequence[int] = ()
+    reasoning_ended: bool | None = None
+    reasoning_parser_kwargs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +45,16 @@ class AddDrafts:
 
 @dataclass(frozen=True, slots=True)
 class DecodeAlone:
-    """Decode without drafts until some arrive, if the frontier is still `frontier`: patience ran out."""
+    """Decode without drafts until some arrive; with `frontier` only if that is still the frontier."""
 
-    frontier: int
+    frontier: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetEager:
+    """From now on decode without waiting for drafts, or wait."""
+
+    eager: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +67,13 @@ class CloseSession:
     """Mark the end of the input, as vLLM asks for; it changes nothing, the abort ends the session."""
 
 
-Command = OpenSession | AddDrafts | DecodeAlone | Suspend | CloseSession
+Command = OpenSession | AddDrafts | DecodeAlone | SetEager | Suspend | CloseSession
 
 _NAMES: Final[dict[str, type[Any]]] = {
     "open": OpenSession,
     "draft": AddDrafts,
     "alone": DecodeAlone,
+    "eager": SetEager,
     "suspend": Suspend,
     "close": CloseSession,
 }

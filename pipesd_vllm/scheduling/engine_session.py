@@ -46,13 +46,18 @@ class EngineSession:
         if self._released_s is None:
             self._released_s = now_s
 
-    def decode_alone(self, frontier: int) -> None:
+    def decode_alone(self, frontier: int | None = None) -> None:
         """Decode without drafts until some arrive; does nothing if the frontier has moved on from `frontier`.
 
         The edge gets its patience once for every sign of life, not for each token: an edge that still reads
         its prompt, or has died, would hold up every token anew.
         """
-        self._decodes_alone = self._decodes_alone or frontier == self.frontier
+        self._decodes_alone = self._decodes_alone or frontier in (None, self.frontier)
+
+    def set_eager(self, eager: bool) -> None:
+        """Decode without waiting for drafts from now on, or wait for them."""
+        self._eager = eager
+        self._decodes_alone = False
 
     def wants_pass(self) -> bool:
         """Whether a fully computed sequence should take part in the next step; if not, it is parked."""

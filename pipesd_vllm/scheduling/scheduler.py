@@ -99,6 +99,7 @@ class SchedulesSessions:
                 # From here on the request ends like any other; chunks after that are dropped below.
                 request.resumable = False
                 self._check(request)
+                compat.set_reasoning(request, command.reasoning_ended, command.reasoning_parser_kwargs)
                 self._sessions.open(request, command)
             elif command is not None:
                 with self._overhead:

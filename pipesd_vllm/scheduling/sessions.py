@@ -20,7 +20,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.request import Request
 
-from pipesd_vllm.scheduling.commands import AddDrafts, Command, DecodeAlone, OpenSession
+from pipesd_vllm.scheduling.commands import AddDrafts, Command, DecodeAlone, OpenSession, SetEager
 from pipesd_vllm.scheduling.engine_session import EngineSession
 
 __all__ = ["Sessions"]
@@ -86,6 +86,8 @@ class Sessions:
                     session.release(self._clock())
             case DecodeAlone(frontier):
                 session.decode_alone(frontier)
+            case SetEager(eager):
+                session.set_eager(eager)
             case _:
                 pass
 

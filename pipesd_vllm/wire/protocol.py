@@ -1,7 +1,9 @@
 """The wire contract between an edge and a verifier: msgpack frames over one WebSocket.
 
 Down goes the *committed stream* (`Commit`), append-only and addressed by absolute
-position; up go nodes of a *draft trie* (`Draft`). docs/protocol.md explains the rules.
+position; up go nodes of a *draft trie* (`Draft`). A turn is opened with token ids (`Open`) or with the
+body of a request to vLLM's own API (`Ask`), whose answer comes beside the stream. docs/protocol.md explains
+the rules.
 
 A position is an index into the whole sequence, prompt first: the prompt occupies
 positions `0 .. len(prompt) - 1`, the first generated token has position `len(prompt)`.
@@ -13,25 +15,30 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from collections.abc import Iterable
-from typing import Annotated, Final, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 SUBPROTOCOL: Final = f"pipesd.v{PROTOCOL_VERSION}"
 """WebSocket subprotocol; naming another version gets `CloseReason.BAD_VERSION`."""
+SERVED_SUBPROTOCOLS: Final = {SUBPROTOCOL: PROTOCOL_VERSION, "pipesd.v1": 1}
+"""Those that a server takes, and the version that it greets with: every frame of version 1 means the same in
+version 2, which has more of them."""
+ASK: Final = "ask"
+"""In `Welcome.features` of a server that takes `Ask`."""
 
 SESSION_PATH: Final = "/v1/pipesd/session"
 INFO_PATH: Final = "/v1/pipesd/info"
 TOKENIZER_PATH: Final = "/v1/pipesd/tokenizer"
 
 MAX_FRAME_BYTES: Final = 1 << 20
-"""Largest frame either side accepts; the WebSocket close code beyond it is 1009."""
+"""Largest frame either side accepts; the WebSocket close code beyond it is 1009. `Part`s carry more."""
 MAX_DRAFT_TOKENS: Final = 256
 """Most nodes one `Draft` may add."""
 MAX_PATIENCE_MS: Final = 60_000
-"""Longest `Open.patience_ms`; a turn that asks for more is refused with `BAD_SAMPLING`."""
+"""Longest patience; an `Open` that asks for more is refused with `BAD_SAMPLING`."""
 MAX_LOGPROBS: Final = 20
 """Most alternatives a token is reported with."""
 MAX_LISTED: Final = 1024
@@ -53,6 +60,10 @@ Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
 Bias = Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Patience = Annotated[int, msgspec.Meta(ge=0, le=MAX_PATIENCE_MS)]
+RequestId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
+AskPath = Literal["/v1/chat/completions", "/v1/completions"]
+"""Routes of vLLM's own API that an `Ask` can name."""
 
 
 class Mode(enum.StrEnum):
@@ -88,6 +99,7 @@ class RefusalCode(enum.StrEnum):
     OVERLOADED = "overloaded"
     ENGINE_ERROR = "engine_error"
     ABANDONED = "abandoned"
+    NOT_RESUMABLE = "not_resumable"
 
 
 class StructureKind(enum.StrEnum):
@@ -169,7 +181,7 @@ class Draft(msgspec.Struct, tag=2, array_like=True, forbid_unknown_fields=True, 
     from, or 0 for the committed prefix that ends at `base - 1`. `parents[i]` is the index
     (within this frame) of the parent of `tokens[i]`, or -1 for the anchor; left out,
     the frame is a chain. Children are offered most likely first. `verify` is the NAV trigger:
-    check what the trie holds now.
+    check what the trie holds now. Each `stream` has its trie.
     """
 
     turn: UInt
@@ -179,12 +191,90 @@ class Draft(msgspec.Struct, tag=2, array_like=True, forbid_unknown_fields=True, 
     tokens: Annotated[TokenIds, msgspec.Meta(min_length=1, max_length=MAX_DRAFT_TOKENS)]
     verify: bool = True
     parents: list[int] | None = None
+    stream: UInt = 0
 
 
 class Cancel(msgspec.Struct, tag=3, array_like=True, forbid_unknown_fields=True, frozen=True):
     """Up: end turn `turn`; nothing more is sent for it."""
 
     turn: UInt
+
+
+class TokenLogprobs(msgspec.Struct, array_like=True, frozen=True):
+    """What the target thought of a committed token: natural logarithms of its unmodified distribution.
+
+    `rank` counts from 1; `top` are the likeliest tokens as (id, log-probability), best first.
+    """
+
+    logprob: float
+    rank: int
+    top: list[tuple[UInt, float]] = []
+
+
+class Guess(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """The prompt that the edge expects (`prompt_guess`): if it is right, `Begun` need not repeat it."""
+
+    num_tokens: UInt
+    sha256: bytes
+
+
+class CommittedStream(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """All that the edge got of one stream: the fields of its `Commit`s, put together."""
+
+    tokens: TokenIds = []
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: Literal["stop", "length", "stop_string"] | None = None
+    stop_reason: int | None = None
+
+
+class Resume(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Where an answer stands that another connection began.
+
+    `prompt` is that of stream 0. `delivered[i]` counts the events of choice i that the client has: those are
+    not sent again. The streams are those of `Begun`, in order; one left out has no token yet.
+    """
+
+    prompt: TokenIds
+    streams: list[CommittedStream] = []
+    delivered: list[UInt] = []
+
+
+class Ask(msgspec.Struct, tag=4, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Up: have vLLM's own API answer `body` (JSON) at `path`; ends the turn before it, if any.
+
+    The answer comes as `Reply` and `Text`; what the target commits for it, as `Commit`s of one or more
+    streams, announced by `Begun`. `mode` and `patience_ms` are those of stream 0; other streams start in
+    `Mode.LATENCY`. A body without a seed cannot be taken over at a temperature above 0.
+    """
+
+    turn: UInt
+    path: AskPath
+    body: bytes
+    request_id: RequestId
+    mode: Mode = Mode.BALANCED
+    patience_ms: Patience = 500
+    guess: Guess | None = None
+    resume: Resume | None = None
+
+
+class Part(msgspec.Struct, tag=5, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Up: a piece of a message that is larger than a frame; `last` ends it. Nothing else comes between."""
+
+    data: bytes
+    last: bool = False
+
+
+class Control(msgspec.Struct, tag=6, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Up: from now on this stream of a running turn has another `mode` or patience; None leaves it.
+
+    `alone`: no drafts will come for a while, so decode without them until some arrive that fit.
+    """
+
+    turn: UInt
+    mode: Mode | None = None
+    patience_ms: Patience | None = None
+    alone: bool = False
+    stream: UInt = 0
 
 
 class Limits(msgspec.Struct, array_like=True, frozen=True):
@@ -235,7 +325,8 @@ class Identity(msgspec.Struct, frozen=True):
 class Welcome(msgspec.Struct, tag=16, array_like=True, frozen=True):
     """Down, first frame of a connection: what the edge checks before its first turn.
 
-    `identity` is None from servers that do not tell it.
+    `identity` is None from servers that do not tell it. `features` names what the server takes beyond
+    version 1 (`ASK`).
     """
 
     version: int
@@ -245,22 +336,12 @@ class Welcome(msgspec.Struct, tag=16, array_like=True, frozen=True):
     fingerprint: Fingerprint
     limits: Limits
     identity: Identity | None = None
+    features: list[str] = []
 
     @property
     def draws_in_fp64(self) -> bool:
         """Whether tokens are drawn with the fp64 form of the noise (`noise.py`)."""
         return self.identity is not None and self.identity.noise == FP64_NOISE
-
-
-class TokenLogprobs(msgspec.Struct, array_like=True, frozen=True):
-    """What the target thought of a committed token: natural logarithms of its unmodified distribution.
-
-    `rank` counts from 1; `top` are the likeliest tokens as (id, log-probability), best first.
-    """
-
-    logprob: float
-    rank: int
-    top: list[tuple[int, float]] = []
 
 
 class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
@@ -270,8 +351,10 @@ class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
     those of the target passes since the frame before: `passes` forward passes,
     `drafted` draft tokens checked in them, `accepted` of those kept. `queue_ms` is how
     long the drafts waited for the last pass to start, `step_ms` how long it took.
-    `finish_reason` ("stop", "length") comes with a turn's last frame. `logprobs`,
-    where `Sampling.logprobs` asked for them, has one entry for each of `tokens`.
+    `finish_reason` ("stop", "length") comes with a stream's last frame; `stop_reason` is the stop token that
+    ended it, None for the end of the sequence. A stop string that an `Ask` names is found after the commit:
+    then a frame without tokens says "stop_string", and tokens may have been committed beyond it.
+    `logprobs`, where `Sampling.logprobs` asked for them, has one entry for each of `tokens`.
     """
 
     turn: int
@@ -284,6 +367,8 @@ class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
     step_ms: float = 0.0
     finish_reason: str | None = None
     logprobs: list[TokenLogprobs] | None = None
+    stream: int = 0
+    stop_reason: int | None = None
 
 
 class Refused(msgspec.Struct, tag=18, array_like=True, frozen=True):
@@ -294,8 +379,42 @@ class Refused(msgspec.Struct, tag=18, array_like=True, frozen=True):
     message: str
 
 
-Upstream = Open | Draft | Cancel
-Downstream = Welcome | Commit | Refused
+class Begun(msgspec.Struct, tag=19, array_like=True, frozen=True):
+    """Down: the target begins with one prompt of an `Ask`; a completion of several prompts has one for each.
+
+    It has the streams `first, first + 1, ...`, one for each answer asked for. `seeds` are theirs, None where
+    nothing is drawn; `sampling` is what the target samples with, defaults filled in, the seed the first's.
+    `prompt` is empty if the guess was right. Not `drafted`: the session cannot do what `reason` says, so vLLM
+    answers as without us; no `Commit`s come, and nothing can be taken over.
+    """
+
+    turn: int
+    prompt: list[int] = []
+    first: int = 0
+    seeds: list[int | None] = []
+    sampling: Sampling | None = None
+    drafted: bool = True
+    reason: str = ""
+
+
+class Reply(msgspec.Struct, tag=20, array_like=True, frozen=True):
+    """Down: status and headers of the answer to an `Ask`, as vLLM gave them."""
+
+    turn: int
+    status: int
+    headers: list[tuple[str, str]] = []
+
+
+class Text(msgspec.Struct, tag=21, array_like=True, frozen=True):
+    """Down: more of the answer's body; `last` ends the turn. `deflate.py` says how `data` is compressed."""
+
+    turn: int
+    data: bytes
+    last: bool = False
+
+
+Upstream = Open | Draft | Cancel | Ask | Part | Control
+Downstream = Welcome | Commit | Refused | Begun | Reply | Text
 
 
 class ProtocolError(ValueError):
@@ -303,6 +422,8 @@ class ProtocolError(ValueError):
 
 
 _T = TypeVar("_T")
+_PART_OVERHEAD: Final = 16
+"""More than what a `Part` adds to its data, in bytes."""
 
 _encoder = msgspec.msgpack.Encoder()
 _up_decoder: msgspec.msgpack.Decoder[Upstream] = msgspec.msgpack.Decoder(Upstream)
@@ -314,9 +435,23 @@ def encode(message: Upstream | Downstream) -> bytes:
     return _encoder.encode(message)
 
 
-def decode_upstream(data: bytes) -> Upstream:
-    """A frame sent by an edge. Raises `ProtocolError`."""
-    return _decode(_up_decoder, data)
+def encode_in_parts(message: Upstream) -> Iterator[bytes]:
+    """The payloads of as many frames as `message` needs."""
+    data = encode(message)
+    if len(data) <= MAX_FRAME_BYTES:
+        yield data
+        return
+    room = MAX_FRAME_BYTES - _PART_OVERHEAD
+    for start in range(0, len(data), room):
+        yield encode(Part(data[start : start + room], start + room >= len(data)))
+
+
+def decode_upstream(data: bytes, limit: int = MAX_FRAME_BYTES) -> Upstream:
+    """A frame sent by an edge, or what its parts make together; at most `limit` bytes.
+
+    Raises `ProtocolError`.
+    """
+    return _decode(_up_decoder, data, limit)
 
 
 def decode_downstream(data: bytes) -> Downstream:
@@ -324,13 +459,19 @@ def decode_downstream(data: bytes) -> Downstream:
     return _decode(_down_decoder, data)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes) -> _T:
-    if len(data) > MAX_FRAME_BYTES:
-        raise ProtocolError(f"frame of {len(data)} bytes, at most {MAX_FRAME_BYTES} allowed")
+def _decode(decoder: msgspec.msgpack.Decoder[_T], data: bytes, limit: int = MAX_FRAME_BYTES) -> _T:
+    if len(data) > limit:
+        raise ProtocolError(f"frame of {len(data)} bytes, at most {limit} allowed")
     try:
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(str(error)) from error
+
+
+def prompt_guess(prompt: Sequence[int]) -> Guess:
+    """The guess that the prompt is `prompt`: SHA-256 of its ids as little-endian 32-bit numbers."""
+    data = b"".join(token.to_bytes(4, "little") for token in prompt)
+    return Guess(len(prompt), hashlib.sha256(data).digest())
 
 
 def fingerprint(tokens: Iterable[str]) -> Fingerprint:

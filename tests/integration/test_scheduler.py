@@ -329,6 +329,16 @@ def test_a_grammar_is_fed_what_follows_the_reasoning(
     assert grammar.fed == ([] if content is None else [*content, *engine.text["s"]])
 
 
+def test_a_session_says_how_its_thoughts_are_told_apart() -> None:
+    """vLLM tells a plain request's grammar the same two things, and takes them with no resumable request."""
+    engine = Harness()
+    command = OpenSession(True, (), True, {"chat_template_kwargs": {"enable_thinking": False}})
+    engine.add("s", PROMPT, 5, command, StructuredOutputsParams(json_object=True))
+    structured = engine.scheduler.requests["s"].structured_output_request
+    assert structured.reasoning_ended is True
+    assert structured.reasoning_parser_kwargs == command.reasoning_parser_kwargs
+
+
 def test_a_suspended_session_holds_no_blocks_and_comes_back() -> None:
     """Suspend frees the KV; the next drafts bring the session back from its tokens."""
     engine = Harness()

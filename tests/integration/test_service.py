@@ -46,8 +46,10 @@ Script = Callable[[Inputs], AsyncGenerator[Any, None]]
 
 def output(*tokens: int, finish_reason: str | None = None) -> Any:
     """What vLLM yields, as far as a turn reads it."""
-    completion = SimpleNamespace(token_ids=tokens, finish_reason=finish_reason, logprobs=None)
-    return SimpleNamespace(outputs=[completion], kv_transfer_params=None)
+    completion = SimpleNamespace(
+        token_ids=tokens, finish_reason=finish_reason, stop_reason=None, logprobs=None
+    )
+    return SimpleNamespace(outputs=[completion], kv_transfer_params=None, num_cached_tokens=0)
 
 
 class ScriptedEngine:

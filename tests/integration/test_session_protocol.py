@@ -59,7 +59,7 @@ async def test_info(verifier: Verifier) -> None:
     assert info["model"] == welcome.model == verifier.model
     assert info["max_model_len"] == welcome.max_model_len == 2048
     assert info["vocab_size"] == welcome.vocab_size == 49152
-    assert info["protocol_version"] == welcome.version == 1
+    assert info["protocol_version"] == welcome.version == 2
     assert info["fingerprint"]["sha256"] == welcome.fingerprint.sha256
     assert info["limits"]["max_drafts"] == welcome.limits.max_drafts > 0
     assert info["vllm_version"].startswith("0.32")

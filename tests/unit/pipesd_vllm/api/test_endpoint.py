@@ -18,7 +18,18 @@ from pipesd_vllm.api import ServerMetrics
 from pipesd_vllm.api.endpoint import PipeSDEndpoint, PluginState, num_api_keys, session
 from pipesd_vllm.api.tenant import OpenConnections
 from pipesd_vllm.settings import ServerSettings
-from pipesd_vllm.wire import SUBPROTOCOL, Fingerprint, Limits, Mode, Open, Sampling, Welcome, encode
+from pipesd_vllm.wire import (
+    SERVED_SUBPROTOCOLS,
+    SUBPROTOCOL,
+    Fingerprint,
+    Limits,
+    Mode,
+    Open,
+    Sampling,
+    Welcome,
+    decode_downstream,
+    encode,
+)
 
 WELCOME = Welcome(1, "target", 100, 1000, Fingerprint(1000, ""), Limits(1 << 20, 256, 16))
 
@@ -34,8 +45,8 @@ class SaltEngine:
     ) -> AsyncGenerator[Any, None]:
         opening: Any = await anext(inputs)
         self.salts.append(opening.prompt["cache_salt"])
-        completion = SimpleNamespace(token_ids=[7], finish_reason="length", logprobs=None)
-        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None)
+        completion = SimpleNamespace(token_ids=[7], finish_reason="length", stop_reason=None, logprobs=None)
+        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None, num_cached_tokens=0)
 
 
 def state_with(engine: SaltEngine, secret: bytes, most: int = 9, most_per_key: int = 9) -> PluginState:
@@ -50,14 +61,14 @@ def state_with(engine: SaltEngine, secret: bytes, most: int = 9, most_per_key: i
 class Edge:
     """One connection with `key`, spoken to as an ASGI server does."""
 
-    def __init__(self, state: PluginState, key: bytes) -> None:
+    def __init__(self, state: PluginState, key: bytes, subprotocol: str = SUBPROTOCOL) -> None:
         self._up: asyncio.Queue[Any] = asyncio.Queue()
         self._down: asyncio.Queue[Any] = asyncio.Queue()
         self.send({"type": "websocket.connect"})
         scope = {
             "type": "websocket",
             "headers": [(b"authorization", b"Bearer " + key)],
-            "subprotocols": [SUBPROTOCOL],
+            "subprotocols": [subprotocol],
             "app": SimpleNamespace(state=SimpleNamespace(pipesd=state)),
             "extensions": {"websocket.http.response": {}},
         }
@@ -116,6 +127,17 @@ async def test_connections_of_one_key_share_the_prefix_cache_and_no_others() -> 
         await one_turn(state, key)
     first, other, again = engine.salts
     assert first == again != other
+
+
+@pytest.mark.parametrize(("subprotocol", "version"), SERVED_SUBPROTOCOLS.items())
+async def test_an_edge_is_greeted_in_its_version(subprotocol: str, version: int) -> None:
+    """An edge of version 1 looks for that version in the greeting."""
+    edge = Edge(state_with(SaltEngine(), b"secret"), b"key", subprotocol)
+    assert (await edge.receive())["subprotocol"] == subprotocol
+    welcome = decode_downstream((await edge.receive())["bytes"])
+    assert isinstance(welcome, Welcome)
+    assert welcome.version == version
+    await edge.leave()
 
 
 async def test_one_key_cannot_take_all_connections() -> None:

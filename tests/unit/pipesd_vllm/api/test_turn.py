@@ -11,7 +11,7 @@ import pytest
 from vllm.engine.protocol import StreamingInput
 
 from pipesd_vllm.api.metrics import Overhead
-from pipesd_vllm.api.turn import PatientTimer, Turn, later_chunk, opening_chunk
+from pipesd_vllm.api.turn import Opening, PatientTimer, Turn, later_chunk, opening_chunk
 from pipesd_vllm.scheduling import AddDrafts, Command, DecodeAlone, OpenSession, Suspend, unpack_command
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import Commit, Draft, Mode, Open, Sampling
@@ -29,8 +29,8 @@ class IdleEngine:
         self, inputs: AsyncGenerator[StreamingInput, None], params: object, request_id: str
     ) -> AsyncGenerator[Any, None]:
         self.chunks.put_nowait(await anext(inputs))
-        completion = SimpleNamespace(token_ids=[7], finish_reason=None, logprobs=None)
-        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None)
+        completion = SimpleNamespace(token_ids=[7], finish_reason=None, stop_reason=None, logprobs=None)
+        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None, num_cached_tokens=0)
         async for chunk in inputs:
             self.chunks.put_nowait(chunk)
 
@@ -47,7 +47,7 @@ async def ignore(commit: Commit, overhead: Overhead) -> None:
 
 def turn_of(engine: IdleEngine, mode: Mode, patience_s: float, **limits: float) -> Turn:
     opened = Open(1, [1, 2, 3], Sampling(9), mode, round(patience_s * 1e3))
-    return Turn(engine, "request", opened, ServerSettings(**limits), "salt")  # type: ignore[arg-type]
+    return Turn(engine, "request", Opening.of(opened, "salt"), ServerSettings(**limits))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", [Mode.BALANCED, Mode.OFFLOAD])
@@ -85,8 +85,8 @@ class EndingEngine(IdleEngine):
     ) -> AsyncGenerator[Any, None]:
         await anext(inputs)
         reading = asyncio.create_task(self._read(inputs))
-        completion = SimpleNamespace(token_ids=[7], finish_reason="length", logprobs=None)
-        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None)
+        completion = SimpleNamespace(token_ids=[7], finish_reason="length", stop_reason=None, logprobs=None)
+        yield SimpleNamespace(outputs=[completion], kv_transfer_params=None, num_cached_tokens=0)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
 

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import json
+
+import msgspec
 import pytest
 from vllm.logprobs import Logprob
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
 
-from pipesd_vllm.api.turn_params import chunk_params, opening_params, structured_outputs, token_logprobs
+from pipesd_vllm.api.turn_params import (
+    chunk_params,
+    opening_params,
+    session_params,
+    structured_outputs,
+    token_logprobs,
+    wire_sampling,
+)
 from pipesd_vllm.api.validation import RefuseTurn
-from pipesd_vllm.wire import RefusalCode, Sampling, Structure, StructureKind, TokenLogprobs
+from pipesd_vllm.wire import (
+    MAX_LISTED,
+    MAX_STRUCTURE_BYTES,
+    RefusalCode,
+    Sampling,
+    Structure,
+    StructureKind,
+    TokenLogprobs,
+)
 
 EVERYTHING = Sampling(
     9,
@@ -71,6 +89,57 @@ def test_a_choice_that_is_no_list_is_refused() -> None:
     with pytest.raises(RefuseTurn, match="structure") as caught:
         opening_params(Sampling(1, structure=Structure(StructureKind.CHOICE, "a")), {})
     assert caught.value.code is RefusalCode.BAD_SAMPLING
+
+
+def test_the_edge_is_told_what_the_target_samples_with() -> None:
+    """Each parameter comes back, and vLLM's own form of "nothing" is ours."""
+    assert wire_sampling(opening_params(EVERYTHING, {})) == EVERYTHING
+    assert wire_sampling(SamplingParams(max_tokens=9, temperature=0, top_k=-1)) == Sampling(9)
+
+
+@pytest.mark.parametrize("kind", list(StructureKind))
+def test_the_edge_is_told_every_structure(kind: StructureKind) -> None:
+    """As it could have asked for it itself."""
+    value = {
+        StructureKind.JSON_SCHEMA: '{"type": "object"}',
+        StructureKind.CHOICE: '["a", "b"]',
+        StructureKind.JSON_OBJECT: "",
+    }.get(kind, "a")
+    sampling = Sampling(9, structure=Structure(kind, value))
+    assert wire_sampling(opening_params(sampling, {})) == sampling
+
+
+def test_a_structure_without_a_name_on_the_wire_is_not_told() -> None:
+    """It bounds what is verified all the same."""
+    for structured in (
+        StructuredOutputsParams(structural_tag="{}"),
+        StructuredOutputsParams(regex="a" * (MAX_STRUCTURE_BYTES + 1)),
+    ):
+        params = SamplingParams(max_tokens=9, temperature=0, structured_outputs=structured)
+        assert wire_sampling(params) == Sampling(9)
+    schema = {"type": "object"}
+    told = wire_sampling(
+        SamplingParams(max_tokens=9, structured_outputs=StructuredOutputsParams(json=schema))
+    )
+    assert told.structure is not None
+    assert json.loads(told.structure.value) == schema
+
+
+def test_what_the_wire_cannot_say_is_an_error() -> None:
+    """Such a request is left to vLLM."""
+    with pytest.raises(msgspec.ValidationError):
+        wire_sampling(SamplingParams(max_tokens=9, allowed_token_ids=[3] * (MAX_LISTED + 1)))
+
+
+def test_a_stream_is_the_plain_request_without_its_text() -> None:
+    """Stop strings are looked for elsewhere; the request itself is not changed."""
+    plain = SamplingParams(temperature=0.5, seed=3, stop=["x"], max_tokens=9, stream_interval=4)
+    params = session_params(plain, {"pipesd": b"open"})
+    assert (params.stop, params.detokenize, params.stream_interval) == ([], False, None)
+    assert (params.temperature, params.seed, params.max_tokens) == (0.5, 3, 9)
+    assert params.output_kind is RequestOutputKind.DELTA
+    assert params.extra_args == {"pipesd": b"open"}
+    assert (plain.stop, plain.detokenize, plain.extra_args) == (["x"], True, None)
 
 
 def test_a_token_that_is_no_alternative_is_reported_beside_them() -> None:

@@ -38,6 +38,24 @@ def test_late_impatience_is_ignored() -> None:
     assert not idle.wants_pass()
 
 
+def test_an_edge_can_say_that_it_will_be_silent() -> None:
+    """Whatever was committed meanwhile."""
+    idle = session()
+    idle.finish_pass([5], 1.0)
+    idle.decode_alone()
+    assert idle.wants_pass()
+
+
+def test_a_session_changes_its_mode_under_way() -> None:
+    """Eager it decodes on, and no longer eager it waits for drafts again, whatever its patience was."""
+    idle = session()
+    idle.set_eager(True)
+    assert idle.runs_free()
+    idle.decode_alone()
+    idle.set_eager(False)
+    assert not idle.wants_pass()
+
+
 def test_report_counts_accepted_drafts_and_times() -> None:
     """Two of three drafts kept; queue and step times in milliseconds."""
     busy = session()

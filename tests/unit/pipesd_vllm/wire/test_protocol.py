@@ -10,27 +10,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipesd_vllm.wire import (
+    Ask,
+    Begun,
     Cancel,
     CloseReason,
     Commit,
+    CommittedStream,
+    Control,
     Draft,
     Fingerprint,
     Identity,
     Limits,
     Mode,
     Open,
+    Part,
     ProtocolError,
     RefusalCode,
     Refused,
+    Reply,
+    Resume,
     Sampling,
     Structure,
     StructureKind,
+    Text,
     TokenLogprobs,
     Welcome,
     decode_downstream,
     decode_upstream,
     encode,
+    encode_in_parts,
     fingerprint,
+    prompt_guess,
     protocol,
 )
 
@@ -56,6 +66,10 @@ EVERYTHING = Sampling(
 )
 
 
+RESUME = Resume([1], [CommittedStream([7], [TokenLogprobs(-0.5, 2, [(3, -0.25)])], "stop", 7)], [4])
+ASKED = Ask(1, "/v1/completions", b"{}", "id-1", Mode.OFFLOAD, 40, prompt_guess([1, 2]), RESUME)
+
+
 @given(st.builds(Draft, UINT, UINT, UINT, UINT, st.lists(UINT, min_size=1, max_size=256), st.booleans()))
 def test_drafts_survive_the_wire(draft: Draft) -> None:
     """Whatever can be said in a draft frame is read back unchanged."""
@@ -68,10 +82,13 @@ def test_drafts_survive_the_wire(draft: Draft) -> None:
         Open(1, [1, 2], Sampling(8, 0.5, 0.9, 3, True, [2]), Mode.OFFLOAD, 20, [7]),
         Open(1, [1, 2], EVERYTHING),
         Cancel(3),
+        ASKED,
+        Part(b"piece", True),
+        Control(3, Mode.OFFLOAD, 40, True, 1),
     ],
 )
 def test_upstream_messages_survive_the_wire(message: protocol.Upstream) -> None:
-    """Open and Cancel are read back unchanged."""
+    """All but drafts, which have their own test, are read back unchanged."""
     assert decode_upstream(encode(message)) == message
 
 
@@ -80,11 +97,16 @@ def test_upstream_messages_survive_the_wire(message: protocol.Upstream) -> None:
     [
         Commit(1, 20, [4, 5], 1, 3, 1, 0.25, 19.5, "stop"),
         Commit(1, 20, [4], logprobs=[TokenLogprobs(-0.25, 1, [(4, -0.25), (9, -3.5)])]),
+        Commit(1, 20, [], finish_reason="stop_string", stream=2, stop_reason=7),
         Refused(2, RefusalCode.PROMPT_TOO_LONG, "too long"),
+        Begun(1, [1, 2], 3, [7, None], EVERYTHING),
+        Begun(1, drafted=False, reason="beam search"),
+        Reply(1, 200, [("content-type", "text/event-stream")]),
+        Text(1, b"data", True),
     ],
 )
 def test_downstream_messages_survive_the_wire(message: protocol.Downstream) -> None:
-    """Commit and Refused are read back unchanged."""
+    """All are read back unchanged."""
     assert decode_downstream(encode(message)) == message
 
 
@@ -116,8 +138,14 @@ def test_random_bytes_are_refused_or_decoded_but_never_crash(data: bytes) -> Non
         encode(Open(1, [1], Sampling(1, temperature=-1.0))),
         encode(Open(1, [1], Sampling(1, temperature=float("nan")))),
         encode(Commit(1, 1, [1])),
+        encode(Ask(1, "/v1/responses", b"{}", "id")),  # type: ignore[arg-type]
+        encode(Ask(1, "/v1/completions", b"{}", "two\r\nlines")),
+        encode(Control(1, patience_ms=protocol.MAX_PATIENCE_MS + 1)),
     ],
-    ids=["empty", "truncated", "no tokens", "negative", "too big", "no max", "cold", "nan", "downstream"],
+    ids=(
+        *("empty", "truncated", "no tokens", "negative", "too big", "no max", "cold", "nan", "downstream"),
+        *("path", "header", "patience"),
+    ),
 )
 def test_malformed_frames_are_protocol_errors(data: bytes) -> None:
     """Each malformed frame is refused with a ProtocolError."""
@@ -158,6 +186,32 @@ def test_fields_left_out_cost_nothing_and_mean_nothing() -> None:
     old = [1, 1, [1], [8, 0.5, 0.9, 3, True, [2]]]
     decoded = decode_upstream(msgspec.msgpack.encode(old))
     assert decoded == Open(1, [1], Sampling(8, 0.5, 0.9, 3, True, [2]))
+
+
+def test_a_message_larger_than_a_frame_comes_in_parts() -> None:
+    """Each fits a frame, and together they are the message; a small one is a frame as it is."""
+    small = Ask(1, "/v1/completions", b"{}", "id")
+    assert list(encode_in_parts(small)) == [encode(small)]
+    big = Ask(1, "/v1/completions", b"x" * (3 << 20), "id")
+    parts = [decode_upstream(data) for data in encode_in_parts(big)]
+    assert all(isinstance(part, Part) for part in parts)
+    assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]  # type: ignore[union-attr]
+    data = b"".join(part.data for part in parts)  # type: ignore[union-attr]
+    assert decode_upstream(data, 1 << 22) == big
+
+
+def test_frames_of_version_1_are_read_and_written() -> None:
+    """What has grown since is left out by older edges, and passed over by them."""
+    older = [2, 1, 1, 20, 0, [4, 5], True, None]
+    assert decode_upstream(msgspec.msgpack.encode(older)) == Draft(1, 1, 20, 0, [4, 5])
+
+    class OlderCommit(msgspec.Struct, tag=17, array_like=True, frozen=True):
+        turn: int
+        base: int
+        tokens: list[int]
+
+    commit = Commit(1, 20, [4], stream=3, stop_reason=7)
+    assert msgspec.msgpack.decode(encode(commit), type=OlderCommit) == OlderCommit(1, 20, [4])
 
 
 def test_oversized_frames_are_refused_unread() -> None:
