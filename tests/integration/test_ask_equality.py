@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from benchmarks.exactness.drafts import DraftMaker
-from pipesd_vllm.wire import ASK, Ask, AskPath, Begun, Commit, Mode, Resume
+from pipesd_vllm.wire import ASK, Ask, AskPath, Begun, Commit, Control, Mode, Resume
 from tests.answers import Answer, assert_close
 from tests.conftest import Verifier
 
@@ -89,7 +89,7 @@ def plainly(verifier: Verifier, path: str, body: dict[str, Any]) -> Answer:
 
 
 class DraftsForAnswers:
-    """An edge that has seen the answer, and drafts it, or lies, for every stream."""
+    """An edge that has seen the answer, and drafts it, or lies, for every stream; none decodes without it."""
 
     def __init__(self, edge: Edge, turn: int, truth: Answer, rng: random.Random) -> None:
         self._edge = edge
@@ -97,7 +97,6 @@ class DraftsForAnswers:
         self._truth = truth
         self._rng = rng
         self._makers: dict[int, DraftMaker] = {}
-        self._begun: dict[int, int] = {}
 
     async def after(self, frame: object, answer: Answer) -> None:
         """Draft what follows a commit."""
@@ -107,6 +106,7 @@ class DraftsForAnswers:
                 self._makers[stream] = DraftMaker(
                     self._turn, len(frame.prompt), self._truth.streams[stream].tokens
                 )
+                await self._edge.send(Control(self._turn, Mode.OFFLOAD, stream=stream))
         if not isinstance(frame, Commit) or frame.finish_reason is not None:
             return
         kind = self._rng.choice(("right", "right", "half", "wrong"))
@@ -163,7 +163,7 @@ async def test_an_answer_is_that_of_the_plain_route(
 
 async def test_drafts_of_an_answer_are_accepted(verifier: Verifier) -> None:
     """The grid's drafts are looked at: most of these are right, and save passes, in every stream."""
-    body = body_of(verifier, "chat, n=3", temperature=1.0, streamed=True)
+    body = body_of(verifier, "chat, n=3", temperature=1.0, streamed=True) | {"max_tokens": 60}
     alone = await asked(verifier, CHAT, body)
     drafted = await asked(verifier, CHAT, body, alone)
     assert all(seen.accepted > 0 for seen in drafted.streams.values())
