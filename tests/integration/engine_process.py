@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 
-os.environ["PIPESD_SERVE"] = "1"
-os.environ["VLLM_PLUGINS"] = "pipesd"
-os.environ["VLLM_LOGGING_LEVEL"] = "ERROR"
-os.environ["VLLM_NO_USAGE_STATS"] = "1"
-
 from pipesd_vllm.launch.boot import boot
 
-boot()
+if __name__ == "__main__":  # not in the process of the tests, which import the names of the scenarios
+    os.environ.update(
+        PIPESD_SERVE="1", VLLM_PLUGINS="pipesd", VLLM_LOGGING_LEVEL="ERROR", VLLM_NO_USAGE_STATS="1"
+    )
+    boot()
 
-# ruff: noqa: E402
 import json
 import sys
 from collections.abc import Callable, Sequence

@@ -12,6 +12,7 @@ from websockets.typing import Subprotocol
 from pipesd_vllm.wire import (
     MAX_DRAFT_TOKENS,
     MAX_FRAME_BYTES,
+    PROTOCOL_VERSION,
     Cancel,
     Draft,
     Mode,
@@ -67,14 +68,14 @@ async def test_wrong_key(verifier: Verifier, truth: list[int], headers: dict[str
     assert caught.value.response.status_code == 401
 
 
-@pytest.mark.parametrize("offered", [None, ["pipesd.v2"], ["chat"], ["v1", "pipesd"]])
+@pytest.mark.parametrize("offered", [None, ["pipesd.v3"], ["chat"], ["v1", "pipesd"]])
 async def test_unknown_version(verifier: Verifier, truth: list[int], offered: list[str] | None) -> None:
     """A client that does not offer our version is told so before anything else."""
     subprotocols = None if offered is None else [Subprotocol(name) for name in offered]
     async with neighbour(verifier, truth), dial(verifier, subprotocols=subprotocols) as socket:
         code, reason = await Edge(socket, welcome=None).closed_by_server()  # type: ignore[arg-type]
     assert (code, reason.partition(":")[0]) == (1008, "bad_version")
-    assert "version 1" in reason
+    assert f"version {PROTOCOL_VERSION}" in reason
 
 
 GOOD = encode(opening(PROMPT, NUM_TOKENS))
