@@ -35,14 +35,13 @@ def speculative_config(fill_in: FillIn) -> dict[str, object]:
     The schedule by batch size says how many drafts vLLM itself adds to a step, at any size here; with none,
     a step of plain requests has one row each and keeps its FULL CUDA graph. Edges' drafts come on top.
     """
-    lookup = _ENDLESS if fill_in is FillIn.NONE else None
-    drafts = 0 if fill_in is FillIn.NONE else _NGRAM_DRAFTS
+    drafts, shortest, longest = (0, _ENDLESS, _ENDLESS) if fill_in is FillIn.NONE else (_NGRAM_DRAFTS, 2, 5)
     return {
         "method": "ngram_gpu",
         "num_speculative_tokens": MAX_DRAFTS,
         "num_speculative_tokens_per_batch_size": [[1, 1, drafts]],  # the last range goes on without an end
-        "prompt_lookup_min": lookup or 2,
-        "prompt_lookup_max": lookup or 5,
+        "prompt_lookup_min": shortest,
+        "prompt_lookup_max": longest,
     }
 
 
