@@ -9,7 +9,7 @@ import typer
 __all__ = ["app"]
 
 app = typer.Typer(
-    no_args_is_help=True, help="Costs of single parts: decisions, picks, the tuner; acceptance."
+    no_args_is_help=True, help="Costs of single parts: decisions, picks, lookup, the tuner; acceptance."
 )
 
 
@@ -36,6 +36,20 @@ def drafting() -> None:
     found = pick_ms()
     for name, ms in found.items():
         print(f"  {name:40} {ms:6.3f}  (+{ms - found['greedy']:.3f})")
+
+
+@app.command()
+def lookup(
+    prompts: Annotated[
+        str, typer.Option("--prompts", metavar="N,M", help="Lengths in tokens.")
+    ] = "1000,10000,100000",
+) -> None:
+    """CPU of drafting by lookup, on texts half of which are copied."""
+    from benchmarks.micro.parts import lookup_us
+
+    print("prompt               us a token: read  draft and follow")
+    for name, (read_us, draft_us) in lookup_us([int(length) for length in prompts.split(",")]).items():
+        print(f"{name:26} {read_us:10.2f} {draft_us:17.1f}")
 
 
 @app.command()

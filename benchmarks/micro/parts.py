@@ -1,4 +1,4 @@
-"""CPU of single parts of the edge, without model or network: the control plane, a pick, the tuner.
+"""CPU of single parts of the edge, without model or network: the control plane, a pick, lookup, the tuner.
 
 Times of the deciding thread are its own CPU time: other work on the machine does not count.
 """
@@ -22,9 +22,11 @@ from edge_agent.control.tuning.background import NUM_FIRST
 from edge_agent.control.tuning.gp_process import GpProcess
 from edge_agent.control.tuning.search import PAPER_THRESHOLDS, Evaluation, SearchSpace, SobolProposer
 from edge_agent.control.tuning.tuner import TrialSettings, Tuner, TunerSettings
+from edge_agent.drafting.lookup import LookupRates, LookupSource
 from edge_agent.sampling import GreedyPicker, SampledPicker, TokenPicker
+from pipesd_vllm.wire import common_prefix_length
 
-__all__ = ["control_us", "pick_ms", "tuner_lines"]
+__all__ = ["control_us", "lookup_us", "pick_ms", "tuner_lines"]
 
 Clock = Callable[[], float]
 
@@ -131,6 +133,49 @@ def pick_ms(
 
     coupled = {name: ms(lambda s=s: SampledPicker(s, len(_PROMPT))) for name, s in _SAMPLINGS.items()}  # type: ignore[misc]
     return {"greedy": ms(GreedyPicker), **coupled}
+
+
+LOOKUP_TOKENS: Final = 4096
+"""Committed after the prompt."""
+
+
+def lookup_us(
+    prompt_lengths: Sequence[int], *, clock: Clock = time.thread_time
+) -> Mapping[str, tuple[float, float]]:
+    """By prompt: us of CPU to read a token of it, and to draft and follow a token of the answer.
+
+    The texts are Zipf's, half of them copied in pieces of 40 tokens from what stands before; one more repeats
+    a single token, for which the most places match. A run of drafts is proposed after each pass.
+    """
+    texts = {
+        f"{length} tokens": _half_copied(random.Random(0), length + LOOKUP_TOKENS)
+        for length in prompt_lengths
+    }
+    texts["one token repeated"] = [7] * 2 * LOOKUP_TOKENS
+    found = {}
+    for name, text in texts.items():
+        prompt, answer = text[:-LOOKUP_TOKENS], text[-LOOKUP_TOKENS:]
+        start_s = clock()
+        lookup = LookupSource(prompt, LookupRates())
+        read_s = clock() - start_s
+        start_s = clock()
+        while answer:
+            run = [draft.token_id for draft in lookup.propose()]
+            lookup.extend(run)
+            num_committed = common_prefix_length(run, answer) + 1
+            lookup.follow(answer[:num_committed])
+            del answer[:num_committed]
+        found[name] = read_s / len(prompt) * 1e6, (clock() - start_s) / LOOKUP_TOKENS * 1e6
+    return found
+
+
+def _half_copied(rng: random.Random, num_tokens: int) -> list[int]:
+    text: list[int] = []
+    while len(text) < num_tokens:
+        start = rng.randrange(max(1, len(text) - 40))
+        text += text[start : start + 40]
+        text += [int(rng.paretovariate(0.7)) % NUM_TOKENS for _ in range(40)]
+    return text[:num_tokens]
 
 
 _SPACE: Final = SearchSpace(DEFAULT_PARAMETERS)

@@ -19,6 +19,8 @@ def test_figures_are_the_clocks() -> None:
     assert set(plans.values()) == {1e6 / 10}
     assert policies == {"pipesd": 1e6 / 100, "adaptive": 1e6 / 100}
     assert set(parts.pick_ms(num_picks=10, repeats=1, clock=lambda: next(ticks)).values()) == {100.0}
+    found = parts.lookup_us([100], clock=lambda: next(ticks))
+    assert [read_us for read_us, _ in found.values()] == [1e6 / 100, 1e6 / parts.LOOKUP_TOKENS]
 
 
 def test_acceptance_lies_between_its_bounds() -> None:
