@@ -27,6 +27,7 @@ UV = VENV / "bin" / "uv"
 PIP = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input"]
 STAMP = VENV / ".pipesd-setup"
 LOG = VENV / "setup.log"
+LLAMA_OPTIONS = ROOT / "tools" / "llama_cpp.cmake"
 LOCKS = {"demo": "requirements/demo.txt", "all": "requirements/test.txt"}
 EXTRAS = {"demo": ("draft", "cloud-cpu", "demo"), "all": ("all-cpu", "demo", "dev")}
 OVERRIDES = ["--override", "requirements/overrides.txt", "--excludes", "requirements/excludes.txt"]
@@ -152,14 +153,14 @@ def llama_build(environment: dict[str, str], cpu_flags: str) -> tuple[Path, dict
     The wheel is tuned to this CPU, so the folder's name depends on what the compiler depends on. uv's own
     cache does not do: where an index says nothing of how long its answers hold, uv compiles anew each time.
     """
-    include = ROOT / "tools" / "llama_cpp.cmake"
     version = pinned("llama-cpp-python")
     wanted = ["-DLLAVA_BUILD=OFF", *environment.get("CMAKE_ARGS", "").split()]
-    depends_on = [version, *wanted, include.read_text(encoding="utf-8"), cpu_flags, platform.machine()]
+    options = LLAMA_OPTIONS.read_text(encoding="utf-8")
+    depends_on = [version, *wanted, options, cpu_flags, platform.machine()]
     depends_on += [environment.get(name, "") for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS")]
     key = hashlib.sha256(repr(depends_on).encode()).hexdigest()[:16]
     cache = Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cmake_args = " ".join([*wanted, f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={include}"])
+    cmake_args = " ".join([*wanted, f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={LLAMA_OPTIONS}"])
     return cache / "pipesd" / "wheels" / key, environment | {"CMAKE_ARGS": cmake_args}
 
 
@@ -311,7 +312,7 @@ def distributions() -> list[Path]:
 
 def wanted_stamp(level: str) -> str:
     """What `.venv` is made from: it changes when something has to be installed."""
-    files = [ROOT / LOCKS[level], *(folder / "pyproject.toml" for folder in distributions())]
+    files = [ROOT / LOCKS[level], LLAMA_OPTIONS, *(folder / "pyproject.toml" for folder in distributions())]
     digest = hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
     return f"{level} {digest}"
 
@@ -360,7 +361,8 @@ def install(level: str) -> None:
         raise
     keep_llama(folder, compiling)
     wheels = [str(wheel) for wheel in folder.glob("*.whl")]
-    run_step("Installing llama.cpp", [*command, *wheels], LOG, environment)
+    again = ["--reinstall-package", "llama-cpp-python"]  # one of the same version may be compiled otherwise
+    run_step("Installing llama.cpp", [*command, *again, *wheels], LOG, environment)
     STAMP.write_text(wanted_stamp(level), encoding="utf-8")
 
 
