@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ from benchmarks.harness.pair import Pair, started_pair
 from benchmarks.harness.prompts import HUMANEVAL, Prompt, fitting, in_order, load_prompts
 from benchmarks.harness.server import running_server
 from benchmarks.reports.records import write_json
-from edge_agent.api import FinishReason, Sampling
+from edge_agent.api import FinishReason, GenerationStats, Sampling
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.errors import CliError
@@ -55,6 +55,8 @@ class Checked:
     num_tokens: int
     difference: Difference | None
     margin: Margin | None = None
+    stats: GenerationStats = field(default_factory=GenerationStats)
+    """Of our answer."""
 
 
 def exact(
@@ -132,9 +134,9 @@ async def check_all(pair: Pair, plain: Reference, plan: ExactPlan, out: Console)
     for source in plan.sources:
         for prompt in await fitting(source, plan.num, pair.text, room, out.print):
             expected = await plain.complete(prompt.token_ids, plan.sampling)
-            ours = await _through_gateway(pair, prompt.token_ids, plan.sampling)
+            ours, stats = await _through_gateway(pair, prompt.token_ids, plan.sampling)
             difference, margin = await explained(plain, prompt.token_ids, plan.sampling, expected, ours)
-            results.append(Checked(prompt.name, len(expected.token_ids), difference, margin))
+            results.append(Checked(prompt.name, len(expected.token_ids), difference, margin, stats))
             out.print(
                 f"{prompt.name}: identical, {len(expected.token_ids)} tokens"
                 if difference is None
@@ -145,13 +147,16 @@ async def check_all(pair: Pair, plain: Reference, plan: ExactPlan, out: Console)
     return results
 
 
-async def _through_gateway(pair: Pair, prompt: Sequence[int], sampling: Sampling) -> Continuation:
-    """The client's text, with the agent's tokens."""
+async def _through_gateway(
+    pair: Pair, prompt: Sequence[int], sampling: Sampling
+) -> tuple[Continuation, GenerationStats]:
+    """The client's text, with the agent's tokens, and what they cost."""
     answer_id, choice = await pair.gateway.complete(
         prompt, {**sampling_body(sampling), "seed": sampling.seed}
     )
-    token_ids = pair.recorder.take(answer_id).token_ids
-    return Continuation(tuple(token_ids), choice["text"], FinishReason(choice["finish_reason"]))
+    made = pair.recorder.take(answer_id)
+    text, reason = choice["text"], FinishReason(choice["finish_reason"])
+    return Continuation(tuple(made.token_ids), text, reason), made.stats
 
 
 def exact_json(
@@ -159,7 +164,11 @@ def exact_json(
 ) -> dict[str, Any]:
     """The counts, every difference, and what it was measured with."""
     different = [checked for checked in results if checked.difference is not None]
+    num_tokens = sum(checked.stats.completion_tokens for checked in results)
+    num_passes = sum(checked.stats.target_passes for checked in results)
     return {
+        "identical": not different,
+        "target_passes_per_token": num_passes / num_tokens if num_tokens else None,
         "num_identical": len(results) - len(different),
         "num_compared": len(results),
         "differences": [

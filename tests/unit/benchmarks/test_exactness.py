@@ -37,7 +37,7 @@ from benchmarks.exactness.matrix import (
 )
 from benchmarks.harness.clients import Client
 from benchmarks.harness.prompts import Prompt, TokenisedPrompt
-from edge_agent.api import FinishReason, Sampling
+from edge_agent.api import FinishReason, GenerationStats, Sampling
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.settings import EdgeSettings
 from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
@@ -246,9 +246,12 @@ def test_told(difference: Difference, margin: Margin | None, words: str) -> None
 
 def test_json() -> None:
     """Differences are written out."""
-    results = [Checked("p0", 8, None), Checked("p1", 8, Difference(3, 1, 2), Margin(0.01))]
+    stats = GenerationStats(completion_tokens=8, target_passes=2)
+    results = [Checked("p0", 8, None, stats=stats), Checked("p1", 8, Difference(3, 1, 2), Margin(0.01))]
     report = exact_json(results, plan(), EdgeSettings(cloud_url="http://server:1"), "org/target")
-    assert (report["num_identical"], report["num_compared"]) == (1, 2)
+    assert (report["num_identical"], report["num_compared"], report["identical"]) == (1, 2, False)
+    assert report["target_passes_per_token"] == 0.25
+    assert exact_json(results[:1], plan(), EdgeSettings(cloud_url="http://server:1"), "t")["identical"]
     [different] = report["differences"]
     assert different["difference"] == {"position": 3, "plain_token": 1, "our_token": 2}
     assert different["gap_nats"] == 0.01
