@@ -15,7 +15,9 @@ from typing import Final
 import platformdirs
 
 from edge_agent.api import (
-    ASKED_FOR,
+    AnswerContinued,
+    AnswerEvent,
+    AskRequest,
     Fallback,
     ForwardedAnswer,
     GenerationChunk,
@@ -35,7 +37,14 @@ from edge_agent.control import (
     TunedParameters,
 )
 from edge_agent.drafting import Drafter, DraftThread, DraftWorker, load_drafter, own_tokenizer
-from edge_agent.errors import TRANSIENT, CloudRefused, DraftCapacityError, Transient
+from edge_agent.errors import (
+    TRANSIENT,
+    CloudRefused,
+    DraftAnswers,
+    DraftCapacityError,
+    Transient,
+    VerifierTooOld,
+)
 from edge_agent.sampling import Pickers
 from edge_agent.session import (
     CollaborativeSession,
@@ -144,8 +153,12 @@ class EdgeAgent:
             raise
 
     async def warm_up(self) -> None:
-        """Make (and so check) the first connection, and time it."""
-        connection = await self._pool.acquire()
+        """Make (and so check) the first connection, and time it; an older server's has nothing to time."""
+        try:
+            connection = await self._pool.acquire()
+        except VerifierTooOld as error:
+            logger.warning("requests go to the server's plain API: %s", error)
+            return
         try:
             await probe_link(connection, self._control.monitor)
         finally:
@@ -177,15 +190,18 @@ class EdgeAgent:
             case Route.CLOUD:
                 raise CloudRefused("unsupported_route", "requests for the cloud route are to be forwarded")
             case Route.LOCAL:
-                stats = GenerationStats(Route.LOCAL, ASKED_FOR, self._clock(), seed=request.sampling.seed)
+                seed = request.sampling.seed
+                stats = GenerationStats(Route.LOCAL, request.reason, self._clock(), seed=seed)
             case Route.COLLABORATIVE:
-                session = self._session(request)
+                sampled = request.sampling.temperature > 0
+                session = self._session(request, len(request.prompt_token_ids), sampled=sampled)
                 committed: list[int] = []
                 try:
-                    async with aclosing(session.run()) as chunks:
-                        async for chunk in chunks:
-                            committed += chunk.token_ids
-                            yield chunk
+                    async with aclosing(session.run()) as events:
+                        async for event in events:
+                            if isinstance(event, GenerationChunk):
+                                committed += event.token_ids
+                                yield event
                     return
                 except TRANSIENT as error:
                     if self._fallback is not Fallback.LOCAL:
@@ -195,6 +211,38 @@ class EdgeAgent:
                 stats = session.stats
                 stats.route_reason = local_reason(lost, begun=bool(committed))
                 request = without_verifier(request, committed)
+        async for chunk in self._alone(request, stats, lost):
+            yield chunk
+
+    async def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:
+        """See `Generator.ask`."""
+        session = self._session(request, 0, sampled=request.sampled)
+        try:
+            async with aclosing(session.run()) as events:
+                async for event in events:
+                    yield event
+            return
+        except TRANSIENT as error:
+            lost = error
+        if self._fallback is not Fallback.LOCAL:
+            raise lost
+        exchange = session.exchange
+        if not exchange.has_begun:
+            raise DraftAnswers(local_reason(lost, begun=False), lost)
+        known = exchange.request
+        if known is None or not request.may_continue_locally:
+            raise lost
+        committed = exchange.chain.tokens[len(known.prompt_token_ids) :]
+        logger.warning("the draft model answers alone: %s", lost)
+        session.stats.route_reason = local_reason(lost, begun=True)
+        yield AnswerContinued(known.prompt_token_ids, tuple(committed))
+        async for chunk in self._alone(without_verifier(known, committed), session.stats, lost):
+            yield chunk
+
+    async def _alone(
+        self, request: GenerationRequest, stats: GenerationStats, lost: Transient | None
+    ) -> AsyncIterator[GenerationChunk]:
+        """The draft model's own tokens; `lost`, if the verifier was, in place of `DraftCapacityError`."""
         try:
             local = await self._local(request, stats)
             async with self._local_slots, aclosing(local) as chunks:
@@ -205,14 +253,12 @@ class EdgeAgent:
                 raise
             raise lost from None
 
-    def _session(self, request: GenerationRequest) -> CollaborativeSession:
+    def _session(
+        self, request: GenerationRequest | AskRequest, prompt_len: int, *, sampled: bool
+    ) -> CollaborativeSession:
         mode = request.mode or self._mode
         control = self._control.start_session(
-            request.request_id,
-            len(request.prompt_token_ids),
-            request.policy or self._policy,
-            mode,
-            sampled=request.sampling.temperature > 0,
+            request.request_id, prompt_len, request.policy or self._policy, mode, sampled=sampled
         )
         return CollaborativeSession(
             request,

@@ -9,13 +9,18 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from pipesd_vllm.wire import NO_SEED, Mode, Sampling, TokenLogprobs
+from pipesd_vllm.wire import NO_SEED, AskPath, Mode, Sampling, TokenLogprobs
 
 __all__ = [
     "ASKED_FOR",
     "AWAY",
     "BUSY",
     "LOST",
+    "AnswerContinued",
+    "AnswerEvent",
+    "AnswerHead",
+    "AnswerText",
+    "AskRequest",
     "Fallback",
     "FinishReason",
     "ForwardedAnswer",
@@ -148,11 +153,46 @@ class GenerationRequest:
     structure_after: tuple[str, str] | None = None
     """Start and end marks of reasoning, which is free of form: `sampling.structure` holds for what follows.
     For drafts and the route `local`; the server has its own reasoning parser."""
+    reason: str = ASKED_FOR
+    """Why the route is `local`, if it is."""
 
     @property
     def prompt_length(self) -> int:
         """Number of tokens in front of the answer."""
         return len(self.prompt_token_ids) - self.num_committed
+
+
+@dataclass(frozen=True, slots=True)
+class AskRequest:
+    """A client's request as the server's own API takes it: `body` is JSON for `path`.
+
+    At a temperature above 0 the body needs a seed: without one the answer cannot be resumed.
+    """
+
+    request_id: str
+    path: AskPath
+    body: bytes
+    mode: Mode | None = None
+    """None: the agent's setting."""
+    policy: str | None = None
+    """Drafting policy by name; None: the agent's setting."""
+    sampled: bool = True
+    """Whether the temperature is above 0, as far as the body tells."""
+    may_continue_locally: bool = False
+    """Whether the draft model can go on with the answer if the verifier is lost: it is one plain text."""
+    structure_after: tuple[str, str] | None = None
+    """As `GenerationRequest.structure_after`."""
+
+    def continued(self, prompt: tuple[int, ...], sampling: Sampling) -> GenerationRequest:
+        """The same by token ids: the prompt that the server made of it, and how it picks tokens."""
+        return GenerationRequest(
+            self.request_id,
+            prompt,
+            sampling,
+            mode=self.mode,
+            policy=self.policy,
+            structure_after=self.structure_after,
+        )
 
 
 @dataclass(slots=True)
@@ -176,6 +216,8 @@ class GenerationStats:
     downlink_bytes: int = 0
     unverified_tokens: int = 0
     """Shown tokens that no target has seen."""
+    drafted: bool = True
+    """False where a session cannot do what was asked, so that the server answers without drafts."""
     seed: int | None = None
     ignored: tuple[str, ...] = ()
     """Sampling parameters that the route could not follow."""
@@ -224,11 +266,42 @@ class GenerationChunk:
     sources: tuple[Source, ...] = ()
     """One for each token; empty: not known, but verified."""
     logprobs: tuple[TokenLogprobs, ...] | None = None
+    stream: int = 0
+    """Which of several answers they are of."""
 
     @property
     def verified(self) -> bool:
         """Whether all its tokens are the target's own choice."""
         return Source.UNVERIFIED not in self.sources
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """The server's own API has begun to answer. `stats` go on counting."""
+
+    status: int
+    stats: GenerationStats
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerText:
+    """More of the body, as the server's API sends it: of server-sent events only whole ones, or all of it."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerContinued:
+    """The verifier is lost: only chunks of the draft model's follow, which continue `token_ids`.
+
+    `token_ids` are those that the target committed after `prompt_token_ids`.
+    """
+
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+
+
+AnswerEvent = AnswerHead | AnswerText | AnswerContinued | GenerationChunk
 
 
 class Generator(Protocol):
@@ -250,6 +323,15 @@ class Generator(Protocol):
 
         Raises `CloudRefused` before the first chunk if the server refuses the request,
         `CloudUnreachable` or `CloudMisbehaved` when the connection fails.
+        """
+        ...
+
+    def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:
+        """Have the server's own API answer, drafted for from here; a chunk comes before the text it makes.
+
+        Every event of the body comes once and in order, over however many connections. Closing the iterator
+        ends the answer. Raises `VerifierTooOld` if the server takes no such requests, `DraftAnswers` if the
+        draft model is to answer in its place, and as `generate`.
         """
         ...
 

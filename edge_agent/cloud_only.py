@@ -7,7 +7,15 @@ from dataclasses import replace
 from typing import Final
 
 from edge_agent.agent import cloud_api
-from edge_agent.api import ForwardedAnswer, GenerationChunk, GenerationRequest, TargetInfo, TokenizerBundle
+from edge_agent.api import (
+    AnswerEvent,
+    AskRequest,
+    ForwardedAnswer,
+    GenerationChunk,
+    GenerationRequest,
+    TargetInfo,
+    TokenizerBundle,
+)
 from edge_agent.errors import TRANSIENT, CloudUnreachable, NoDraftModel
 from edge_agent.settings import EdgeSettings
 from edge_agent.verifier.http import CloudApi
@@ -49,6 +57,11 @@ class CloudOnlyAgent:
         """Raises `NoDraftModel`: whatever is not forwarded needs one."""
         raise NoDraftModel
         yield  # an iterator, as `Generator.generate`
+
+    async def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:
+        """Raises `NoDraftModel`, as `generate`."""
+        raise NoDraftModel
+        yield  # an iterator, as `Generator.ask`
 
     async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
         """See `Generator.forward`."""

@@ -9,8 +9,10 @@ EdgeError
 │   ├── CloudUnreachable  no connection, or it was lost
 │   │   └── TargetChanged it is not the target that began the answer
 │   ├── CloudRefused      it refused this turn (`code` says why)
-│   │   └── CloudOverloaded  it has no room for it now
+│   │   ├── CloudOverloaded  it has no room for it now
+│   │   └── VerifierTooOld   it does not speak this agent's protocol, or not all of it
 │   └── CloudMisbehaved   it sent impossible ids or positions
+├── DraftAnswers          the fallback: the draft model is to answer in the verifier's place
 └── ConfigError           a setting that makes no sense
 """
 
@@ -87,6 +89,25 @@ class CloudOverloaded(CloudRefused):
         self.retry_after_s = retry_after_s
 
 
+class VerifierTooOld(CloudRefused):
+    """The verifier does not speak this agent's protocol, or not all of it: its plain API still answers."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("bad_version", message)
+
+
 Transient: TypeAlias = CloudUnreachable | CloudOverloaded
 TRANSIENT: Final = (CloudUnreachable, CloudOverloaded)
 """Errors after which a later attempt can succeed, for `except`."""
+
+
+class DraftAnswers(EdgeError):
+    """Nothing has come of the verifier, and the setting says that the draft model answers instead.
+
+    `reason` as `GenerationStats.route_reason` gives it; `lost` is what to tell if it cannot.
+    """
+
+    def __init__(self, reason: str, lost: Transient) -> None:
+        super().__init__(str(lost))
+        self.reason = reason
+        self.lost = lost

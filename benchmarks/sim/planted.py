@@ -21,6 +21,7 @@ from edge_agent.api import GenerationChunk, GenerationRequest, Route, Source
 from edge_agent.drafting import DraftHandle
 from edge_agent.drafting.loop import Drafting
 from edge_agent.errors import CloudUnreachable
+from edge_agent.session import exchange as edge_exchange
 from edge_agent.session import local as local_route
 from edge_agent.session import session as edge_session
 from edge_agent.session import turn as edge_turn
@@ -185,7 +186,7 @@ PLANTED: Final[tuple[PlantedBug, ...]] = (
     PlantedBug(
         "committed-as-prompt",
         "A resumed turn counts what was generated as prompt.",
-        ((edge_turn, "Open", _committed_as_prompt),),
+        ((edge_exchange, "Open", _committed_as_prompt),),
     ),
     PlantedBug(
         "verified-anyway",
@@ -217,7 +218,7 @@ PLANTED: Final[tuple[PlantedBug, ...]] = (
     PlantedBug(
         "begins-anew",
         "A resumed turn does not tell what was generated: the target computes it again.",
-        ((edge_turn, "Open", _forgets_committed),),
+        ((edge_exchange, "Open", _forgets_committed),),
     ),
     PlantedBug(
         "flag-lost",

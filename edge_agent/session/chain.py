@@ -30,6 +30,11 @@ class DraftChain:
         self._verify_until = 0
         """Verification was asked for up to this position (exclusive)."""
 
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Start over with `prompt`."""
+        self.tokens = list(prompt)
+        self.void()
+
     @property
     def frontier(self) -> int:
         """Position of the next committed token."""

@@ -9,19 +9,33 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
+from typing import Final
 
-from edge_agent.api import Fallback, FinishReason, GenerationChunk, GenerationRequest, GenerationStats, Source
+from edge_agent.api import (
+    AnswerHead,
+    AnswerText,
+    AskRequest,
+    Fallback,
+    FinishReason,
+    GenerationChunk,
+    GenerationRequest,
+    GenerationStats,
+    Source,
+)
 from edge_agent.control import CommitOutcome, Decision
 from edge_agent.drafting import Drafted, DraftEvent, DraftHandle, DraftingStopped, DraftWorker, Rewound
 from edge_agent.errors import TRANSIENT, CloudError, CloudRefused, DraftCapacityError, EdgeError, Transient
 from edge_agent.sampling import Pickers
-from edge_agent.session.chain import DraftChain
 from edge_agent.session.control import SessionControl
-from edge_agent.session.turn import ReceivedCommit, Turn, TurnEvent, TurnLost
+from edge_agent.session.exchange import ApiExchange, TokenExchange
+from edge_agent.session.turn import ReceivedCommit, ReceivedFrame, Turn, TurnEvent, TurnLost
 from edge_agent.verifier import ConnectionPool
-from pipesd_vllm.wire import Commit, Mode, RefusalCode
+from pipesd_vllm.wire import Begun, Commit, Mode, RefusalCode, Text
 
 __all__ = ["CollaborativeSession"]
+
+_FINISHES: Final = {"stop_string": FinishReason.STOP}
+"""Finish reasons of the wire that the API has another word for."""
 
 
 def _is_replay(commit: Commit, outcome: CommitOutcome) -> bool:
@@ -34,7 +48,7 @@ class CollaborativeSession:
 
     def __init__(
         self,
-        request: GenerationRequest,
+        request: GenerationRequest | AskRequest,
         pool: ConnectionPool,
         worker: DraftWorker,
         control: SessionControl,
@@ -46,49 +60,71 @@ class CollaborativeSession:
         draw: Callable[[], float] = random.random,
     ) -> None:
         """`fallback` says how long to try to reach the verifier; `draw` gives 0 to 1, for the delays."""
-        self.stats = GenerationStats(started_s=clock(), seed=request.sampling.seed)
-        self._request = request
+        self.stats = GenerationStats(started_s=clock())
+        self.exchange: TokenExchange | ApiExchange
+        if isinstance(request, AskRequest):
+            self.exchange = ApiExchange(request, self.stats)
+        else:
+            self.exchange = TokenExchange(request)
+            self.stats.seed = request.sampling.seed
         self._worker = worker
         self._control = control
         self._mode = mode
         self._clock = clock
         self._pickers = pickers or Pickers()
         self._events: asyncio.Queue[DraftEvent | TurnEvent] = asyncio.Queue()
-        self._chain = DraftChain(request.prompt_token_ids)
+        self._chain = self.exchange.chain
         told = self._events.put_nowait
-        self._turn = Turn(request, self._chain, pool, clock, told, fallback=fallback, draw=draw)
+        self._turn = Turn(self.exchange, pool, clock, told, fallback=fallback, draw=draw)
         self._handle: DraftHandle | None = None
-        self._max_length = len(request.prompt_token_ids) + request.sampling.max_tokens
-        """Length of the sequence, prompt included, at which the generation ends; no draft goes beyond it."""
         self._worker_limit = 0
         """Length of the sequence up to which the worker was told to draft."""
         self._ignore_drafts = False
         """A draft was rejected: what still comes builds on it, until the worker has rewound."""
+        self._is_drafting_over = False
 
-    async def run(self) -> AsyncGenerator[GenerationChunk, None]:
-        """Yield committed tokens until the turn ends. Raises `CloudError`, `PairingError`."""
+    async def run(self) -> AsyncGenerator[GenerationChunk | AnswerHead | AnswerText, None]:
+        """Yield committed tokens, and the text of an API's answer, until the turn ends.
+
+        Raises `CloudError`, `PairingError`.
+        """
         finished = False
         reason = "left"
         try:
             await self._open_turn()
-            await self._start_drafting()
+            if self.exchange.request is not None:
+                await self._start_drafting(self.exchange.request)
             while not finished:
                 match await self._events.get():
-                    case ReceivedCommit() | TurnLost() as event if event.opening != self._turn.opening:
+                    case ReceivedCommit() | ReceivedFrame() | TurnLost() as event if (
+                        event.opening != self._turn.opening
+                    ):
                         pass  # read before the turn was opened again
+                    case Drafted() | Rewound() | DraftingStopped() if self._is_drafting_over:
+                        pass
                     case Drafted() as event:
                         await self._send_drafts(self._on_drafted(event))
                     case ReceivedCommit() as event:
-                        outcome = self._chain.apply(event.commit)
+                        outcome = self.exchange.apply(event.commit)
                         if _is_replay(event.commit, outcome):
                             continue
-                        decision = self._on_commit(event, outcome)
                         chunk = self._chunk(event, outcome)
-                        if chunk.finish_reason is None:
-                            await self._send_drafts(decision)
+                        if event.commit.stream:
+                            self._count(event, outcome)
+                        elif chunk.finish_reason is None:
+                            await self._send_drafts(self._on_commit(event, outcome))
                         else:
-                            finished, reason = True, str(chunk.finish_reason)
+                            self._on_commit(event, outcome)
+                            self._end_drafting()
+                            finished = self.exchange.is_whole
+                            reason = str(chunk.finish_reason)
                         yield chunk
+                    case ReceivedFrame(frame=Begun() as begun, num_bytes=num_bytes):
+                        await self._on_begun(begun, num_bytes)
+                    case ReceivedFrame() as event:
+                        for told in await self._on_text(event):
+                            yield told
+                        finished = self.exchange.is_whole
                     case Rewound(position):
                         self._on_rewound(position)
                     case DraftingStopped():
@@ -99,8 +135,7 @@ class CollaborativeSession:
             reason = type(error).__name__
             raise
         finally:
-            if self._handle is not None:
-                self._handle.close()
+            self._end_drafting()
             self._control.trace.ended(self._clock(), reason)
             await self._turn.stop(finished=finished)
 
@@ -138,6 +173,44 @@ class CollaborativeSession:
         self._control.on_void(position, num_discarded)
         self._ignore_drafts = False
 
+    async def _on_begun(self, begun: Begun, num_bytes: int) -> None:
+        """The server has the prompt: draft from it, or go on drafting after a resumption."""
+        self.stats.downlink_bytes += num_bytes
+        assert isinstance(self.exchange, ApiExchange)
+        if self.exchange.begin(begun):
+            assert self.exchange.request is not None
+            request = self.exchange.request
+            self._control.trace.begun(self._clock(), len(request.prompt_token_ids))
+            if self._handle is not None:
+                self._handle.close()  # of another prompt, that of a server which was lost
+            await self._start_drafting(request)
+        if begun.first == 0 and self.exchange.takes_drafts:
+            await self._turn.send_held()
+            await self._send_drafts(Decision.VERIFY)
+
+    async def _on_text(self, received: ReceivedFrame) -> list[AnswerHead | AnswerText]:
+        """What the client gets; nothing if the server is too busy, so that it is asked again."""
+        stats = self.stats
+        stats.downlink_bytes += received.num_bytes
+        assert isinstance(self.exchange, ApiExchange)
+        assert not isinstance(received.frame, Begun)
+        try:
+            told = list(self.exchange.told(received.frame))
+        except TRANSIENT as error:
+            await self._on_loss(error)
+            return []
+        if not stats.drafted and isinstance(received.frame, Text) and received.frame.data:
+            stats.last_token_s = received.received_s
+            stats.first_token_s = stats.first_token_s or received.received_s
+        return told
+
+    def _end_drafting(self) -> None:
+        self._is_drafting_over = True
+        self._chain.void()
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None
+
     async def _on_loss(self, error: CloudError) -> None:
         """Open the turn again, if that can help. Raises `error` if not."""
         if isinstance(error, TRANSIENT):
@@ -167,12 +240,12 @@ class CollaborativeSession:
         self.stats.uplink_bytes += sent.num_bytes
         self._control.on_opened(sent.sent_s, sent.num_bytes, patience_ms)
 
-    async def _start_drafting(self) -> None:
+    async def _start_drafting(self, request: GenerationRequest) -> None:
         target = self._turn.target
         if not target.limits.max_drafts:
             self._events.put_nowait(DraftingStopped("the verifier checks no drafts"))
             return
-        picker = await self._pickers.picker(self._request, fp64_noise=target.draws_in_fp64)
+        picker = await self._pickers.picker(request, fp64_noise=target.draws_in_fp64)
         try:
             self._handle = await self._worker.open(
                 self._chain.tokens, self._new_worker_limit(), self._events.put_nowait, picker
@@ -193,6 +266,8 @@ class CollaborativeSession:
             await self._upload(verify=True)
 
     async def _upload(self, *, verify: bool) -> None:
+        if not self.exchange.takes_drafts:
+            return
         awaiting_commit = self._chain.awaits_commit
         draft = self._chain.take_unsent(self._turn.number, verify=verify)
         if draft is None or (sent := await self._turn.send(draft)) is None:
@@ -215,7 +290,7 @@ class CollaborativeSession:
     def _limit(self) -> int:
         """Length of the sequence up to which drafting makes sense now."""
         ahead = min(self._control.max_ahead(self._chain.view()), self._turn.target.limits.max_drafts)
-        return min(self._chain.frontier + ahead, self._max_length)
+        return min(self._chain.frontier + ahead, self.exchange.max_length)
 
     # -- what the client is told ----------------------------------------------------------
 
@@ -235,5 +310,8 @@ class CollaborativeSession:
     def _chunk(self, received: ReceivedCommit, outcome: CommitOutcome) -> GenerationChunk:
         reason = received.commit.finish_reason
         sources = tuple(Source.DRAFTED if drafted else Source.CORRECTED for drafted in outcome.from_draft)
-        finish_reason = None if reason is None else FinishReason(reason)
-        return GenerationChunk(outcome.new_tokens, finish_reason, self.stats, sources, outcome.logprobs)
+        finish_reason = None if reason is None else FinishReason(_FINISHES.get(reason, reason))
+        stream = received.commit.stream
+        return GenerationChunk(
+            outcome.new_tokens, finish_reason, self.stats, sources, outcome.logprobs, stream
+        )

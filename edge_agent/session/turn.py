@@ -1,4 +1,4 @@
-"""One request's turn on the verifier: opened, opened again on another connection after a loss, ended."""
+"""One exchange's turn on the verifier: opened, opened again on another connection after a loss, ended."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from edge_agent.api import Fallback, FinishReason, GenerationRequest
+from edge_agent.api import Fallback
 from edge_agent.errors import (
     TRANSIENT,
     CloudError,
@@ -21,18 +21,16 @@ from edge_agent.errors import (
     PairingError,
     TargetChanged,
     Transient,
+    VerifierTooOld,
 )
-from edge_agent.session.chain import DraftChain
+from edge_agent.session.exchange import Exchange
 from edge_agent.session.fallback import retry_policy
 from edge_agent.verifier import CloudConnection, ConnectionPool, Keepalive, check_same_target
-from pipesd_vllm.wire import Commit, Draft, Mode, Open, Welcome
+from pipesd_vllm.wire import Begun, Commit, Control, Draft, Mode, Reply, Text, Welcome
 
-__all__ = ["ReceivedCommit", "SentFrame", "Turn", "TurnEvent", "TurnLost"]
+__all__ = ["ReceivedCommit", "ReceivedFrame", "SentFrame", "Turn", "TurnEvent", "TurnLost"]
 
 logger = logging.getLogger("pipesd.edge")
-
-_ENDS: Final = frozenset(FinishReason)
-"""Finish reasons of a whole answer; any other ("abort": the server shuts down) leaves it unfinished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +40,21 @@ class ReceivedCommit:
     opening: int
     """Number of the turn's opening (`Turn.opening`) that it was read after."""
     commit: Commit
-    """Its finish reason, if any, is a `FinishReason`: no commit follows."""
+    """Its finish reason, if any, is a `FinishReason`: no commit of its stream follows."""
     num_bytes: int
     """Size on the wire."""
     received_s: float
     """Seconds of the session's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFrame:
+    """Another frame of the turn, as `ReceivedCommit`."""
+
+    opening: int
+    frame: Begun | Reply | Text
+    num_bytes: int
+    received_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ class TurnLost:
     error: CloudError
 
 
-TurnEvent = ReceivedCommit | TurnLost
+TurnEvent = ReceivedCommit | ReceivedFrame | TurnLost
 
 
 class SentFrame(NamedTuple):
@@ -75,16 +83,15 @@ def _telling_both(first: Transient, error: Transient) -> Transient:
 
 
 class Turn:
-    """Sends for one request and reads what the server says about it.
+    """Sends for one exchange and reads what the server says about it.
 
-    Each commit read, and the loss of the turn, is told to `on_event`. Only this class knows which connection
+    Each frame read, and the loss of the turn, is told to `on_event`. Only this class knows which connection
     serves the request.
     """
 
     def __init__(
         self,
-        request: GenerationRequest,
-        chain: DraftChain,
+        exchange: Exchange,
         pool: ConnectionPool,
         clock: Callable[[], float],
         on_event: Callable[[TurnEvent], None],
@@ -94,8 +101,7 @@ class Turn:
         keepalive: Keepalive | None = None,
     ) -> None:
         """`fallback` says how long to try to get a connection; `draw` gives 0 to 1, for the delays."""
-        self._request = request
-        self._chain = chain
+        self._exchange = exchange
         self._pool = pool
         self._clock = clock
         self._on_event = on_event
@@ -109,6 +115,7 @@ class Turn:
         self._num_retries = 0
         """Since the turn last made headway."""
         self._reader: asyncio.Task[None] | None = None
+        self._held: list[Control] = []
         self.number = 0
         """The turn's number on its connection."""
         self.opening = 0
@@ -124,11 +131,14 @@ class Turn:
         """Start the turn, or start it again, from the committed tokens; the server then has no drafts.
 
         After `lost`: on another connection. Tries again as the fallback says (`retry_policy`). Raises
-        the last `CloudUnreachable` or `CloudOverloaded` if no attempt succeeds, `TargetChanged` if the target
-        is not the one that began the answer, other `CloudError`, and `PairingError`.
+        the last `CloudUnreachable` or `CloudOverloaded` if no attempt succeeds, or helps; `TargetChanged` if
+        the target is not the one that began the answer, other `CloudError`, and `PairingError`.
         """
         await self._stop_reading()
+        if lost is not None and not self._exchange.can_resume:
+            raise lost
         self.opening += 1
+        self._held.clear()
         since_s, first = self._clock(), lost
         while True:
             if lost is not None:
@@ -142,17 +152,29 @@ class Turn:
             except TRANSIENT as error:
                 lost = error if first is None else _telling_both(first, error)
         self._reached = True
-        self._reader = asyncio.create_task(self._read_commits(connection, sent.num_bytes))
+        self._reader = asyncio.create_task(self._read(connection, sent.num_bytes))
         return sent
 
-    async def send(self, draft: Draft) -> SentFrame | None:
-        """Upload drafts. None if the connection is lost: `TurnLost` follows."""
+    async def send(self, frame: Draft | Control) -> SentFrame | None:
+        """None if the connection is lost: `TurnLost` follows.
+
+        A `Control` waits for the server to take it (`Exchange.takes_drafts`); see `send_held`.
+        """
         assert self._connection is not None, "open first"
+        if isinstance(frame, Control) and not self._exchange.takes_drafts:
+            self._held.append(frame)
+            return None
         sent_s = self._clock()
         try:
-            return SentFrame(sent_s, await self._connection.send(draft))
+            return SentFrame(sent_s, await self._connection.send(frame))
         except CloudError:
             return None
+
+    async def send_held(self) -> None:
+        """Send what has waited, now that the exchange takes it."""
+        held, self._held = self._held, []
+        for frame in held:
+            await self.send(frame)
 
     async def stop(self, *, finished: bool) -> None:
         """End the turn on the server unless it has `finished`, and give the connection back.
@@ -182,7 +204,7 @@ class Turn:
             # A connection that the server left without ending the turn is still open; idle ones may be dead.
             closing = () if connection is None else (connection.close(),)
             await asyncio.gather(*closing, self._pool.forget_idle())
-        policy = retry_policy(self._fallback, reached=self._reached, begun=self._has_begun())
+        policy = retry_policy(self._fallback, reached=self._reached, begun=self._exchange.has_begun)
         elapsed_s = self._clock() - since_s
         delay_s = policy.delay_s(lost, self._num_retries, elapsed_s, self._draw())
         if delay_s is None:
@@ -198,61 +220,52 @@ class Turn:
         if self._connection is None:
             connection = await self._acquire()
             try:
-                if self._has_begun() and self._target is not None:
+                if self._exchange.has_begun and self._target is not None:
                     check_same_target(self._target, connection.welcome)
             except TargetChanged:
                 await self._pool.release(connection)
                 raise
             self._connection, self._target = connection, connection.welcome
-            self._chain.vocab_size = connection.welcome.vocab_size
+            self._exchange.chain.vocab_size = connection.welcome.vocab_size
         return self._connection
 
     async def _acquire(self) -> CloudConnection:
         try:
             return await self._pool.acquire()
         except PairingError as error:
-            if not self._has_begun():
+            if not self._exchange.has_begun:
                 raise
             raise TargetChanged(f"another target than the one that began this answer: {error}") from error
 
-    def _has_begun(self) -> bool:
-        return self._chain.frontier > len(self._request.prompt_token_ids)
-
     async def _send_open(self, connection: CloudConnection, mode: Mode, patience_ms: int) -> SentFrame:
-        self._chain.restart()
-        prompt = list(self._request.prompt_token_ids)
+        self._exchange.chain.restart()
         self.number = connection.next_turn()
-        opened = Open(
-            turn=self.number,
-            prompt=prompt,
-            sampling=self._request.sampling,
-            mode=mode,
-            patience_ms=patience_ms,
-            committed=self._chain.tokens[len(prompt) :],
-        )
+        try:
+            opened = self._exchange.opened(connection.welcome, self.number, mode, patience_ms)
+        except VerifierTooOld as error:
+            if self._exchange.has_begun:
+                raise TargetChanged(f"an older server is there now: {error}") from error
+            raise
         sent_s = self._clock()
         return SentFrame(sent_s, await self._keepalive.open(connection, opened))
 
     # -- reading --------------------------------------------------------------------------
 
-    async def _read_commits(self, connection: CloudConnection, num_sent: int) -> None:
+    async def _read(self, connection: CloudConnection, num_sent: int) -> None:
         """Until the answer is whole or the turn is lost; `num_sent` bytes may still be on their way up."""
         turn, opening = self.number, self.opening
         finished = False
         try:
             while not finished:
-                commit, num_bytes = await self._keepalive.receive(connection, turn, num_sent)
+                frame, num_bytes = await self._keepalive.receive(connection, turn, num_sent)
                 num_sent = 0
-                reason = commit.finish_reason
-                finished = reason in _ENDS
-                is_left = reason is not None and not finished
-                if is_left:
-                    commit = msgspec.structs.replace(commit, finish_reason=None)
-                self._on_event(ReceivedCommit(opening, commit, num_bytes, self._clock()))
-                if commit.tokens:
-                    self._num_retries = 0
-                if is_left:
-                    raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
+                finished = self._exchange.is_last(frame)
+                if isinstance(frame, Commit):
+                    self._on_commit(opening, frame, num_bytes)
+                else:
+                    self._on_event(ReceivedFrame(opening, frame, num_bytes, self._clock()))
+                    if isinstance(frame, Text) and frame.data:
+                        self._num_retries = 0
         except CloudError as error:
             self._on_event(TurnLost(opening, error))
         except Exception as error:  # a bug must not leave the answer waiting
@@ -260,6 +273,18 @@ class Turn:
             failed = CloudMisbehaved(f"reading the verifier's answer failed: {error!r}")
             failed.__cause__ = error
             self._on_event(TurnLost(opening, failed))
+
+    def _on_commit(self, opening: int, commit: Commit, num_bytes: int) -> None:
+        """Tell of it. Raises `CloudUnreachable` if the server leaves the answer unfinished with it."""
+        reason = commit.finish_reason
+        is_left = reason is not None and reason not in self._exchange.ends
+        if is_left:
+            commit = msgspec.structs.replace(commit, finish_reason=None)
+        self._on_event(ReceivedCommit(opening, commit, num_bytes, self._clock()))
+        if commit.tokens:
+            self._num_retries = 0
+        if is_left:  # "abort": it shuts down
+            raise CloudUnreachable(f"the verifier left the answer unfinished ({reason}); try again")
 
     async def _stop_reading(self) -> None:
         reader, self._reader = self._reader, None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from edge_agent.api import (
+    AnswerContinued,
+    AnswerEvent,
+    AnswerHead,
+    AnswerText,
+    AskRequest,
     FinishReason,
     ForwardedAnswer,
     GenerationChunk,
@@ -21,7 +26,7 @@ from edge_agent.api import (
     TargetInfo,
     TokenizerBundle,
 )
-from edge_agent.errors import CloudUnreachable
+from edge_agent.errors import CloudUnreachable, DraftAnswers
 from pipesd_vllm.wire import TokenLogprobs
 
 __all__ = [
@@ -88,7 +93,7 @@ class Script:
 class GenerationRecord:
     """A generation that was asked for, and how it went."""
 
-    request: GenerationRequest
+    request: GenerationRequest | AskRequest
     stats: GenerationStats
     finished: bool = False
     """It gave its last chunk or its scripted error."""
@@ -106,14 +111,15 @@ class FakeGenerator:
 
     `script` is used for every request, or asked for one each time. `unreachable`, while set,
     is raised by `target`, `tokenizer` and `forward`. `records` has one entry a generation, oldest first;
-    `asked` is set with the first. `cloud` is the server's own API; `forwarded` is what it was sent.
+    `asked` is set with the first. `cloud` is the server's own API; `forwarded` is what it was sent, asked for
+    or passed on.
     """
 
     def __init__(
         self,
         target: TargetInfo,
         tokenizer: TokenizerBundle,
-        script: Script | Callable[[GenerationRequest], Script],
+        script: Script | Callable[[GenerationRequest | AskRequest], Script],
         health: Mapping[str, str] | None = None,
     ) -> None:
         self._target = target
@@ -136,14 +142,31 @@ class FakeGenerator:
         return self._tokenizer
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+        script, record = self._start(request, request.sampling.seed)
+        limits = _Limits(request.sampling.max_tokens, request.sampling.logprobs)
+        return _play(_chunks(script, record, limits), script, record)
+
+    def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:
+        """The script as a server's API words it, for one answer; with the route `local` `DraftAnswers`.
+
+        What is not verified any more comes after `AnswerContinued`.
+        """
+        body = msgspec.json.decode(request.body)
+        script, record = self._start(request, body.get("seed"))
+        self.forwarded.append((request.path, body))
+        texts = _Texts(self._tokenizer, request.path, body, self._target.model)
+        return _play(_answer(script, record, texts), script, record)
+
+    def _start(
+        self, request: GenerationRequest | AskRequest, seed: int | None
+    ) -> tuple[Script, GenerationRecord]:
         script = self._script(request) if callable(self._script) else self._script
-        stats = GenerationStats(route=script.route, route_reason=script.route_reason)
-        stats.seed = request.sampling.seed
+        stats = GenerationStats(route=script.route, route_reason=script.route_reason, seed=seed)
         stats.started_s = asyncio.get_running_loop().time()
         record = GenerationRecord(request, stats)
         self.records.append(record)
         self.asked.set()
-        return _play(script, record)
+        return script, record
 
     async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
         self._reach(offline=False)
@@ -167,11 +190,22 @@ def _no_cloud(path: str, body: Mapping[str, Any]) -> ForwardedAnswer:
     raise CloudUnreachable("no server's API was scripted")
 
 
-async def _play(script: Script, record: GenerationRecord) -> AsyncIterator[GenerationChunk]:
+_EventT = TypeVar("_EventT", bound=AnswerEvent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    max_tokens: int
+    num_alternatives: int | None = None
+
+
+async def _play(
+    events: AsyncIterator[_EventT], script: Script, record: GenerationRecord
+) -> AsyncIterator[_EventT]:
     try:
-        async for chunk in _chunks(script, record):
-            record.finished = chunk.finish_reason is not None
-            yield chunk
+        async for event in events:
+            yield event
+        record.finished = True
     except Exception as error:
         record.finished = error is script.error
         raise
@@ -179,8 +213,10 @@ async def _play(script: Script, record: GenerationRecord) -> AsyncIterator[Gener
         record.ended.set()
 
 
-async def _chunks(script: Script, record: GenerationRecord) -> AsyncIterator[GenerationChunk]:
-    limit = record.request.sampling.max_tokens
+async def _chunks(
+    script: Script, record: GenerationRecord, limits: _Limits
+) -> AsyncIterator[GenerationChunk]:
+    limit = limits.max_tokens
     token_ids = script.token_ids[:limit]
     # A script of exactly `max_tokens` tokens ends for its own reason.
     reason = FinishReason.LENGTH if len(script.token_ids) > limit else script.finish_reason
@@ -195,8 +231,88 @@ async def _chunks(script: Script, record: GenerationRecord) -> AsyncIterator[Gen
         _count(record.stats, len(tokens))
         record.stats.unverified_tokens += sources.count(Source.UNVERIFIED)
         is_last = start + script.chunk_tokens >= len(token_ids)
-        logprobs = _logprobs(tokens, record.request.sampling.logprobs, sources)
+        logprobs = _logprobs(tokens, limits.num_alternatives, sources)
+        record.finished = is_last
         yield GenerationChunk(tokens, reason if is_last else None, record.stats, sources, logprobs)
+
+
+async def _answer(script: Script, record: GenerationRecord, texts: _Texts) -> AsyncIterator[AnswerEvent]:
+    if script.route is Route.LOCAL:
+        raise DraftAnswers(script.route_reason, CloudUnreachable("the scripted verifier is away"))
+    has_begun = is_local = False
+    async for chunk in _chunks(script, record, _Limits(texts.max_tokens)):
+        if not has_begun:
+            has_begun = True
+            yield AnswerHead(200, record.stats)
+        if not chunk.verified and not is_local:
+            is_local = True
+            yield AnswerContinued(texts.prompt, tuple(texts.token_ids))
+        yield chunk
+        if not is_local and (data := texts.add(chunk)):
+            yield AnswerText(data)
+
+
+class _Texts:
+    """The bodies of a server's API for one answer."""
+
+    def __init__(self, bundle: TokenizerBundle, path: str, body: Mapping[str, Any], model: str) -> None:
+        self._tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
+        self._body = body
+        self._is_chat = "chat" in path
+        self._ends = bundle.eos_token_ids
+        self._streamed = bool(body.get("stream"))
+        kind = "chat.completion" if self._is_chat else "text_completion"
+        kind += ".chunk" if self._is_chat and self._streamed else ""
+        self._envelope = {"id": "scripted-1", "object": kind, "created": 1, "model": model}
+        self._text = ""
+        said = str(body.get("messages") or body.get("prompt"))
+        self.prompt = tuple(self._tokenizer.encode(said, add_special_tokens=False).ids)
+        self.token_ids: list[int] = []
+        self.max_tokens: int = body.get("max_tokens") or body.get("max_completion_tokens") or 1 << 20
+
+    def add(self, chunk: GenerationChunk) -> bytes:
+        """What `chunk` adds to the body."""
+        self.token_ids += chunk.token_ids
+        shown = [token for token in self.token_ids if token not in self._ends]
+        before, reason = self._text, chunk.finish_reason
+        decoded = self._tokenizer.decode(shown, skip_special_tokens=False)
+        self._text = decoded if reason is not None else decoded.rstrip("\ufffd")
+        if not self._streamed:
+            return b"" if reason is None else msgspec.json.encode(self._whole(reason))
+        return b"".join(
+            b"data: " + (event if isinstance(event, bytes) else msgspec.json.encode(event)) + b"\n\n"
+            for event in self._events(chunk, self._text[len(before) :])
+        )
+
+    def _events(self, chunk: GenerationChunk, text: str) -> Iterator[bytes | dict[str, Any]]:
+        is_first = len(self.token_ids) == len(chunk.token_ids)
+        if is_first and self._is_chat:
+            yield self._event({"delta": {"role": "assistant", "content": ""}})
+        said: dict[str, Any] = {"delta": {"content": text}} if self._is_chat else {"text": text}
+        if self._body.get("return_token_ids"):
+            said["token_ids"] = list(chunk.token_ids)
+        reason = chunk.finish_reason
+        yield self._event(said | {"finish_reason": None if reason is None else str(reason)})
+        if reason is not None:
+            if (self._body.get("stream_options") or {}).get("include_usage"):
+                yield {**self._envelope, "choices": [], "usage": self._usage()}
+            yield b"[DONE]"
+
+    def _event(self, choice: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            **self._envelope,
+            "choices": [{"index": 0, "logprobs": None, "finish_reason": None, **choice}],
+        }
+
+    def _whole(self, reason: FinishReason) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self._text}
+        said = {"message": message} if self._is_chat else {"text": self._text}
+        choice = {"index": 0, "logprobs": None, "finish_reason": str(reason), **said}
+        return {**self._envelope, "choices": [choice], "usage": self._usage()}
+
+    def _usage(self) -> dict[str, int]:
+        counts = {"prompt_tokens": len(self.prompt), "completion_tokens": len(self.token_ids)}
+        return counts | {"total_tokens": sum(counts.values())}
 
 
 def _logprobs(

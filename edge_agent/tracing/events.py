@@ -17,6 +17,7 @@ __all__ = [
     "Committed",
     "Drafted",
     "Opened",
+    "PromptKnown",
     "RolledBack",
     "Sent",
     "SessionEnded",
@@ -42,8 +43,15 @@ class SessionStarted(_Event, frozen=True, tag="started"):
     mode: str
 
 
+class PromptKnown(_Event, frozen=True, tag="prompt"):
+    """The server has told the prompt of an answer that was asked for by a request's body."""
+
+    t: float
+    prompt_len: int
+
+
 class Opened(_Event, frozen=True, tag="opened"):
-    """The `Open` frame was handed to the connection: the server holds no drafts of this session now.
+    """The `Open` or `Ask` frame was handed to the connection: the server holds no drafts of this session now.
 
     Comes again when a turn is resumed or reopened.
     """
@@ -131,7 +139,7 @@ class SessionEnded(_Event, frozen=True, tag="ended"):
     reason: str
 
 
-TraceEvent = SessionStarted | Opened | Drafted | Sent | Committed | RolledBack | SessionEnded
+TraceEvent = SessionStarted | PromptKnown | Opened | Drafted | Sent | Committed | RolledBack | SessionEnded
 
 _encoder: Final = msgspec.json.Encoder()
 _decoder: Final[msgspec.json.Decoder[TraceEvent]] = msgspec.json.Decoder(TraceEvent)

@@ -7,6 +7,7 @@ from edge_agent.tracing.events import (
     Committed,
     Drafted,
     Opened,
+    PromptKnown,
     RolledBack,
     Sent,
     SessionEnded,
@@ -33,8 +34,13 @@ class SessionTrace:
         if self._recorder.enabled:
             self._recorder.record(SessionStarted(self._session, now_s, request_id, prompt_len, policy, mode))
 
+    def begun(self, now_s: float, prompt_len: int) -> None:
+        """The server told the prompt, of which `started` knew nothing."""
+        if self._recorder.enabled:
+            self._recorder.record(PromptKnown(self._session, now_s, prompt_len))
+
     def opened(self, sent_s: float, num_bytes: int) -> None:
-        """An `Open` frame was sent (again, after a lost connection); `sent_s` taken before sending."""
+        """An `Open` or `Ask` was sent (again, after a lost connection); `sent_s` taken before sending."""
         if self._recorder.enabled:
             self._recorder.record(Opened(self._session, sent_s, num_bytes))
 

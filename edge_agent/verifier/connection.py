@@ -5,9 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from edge_agent.errors import CloudMisbehaved, CloudOverloaded, CloudRefused, CloudUnreachable
+from edge_agent.errors import (
+    CloudMisbehaved,
+    CloudOverloaded,
+    CloudRefused,
+    CloudUnreachable,
+    VerifierTooOld,
+)
 from edge_agent.verifier.transport import Connector, Transport
-from pipesd_vllm.wire import PROTOCOL_VERSION, Cancel, Commit, RefusalCode, Refused, Upstream, Welcome
+from pipesd_vllm.wire import (
+    PROTOCOL_VERSION,
+    Begun,
+    Cancel,
+    Commit,
+    RefusalCode,
+    Refused,
+    Reply,
+    Text,
+    Upstream,
+    Welcome,
+)
 
 CheckWelcome = Callable[[Welcome], Awaitable[None]]
 
@@ -33,8 +50,8 @@ class CloudConnection:
         """Returns the frame's bytes. Raises `CloudUnreachable`."""
         return await self._transport.send(message)
 
-    async def receive(self, turn: int) -> tuple[Commit, int]:
-        """The next commit of `turn` and its bytes; frames of ended turns are passed over.
+    async def receive(self, turn: int) -> tuple[Commit | Begun | Reply | Text, int]:
+        """The next frame of `turn` and its bytes; frames of ended turns are passed over.
 
         Raises `CloudRefused`, `CloudUnreachable`, `CloudMisbehaved`.
         """
@@ -48,8 +65,6 @@ class CloudConnection:
                 if message.code is RefusalCode.OVERLOADED:
                     raise CloudOverloaded(message.message)
                 raise CloudRefused(str(message.code), message.message)
-            if not isinstance(message, Commit):
-                raise CloudMisbehaved("the server answers what was not asked")
             return message, num_bytes
 
     async def ping(self, num_bytes: int) -> float:
@@ -123,8 +138,7 @@ class ConnectionPool:
         if not isinstance(message, Welcome):
             raise CloudMisbehaved("the server did not introduce itself first")
         if message.version != PROTOCOL_VERSION:
-            raise CloudRefused(
-                "bad_version",
-                f"the verifier speaks protocol {message.version}, this agent {PROTOCOL_VERSION}; update one",
+            raise VerifierTooOld(
+                f"the verifier speaks protocol {message.version}, this agent {PROTOCOL_VERSION}; update one"
             )
         return message

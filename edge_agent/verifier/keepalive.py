@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from edge_agent.errors import CloudUnreachable
 from edge_agent.verifier.connection import CloudConnection
-from pipesd_vllm.wire import Commit, Open
+from pipesd_vllm.wire import Ask, Begun, Commit, Open, Reply, Text
 
 __all__ = ["Keepalive"]
 
@@ -25,20 +25,22 @@ class Keepalive:
         self._silence_s = silence_s
         self._answer_s = answer_s
 
-    async def open(self, connection: CloudConnection, opened: Open) -> int:
+    async def open(self, connection: CloudConnection, opened: Open | Ask) -> int:
         """Send a turn's first frame; returns its bytes.
 
         Raises `CloudUnreachable`, also if the frame cannot be handed over in the time its size would need.
         """
-        num_bytes = _BYTES_A_TOKEN * (len(opened.prompt) + len(opened.committed))
+        num_bytes = _size(opened)
         try:
             async with asyncio.timeout(self._silence_s + self._answer_s + num_bytes / _SLOWEST_UPLINK):
                 return await connection.send(opened)
         except TimeoutError:
             raise CloudUnreachable(_DEAD) from None
 
-    async def receive(self, connection: CloudConnection, turn: int, num_sent: int = 0) -> tuple[Commit, int]:
-        """The next commit of `turn` and its bytes; `num_sent` bytes may still be on their way up.
+    async def receive(
+        self, connection: CloudConnection, turn: int, num_sent: int = 0
+    ) -> tuple[Commit | Begun | Reply | Text, int]:
+        """The next frame of `turn` and its bytes; `num_sent` bytes may still be on their way up.
 
         Raises as `CloudConnection.receive`, and `CloudUnreachable` if the connection is dead.
         """
@@ -62,6 +64,15 @@ class Keepalive:
                 raise CloudUnreachable(_DEAD)
         finally:
             await _cancel_and_wait(pinging)  # if it failed, so does reading the next frame
+
+
+def _size(opened: Open | Ask) -> int:
+    """About how many bytes it has on the wire."""
+    if isinstance(opened, Open):
+        return _BYTES_A_TOKEN * (len(opened.prompt) + len(opened.committed))
+    resume = opened.resume
+    num_tokens = len(resume.prompt) + sum(len(each.tokens) for each in resume.streams) if resume else 0
+    return len(opened.body) + _BYTES_A_TOKEN * num_tokens
 
 
 async def _cancel_and_wait(task: asyncio.Future[Any]) -> None:

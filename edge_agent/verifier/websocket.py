@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
-from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable
+from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable, VerifierTooOld
 from edge_agent.verifier.http import error_from_status, no_answer
 from pipesd_vllm.wire import (
     MAX_FRAME_BYTES,
@@ -20,7 +20,7 @@ from pipesd_vllm.wire import (
     ProtocolError,
     Upstream,
     decode_downstream,
-    encode,
+    encode_in_parts,
 )
 
 _MASK_BYTES = 4
@@ -29,9 +29,7 @@ _CLOSE_TIMEOUT_S = 1.0
 _MAX_UNREAD = 1024
 """Frames that may lie unread: beyond them reading pauses and pings go unanswered. A turn that was cancelled
 on a slow line leaves what was under way, until the connection's next turn passes over it."""
-_OUR_FAULT = frozenset(
-    {CloseReason.BAD_VERSION, CloseReason.BAD_FRAME, CloseReason.BAD_TOKEN, CloseReason.TOO_LARGE}
-)
+_OUR_FAULT = frozenset({CloseReason.BAD_FRAME, CloseReason.BAD_TOKEN, CloseReason.TOO_LARGE})
 
 
 def frame_bytes(payload_bytes: int, *, masked: bool) -> int:
@@ -51,18 +49,25 @@ class WebSocketTransport:
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._num_pings = 0
+        self._is_within_message = False
+        """A message of several frames is under way, or was given up: nothing else may be sent."""
 
     @property
     def is_open(self) -> bool:
-        return self._connection.state is State.OPEN
+        return self._connection.state is State.OPEN and not self._is_within_message
 
     async def send(self, message: Upstream) -> int:
-        data = encode(message)
+        if self._is_within_message:
+            raise CloudUnreachable("the connection to the verifier was left in the middle of a message")
+        frames = list(encode_in_parts(message))
+        self._is_within_message = len(frames) > 1
         try:
-            await self._connection.send(data)
+            for data in frames:
+                await self._connection.send(data)
         except ConnectionClosed as error:
             raise _lost(error) from error
-        return frame_bytes(len(data), masked=True)
+        self._is_within_message = False
+        return sum(frame_bytes(len(data), masked=True) for data in frames)
 
     async def receive(self) -> tuple[Downstream, int]:
         try:
@@ -128,6 +133,8 @@ def _lost(error: ConnectionClosed) -> CloudUnreachable | CloudRefused:
     """The error for a closed connection: a refusal if closed for what we sent, else a loss to resume from."""
     received = error.rcvd
     code, _, detail = (received.reason if received else "").partition(": ")
+    if code == CloseReason.BAD_VERSION:
+        return VerifierTooOld(f"the verifier speaks an older protocol: {detail or code}")
     if code in _OUR_FAULT:
         return CloudRefused(code, f"the verifier closed the session: {detail or code}")
     return CloudUnreachable(f"the connection to the verifier was lost{f' ({detail})' if detail else ''}")

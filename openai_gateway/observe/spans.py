@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry import context, trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, StatusCode, Tracer
 
 from edge_agent.api import (
+    AnswerEvent,
+    AnswerHead,
+    AskRequest,
     ForwardedAnswer,
     GenerationChunk,
     GenerationRequest,
@@ -23,6 +26,7 @@ from openai_gateway.observe.requests import Finished
 __all__ = ["SpanObserver", "TracedGenerator"]
 
 Attributes = dict[str, Any]
+_EventT = TypeVar("_EventT", bound=AnswerEvent)
 
 
 class SpanObserver:
@@ -72,24 +76,31 @@ class TracedGenerator:
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
         """See `Generator.generate`. The span's parent is the one that is current now."""
-        return self._generate(request, context.get_current())
+        return self._traced(self._generator.generate(request), _generated(request), context.get_current())
 
-    async def _generate(self, request: GenerationRequest, parent: Context) -> AsyncIterator[GenerationChunk]:
+    def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:
+        """See `Generator.ask`. The span's parent is the one that is current now."""
+        asked = {"gen_ai.response.id": request.request_id, "url.path": request.path}
+        return self._traced(self._generator.ask(request), asked, context.get_current())
+
+    async def _traced(
+        self, events: AsyncIterator[_EventT], asked: Attributes, parent: Context
+    ) -> AsyncIterator[_EventT]:
         span = self._tracer.start_span("generation", context=parent)
-        _put(span, _asked(request))
+        _put(span, asked)
         stats = GenerationStats()
-        chunks = self._generator.generate(request)
         try:
-            async for chunk in chunks:
-                stats = chunk.stats
-                yield chunk
+            async for event in events:
+                if isinstance(event, GenerationChunk | AnswerHead):
+                    stats = event.stats
+                yield event
         except Exception as error:
             _fail(span, error)
             raise
         finally:
             _put(span, _stats(stats))
             span.end()
-            if (close := getattr(chunks, "aclose", None)) is not None:
+            if (close := getattr(events, "aclose", None)) is not None:
                 await close()  # a reader that leaves early ends the generation now
 
     async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
@@ -113,7 +124,7 @@ class TracedGenerator:
         await self._generator.close()
 
 
-def _asked(request: GenerationRequest) -> Attributes:
+def _generated(request: GenerationRequest) -> Attributes:
     return {
         "gen_ai.response.id": request.request_id,
         "gen_ai.usage.input_tokens": len(request.prompt_token_ids),

@@ -131,9 +131,13 @@ class AskSession:
             await self._lose(RefuseTurn(RefusalCode.NOT_RESUMABLE, "the prompt has become another"))
         tokenizer = self._engine.renderer.get_tokenizer()
         text = compat.TextOutputs(tokenizer, self._new_id(), prompt_ids, prompt.get("prompt"), params)
-        await self._begin(first, prompt_ids, text.params)
         events: asyncio.Queue[tuple[int, Commit | Exception]] = asyncio.Queue()
         tasks: list[asyncio.Task[None] | None] = []
+        for index in range(params.n):  # they take drafts from `Begun` on
+            opening = self._opening(first + index, prompt, text.params[index], options)
+            name = f"pipesd-{self._new_id()}"
+            self.turns[first + index] = Turn(self._engine, name, opening, self._settings, self._clock)
+        await self._begin(first, prompt_ids, text.params)
         try:
             for index in range(params.n):
                 committed = self._committed(first + index)
@@ -142,8 +146,8 @@ class AskSession:
                     await self._lose(RefuseTurn(RefusalCode.NOT_RESUMABLE, message))
                 for output in _replayed(text, index, committed):
                     yield output
-                opening = self._opening(first + index, prompt, text.params[index], committed, options)
-                tasks.append(self._start(index, opening, events) if text.is_open(index) else None)
+                turn = self.turns[first + index]
+                tasks.append(self._start(index, turn, events) if text.is_open(index) else None)
             while any(map(text.is_open, range(params.n))):
                 index, event = await events.get()
                 if isinstance(event, Exception):
@@ -157,6 +161,8 @@ class AskSession:
                 if not text.is_open(index) and event.finish_reason is None:
                     await self._stop(tasks[index], event)
         finally:
+            for index in range(params.n):
+                self.turns[first + index].end()
             for task in filter(None, tasks):
                 task.cancel()
             await asyncio.gather(*filter(None, tasks), return_exceptions=True)
@@ -177,9 +183,9 @@ class AskSession:
         stream: int,
         prompt: Any,
         params: SamplingParams,
-        committed: CommittedStream,
         options: Mapping[str, Any],
     ) -> Opening:
+        committed = self._committed(stream)
         mode = self._ask.mode if stream == 0 else Mode.LATENCY
         command = OpenSession(
             mode is Mode.LATENCY,
@@ -202,11 +208,8 @@ class AskSession:
         )
 
     def _start(
-        self, index: int, opening: Opening, events: asyncio.Queue[tuple[int, Commit | Exception]]
+        self, index: int, turn: Turn, events: asyncio.Queue[tuple[int, Commit | Exception]]
     ) -> asyncio.Task[None]:
-        turn = Turn(self._engine, f"pipesd-{self._new_id()}", opening, self._settings, self._clock)
-        self.turns[opening.stream] = turn
-
         async def emit(commit: Commit, overhead: Overhead) -> None:
             await self._emit(commit, overhead)
             events.put_nowait((index, commit))

@@ -141,7 +141,7 @@ class Turn:
                     if self._finished:
                         return
         finally:
-            self._end_input()
+            self.end()
 
     # -- input: drafts and commands -------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Turn:
                 self._receive_s = self._clock() - chunk.received_s
             yield chunk.input
 
-    def _end_input(self) -> None:
+    def end(self) -> None:
         """Send the engine nothing more, and release a sender that waits in `add`: the turn is over there.
 
         vLLM's data parallel load balancer would book a chunk for a request that has ended as a new request.
@@ -208,7 +208,7 @@ class Turn:
         if commit.finish_reason is None:
             self._restart_timers()
         else:
-            self._end_input()
+            self.end()
         receive_s, self._receive_s = self._receive_s, None
         await emit(commit, Overhead(receive_s, self._reported.overhead_ms / 1e3, output_s))
         self._finished = commit.finish_reason is not None

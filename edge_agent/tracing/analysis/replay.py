@@ -10,6 +10,7 @@ from edge_agent.tracing.events import (
     Committed,
     Drafted,
     Opened,
+    PromptKnown,
     RolledBack,
     Sent,
     SessionEnded,
@@ -106,7 +107,7 @@ class _Replay:
 
     def apply(self, event: TraceEvent) -> None:
         match event:
-            case SessionStarted(prompt_len=prompt_len):
+            case SessionStarted(prompt_len=prompt_len) | PromptKnown(prompt_len=prompt_len):
                 self._frontier = prompt_len
             case Opened():
                 self._on_opened(event)

@@ -11,8 +11,10 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from edge_agent.tracing.analysis.replay import Answer, DraftRecord, Fate, History, replay
-from edge_agent.tracing.events import Drafted, SessionEnded, SessionStarted, TraceEvent
+from edge_agent.tracing.events import Drafted, PromptKnown, SessionEnded, SessionStarted, TraceEvent
 
 __all__ = [
     "Bar",
@@ -117,6 +119,8 @@ def reconstruct(events: Sequence[TraceEvent]) -> Timeline:
     """
     history = replay(events)
     session = next((e for e in events if isinstance(e, SessionStarted)), None) or _unknown(events[0])
+    for known in (event for event in events if isinstance(event, PromptKnown)):
+        session = msgspec.structs.replace(session, prompt_len=known.prompt_len)
     ended = [e for e in events if isinstance(e, SessionEnded)]
     round_trip = round_trip_s(history.answers)
     bars = _bars(history, round_trip)

@@ -7,7 +7,7 @@ import pytest
 
 from edge_agent.api import GenerationRequest, Sampling
 from edge_agent.errors import CloudUnreachable
-from edge_agent.session import ReceivedCommit
+from edge_agent.session import ReceivedCommit, TokenExchange
 from edge_agent.session.chain import DraftChain
 from edge_agent.session.turn import Turn, TurnEvent, TurnLost
 from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
@@ -48,7 +48,7 @@ class Line:
         chain = DraftChain(PROMPT, len(VOCABULARY))
         self.pool = ConnectionPool(FakeConnector(transports), accept, 1.0)
         told, keepalive = self.events.put_nowait, Keepalive(0.02, answer_s)
-        self.turn = Turn(request, chain, self.pool, time.monotonic, told, keepalive=keepalive)
+        self.turn = Turn(TokenExchange(request, chain), self.pool, time.monotonic, told, keepalive=keepalive)
 
     async def open(self, lost: CloudUnreachable | None = None) -> None:
         await self.turn.open(Mode.OFFLOAD, 500, lost)

@@ -39,6 +39,7 @@ from pipesd_vllm.api.session_engine import SessionEngine
 from pipesd_vllm.scheduling import Command, OpenSession, unpack_command
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import (
+    ASK,
     Ask,
     Downstream,
     Fingerprint,
@@ -282,7 +283,8 @@ class FrontEnd:
         compat.put_under_handlers(self.app.state, SessionEngine(self.engine))
         vocab_size = 256 + len(MARKS)
         limits = Limits(1 << 20, 256, 16)
-        self.welcome = Welcome(2, "m", 4096, vocab_size, Fingerprint(vocab_size, ""), limits)
+        fingerprint = Fingerprint(vocab_size, "")
+        self.welcome = Welcome(2, "m", 4096, vocab_size, fingerprint, limits, features=[ASK])
 
     async def plain(self, path: str, body: Any, request_id: str = "r", key: str = KEY) -> Answer:
         """What vLLM's own route says."""
@@ -323,13 +325,19 @@ class Edge:
         )
         self._serving = asyncio.create_task(service.serve())
         assert (await self._down.get())["type"] == "websocket.accept"
-        assert isinstance(await self.frame(), Welcome)
+        welcome = await self.frame()
+        assert isinstance(welcome, Welcome)
+        self.welcome = welcome
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._up.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        self.leave()
         await asyncio.wait_for(self._serving, DEADLINE_S)
         assert self._front.engine.num_running == 0
+
+    def leave(self) -> None:
+        """The line is lost."""
+        self._up.put_nowait({"type": "websocket.disconnect", "code": 1006})
 
     async def _take(self, event: Any) -> None:
         self._down.put_nowait(event)

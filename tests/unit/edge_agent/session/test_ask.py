@@ -1,0 +1,429 @@
+"""An answer of vLLM's own front end over a session: drafted for, and put together over lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from edge_agent.agent import EdgeAgent
+from edge_agent.api import (
+    AnswerContinued,
+    AnswerEvent,
+    AnswerHead,
+    AnswerText,
+    AskRequest,
+    Fallback,
+    GenerationChunk,
+    GenerationStats,
+    Source,
+)
+from edge_agent.control import FixedParameters, PolicyParameters
+from edge_agent.drafting import DraftThread
+from edge_agent.errors import (
+    CloudError,
+    CloudOverloaded,
+    CloudUnreachable,
+    DraftAnswers,
+    VerifierTooOld,
+)
+from edge_agent.sampling import DraftToken
+from edge_agent.session import ControlPlane
+from edge_agent.testing import FakeDrafter, fake_tokenizer_bundle
+from edge_agent.tracing import MemoryRecorder, PromptKnown
+from pipesd_vllm.wire import (
+    Ask,
+    Downstream,
+    Draft,
+    Identity,
+    Mode,
+    Reply,
+    Upstream,
+    decode_downstream,
+    encode,
+)
+from tests.answers import Answer
+
+from ...pipesd_vllm.api.front_end import MARKS, SEED, Edge, FrontEnd, make_model
+from .conftest import HastyLoop
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+LOOP = HastyLoop
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}},
+    }
+]
+CHATS: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "How is it?"}], "seed": SEED}
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+CALL = 'Well: <tool_call>\n{"name": "weather", "arguments": {"city": "Zürich 🌦"}}\n</tool_call>'
+THOUGHTS = "<think>I must äsk</think>" + CALL
+VOCABULARY = [f"t{i}" for i in range(256 + len(MARKS))]
+PARAMETERS = PolicyParameters(
+    sequence_threshold=0.3, token_threshold=0.2, max_ahead=12, patience_ms=500, max_window=4
+)
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> FrontEnd:
+    flags = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--reasoning-parser", "deepseek_r1"]
+    return FrontEnd(make_model(tmp_path_factory.mktemp("model")), *flags)
+
+
+@pytest.fixture(autouse=True)
+def as_new(front: FrontEnd) -> None:
+    engine = front.engine
+    engine.longest_piece, engine.breaks, engine.gate = 3, None, None
+    engine.opened, engine.commands, engine.num_plain = [], [], 0
+
+
+class FrontTransport:
+    """A connection to a front end. `cut_after` frames it is lost; `replace` changes what comes."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        cut_after: int = -1,
+        replace: Callable[[Downstream], Downstream] = lambda frame: frame,
+    ) -> None:
+        self.sent: list[Upstream] = []
+        self.is_open = True
+        self.num_received = 0
+        self._edge = edge
+        self._cut_after = cut_after
+        self._replace = replace
+        self._welcome: Downstream | None = edge.welcome
+
+    async def send(self, message: Upstream) -> int:
+        if not self.is_open:
+            raise CloudUnreachable("lost")
+        self.sent.append(message)
+        self._edge.send(message)
+        return len(encode(message))
+
+    async def receive(self) -> tuple[Downstream, int]:
+        if self._welcome is not None:
+            welcome, self._welcome = self._welcome, None
+            return self._replace(welcome), 1
+        if self.num_received == self._cut_after or not self.is_open:
+            self._edge.leave()
+            self.is_open = False
+            raise CloudUnreachable("lost")
+        event = await self._edge.event()
+        if event["type"] == "websocket.close":
+            self.is_open = False
+            raise CloudUnreachable("closed")
+        self.num_received += 1
+        return self._replace(decode_downstream(event["bytes"])), len(event["bytes"])
+
+    async def ping(self, num_bytes: int) -> float:
+        return 1e-3
+
+    async def close(self) -> None:
+        self.is_open = False
+        self._edge.leave()
+
+
+class Connectors:
+    """Gives the transports one after the other; errors are raised in their place."""
+
+    def __init__(self, transports: Sequence[FrontTransport | CloudError]) -> None:
+        self.remaining = list(transports)
+
+    async def connect(self) -> FrontTransport:
+        if not self.remaining:
+            raise CloudUnreachable("nobody is there")
+        found = self.remaining.pop(0)
+        if isinstance(found, CloudError):
+            raise found
+        return found
+
+
+class Api:
+    """What an agent asks of the server beside the sessions."""
+
+    def remembered(self) -> None: ...
+
+    def serves(self, welcome: object) -> bool:
+        return True
+
+    async def close(self) -> None: ...
+
+
+def drafter(front: FrontEnd, text: str, wrong_every: int = 0) -> FakeDrafter:
+    """Drafts `text` after the prompt's end, wrong at every `wrong_every`-th token."""
+    ids = front.engine.ids(text)
+    start = front.engine.ids("<|im_start|>assistant", ends=False)
+
+    def next_token(tokens: Sequence[int]) -> DraftToken:
+        held = list(tokens)
+        place = next(i for i in range(len(held), 0, -1) if held[i - len(start) : i] == start)
+        done = len(held) - place
+        right = ids[done] if done < len(ids) else 0
+        is_wrong = wrong_every and done % wrong_every == wrong_every - 1
+        return DraftToken((right + 1) % 256 if is_wrong else right, 0.95)
+
+    return FakeDrafter(next_token, VOCABULARY, context_length=4096)
+
+
+class Bench:
+    """An agent on given connections."""
+
+    def __init__(
+        self,
+        front: FrontEnd,
+        text: str,
+        transports: Sequence[FrontTransport | CloudError],
+        fallback: Fallback = Fallback.ERROR,
+    ) -> None:
+        self.recorder = MemoryRecorder()
+        self.worker = DraftThread(drafter(front, text, 7))
+        control = ControlPlane(FixedParameters(PARAMETERS), self.recorder, time.monotonic)
+        api: Any = Api()
+        bundle = fake_tokenizer_bundle([text])
+        self.agent = EdgeAgent(
+            self.worker,
+            Connectors(transports),
+            api,
+            control,
+            fallback=fallback,
+            own_tokenizer=lambda: bundle,
+        )
+
+        async def check(welcome: object) -> None: ...
+
+        self.agent._pool._check = check  # the scripted vocabulary has no fingerprint
+
+    async def events(self, request: AskRequest) -> list[AnswerEvent]:
+        try:
+            async with aclosing(self.agent.ask(request)) as events:  # type: ignore[type-var]
+                return [event async for event in events]
+        finally:
+            await self.agent.close()
+
+
+def asked(path: str, body: dict[str, Any], **fields: Any) -> AskRequest:
+    data = json.dumps(body).encode()
+    return AskRequest("r", path, data, mode=Mode.LATENCY, **fields)  # type: ignore[arg-type]
+
+
+def answer_of(events: Sequence[AnswerEvent]) -> Answer:
+    """Status and body, as the plain route's."""
+    heads = [event for event in events if isinstance(event, AnswerHead)]
+    assert len(heads) == 1
+    body = b"".join(event.data for event in events if isinstance(event, AnswerText))
+    streamed = body.startswith(b"data:")
+    headers = {"content-type": "text/event-stream" if streamed else "application/json"}
+    return Answer(heads[0].status, headers, body)
+
+
+def stats_of(events: Sequence[AnswerEvent]) -> GenerationStats:
+    return next(event for event in events if isinstance(event, AnswerHead)).stats
+
+
+@asynccontextmanager
+async def lines(
+    front: FrontEnd, *cuts: int, **options: Any
+) -> AsyncIterator[list[FrontTransport | CloudError]]:
+    """A connection for each of `cuts`."""
+    async with AsyncExitStack() as stack:
+        edges = [await stack.enter_async_context(front.edge()) for _ in cuts]
+        yield [FrontTransport(edge, cut, **options) for edge, cut in zip(edges, cuts, strict=True)]
+
+
+REQUESTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    (CHATS | {"tools": TOOLS} | STREAM, (THOUGHTS,)),
+    (CHATS | {"tools": TOOLS}, (THOUGHTS,)),
+    (CHATS | {"n": 2, "temperature": 0.7} | STREAM, ("<think>so</think>Yes wörld", "<think>never ends")),
+    (CHATS | {"stop": ["wö"], "logprobs": True, "top_logprobs": 2} | STREAM, ("<think>a</think>Hi wörld",)),
+]
+
+
+@pytest.mark.parametrize(("body", "texts"), REQUESTS, ids=range(len(REQUESTS)))
+async def test_an_answer_taken_over_after_every_frame_is_the_undisturbed_one(
+    front: FrontEnd, body: dict[str, Any], texts: tuple[str, ...]
+) -> None:
+    """Wherever the line breaks, the client gets every event of every choice once and in order."""
+    front.engine.says(*texts)
+    plain = await front.plain(CHAT, body)
+    async with lines(front, -1) as whole:
+        events = await Bench(front, texts[0], whole).events(asked(CHAT, body))
+        num_frames = whole[0].num_received  # type: ignore[union-attr]
+    assert answer_of(events).status == 200
+    _same(answer_of(events), plain)
+    for cut in range(num_frames):
+        async with lines(front, cut, -1) as two:
+            events = await Bench(front, texts[0], two).events(asked(CHAT, body))
+        _same(answer_of(events), plain)
+        tokens: dict[int, list[int]] = {}
+        for event in events:
+            if isinstance(event, GenerationChunk):
+                tokens.setdefault(event.stream, []).extend(event.token_ids)
+        for stream, found in tokens.items():
+            ids = front.engine.ids(texts[stream])
+            assert found == ids[: len(found)]
+            assert len(found) == len(ids) or "stop" in body
+
+
+def _same(got: Answer, plain: Answer) -> None:
+    assert got.status == plain.status
+    assert got.by_choice() == plain.by_choice() if plain.is_stream else got.whole() == plain.whole()
+
+
+async def test_drafts_are_right_inside_the_arguments_of_a_call(front: FrontEnd) -> None:
+    """The edge drafts from the server's own prompt; the target agrees with what it sent."""
+    front.engine.says(CALL)
+    front.engine.longest_piece = 1
+    front.engine.gate = gate = asyncio.Event()
+
+    class Gated(FrontTransport):
+        async def send(self, message: Upstream) -> int:
+            num_bytes = await super().send(message)
+            if isinstance(message, Draft):
+                gate.set()
+                await asyncio.sleep(0)
+                gate.clear()
+            return num_bytes
+
+    async with front.edge() as edge:
+        bench = Bench(front, CALL, [Gated(edge)])
+        events = await bench.events(asked(CHAT, CHATS | {"tools": TOOLS} | STREAM))
+    place = CALL.encode().index("Zürich".encode())
+    sources = [source for event in events if isinstance(event, GenerationChunk) for source in event.sources]
+    assert Source.DRAFTED in sources[place : place + len("Zürich".encode())]
+    stats = stats_of(events)
+    assert stats.draft_tokens_sent > 10
+    assert stats.seed == SEED
+    prompt_len = next(event.prompt_len for event in bench.recorder.events if isinstance(event, PromptKnown))
+    assert prompt_len == len(front.engine.opened[0][2]["prompt_token_ids"]) - 1
+
+
+async def test_what_a_session_cannot_do_is_answered_without_drafts(front: FrontEnd) -> None:
+    """Marked, with the reason; asked for again if nothing had come, or else lost."""
+    front.engine.says("Hello")
+    body = CHATS | {"prompt_logprobs": 0, "stream": False}
+    async with lines(front, -1) as line:
+        events = await Bench(front, "Hello", line).events(asked(CHAT, body))
+    stats = stats_of(events)
+    assert (stats.drafted, stats.route_reason) == (False, "not drafted: prompt_logprobs")
+    assert stats.first_token_s is not None
+    assert not any(isinstance(event, GenerationChunk) for event in events)
+    streamed = CHATS | {"echo": True, "logprobs": True} | STREAM
+    async with lines(front, -1) as line:
+        bench = Bench(front, "Hello", line)
+        events = await bench.events(asked(CHAT, streamed))
+        num_frames = line[0].num_received  # type: ignore[union-attr]
+    assert not stats_of(events).drafted
+    for cut in range(num_frames):
+        async with lines(front, cut, -1) as two:
+            bench = Bench(front, "Hello", two)
+            try:
+                got = await bench.events(asked(CHAT, streamed))
+            except CloudUnreachable:
+                assert len(bench.agent._pool._connector._connector.remaining) == 1  # type: ignore[attr-defined]
+            else:
+                _same(answer_of(got), answer_of(events))
+
+
+async def test_an_older_server_is_known_by_what_it_says(front: FrontEnd) -> None:
+    """It takes no `Ask`, or speaks another version of the protocol: the caller can do something about it."""
+    for changed in ({"features": []}, {"version": 1}):
+        async with lines(front, -1, replace=lambda frame: msgspec.structs.replace(frame, **changed)) as line:  # noqa: B023
+            with pytest.raises(VerifierTooOld):
+                await Bench(front, "Hello", line).events(asked(CHAT, CHATS))
+
+
+async def test_another_target_does_not_go_on(front: FrontEnd) -> None:
+    front.engine.says("Hello")
+    async with front.edge() as one, front.edge() as other:
+
+        def as_another(frame: Downstream) -> Downstream:
+            identity = Identity(weights="another")
+            return msgspec.structs.replace(frame, identity=identity) if hasattr(frame, "identity") else frame
+
+        def as_one(frame: Downstream) -> Downstream:
+            identity = Identity(weights="one")
+            return msgspec.structs.replace(frame, identity=identity) if hasattr(frame, "identity") else frame
+
+        two = [FrontTransport(one, 5, as_one), FrontTransport(other, -1, as_another)]
+        with pytest.raises(CloudUnreachable, match="other weights"):
+            await Bench(front, "Hello", two).events(asked(CHAT, CHATS | STREAM))
+
+
+@pytest.mark.parametrize("fallback", list(Fallback))
+async def test_a_verifier_that_is_gone_for_good(front: FrontEnd, fallback: Fallback) -> None:
+    """In mid-answer the draft model goes on with a plain text if the setting is `local`; or else an error."""
+    if fallback is Fallback.WAIT:
+        return
+    text = "<think>a</think>Hello wide world"
+    front.engine.says(text)
+    ids = front.engine.ids(text)
+    for may_continue in (False, True):
+        async with lines(front, 7) as line:
+            bench = Bench(front, text, line, fallback)
+            request = asked(CHAT, CHATS | STREAM | {"max_tokens": 60}, may_continue_locally=may_continue)
+            if fallback is Fallback.ERROR or not may_continue:
+                with pytest.raises(CloudUnreachable):
+                    await bench.events(request)
+                continue
+            events = await bench.events(request)
+        at = next(i for i, event in enumerate(events) if isinstance(event, AnswerContinued))
+        before = [t for e in events[:at] if isinstance(e, GenerationChunk) for t in e.token_ids]
+        continued = events[at]
+        assert isinstance(continued, AnswerContinued)
+        assert list(continued.token_ids) == before == ids[: len(before)]
+        assert list(continued.prompt_token_ids) == front.engine.opened[0][2]["prompt_token_ids"][:-1]
+        after = [event for event in events[at + 1 :] if isinstance(event, GenerationChunk)]
+        assert after
+        assert not any(event.verified for event in after)
+        assert (after[-1].stats.route, after[-1].stats.route_reason) == (
+            "local",
+            "verifier lost in mid-answer",
+        )
+
+
+@pytest.mark.parametrize("error", [CloudUnreachable("away"), CloudOverloaded("full")])
+async def test_a_verifier_that_was_never_there(front: FrontEnd, error: CloudError) -> None:
+    """The caller is told that the draft model is to answer, and why."""
+    errors = [error] * 30
+    bench = Bench(front, "Hello", errors, Fallback.LOCAL)
+    with pytest.raises(DraftAnswers) as raised:
+        await bench.events(asked(CHAT, CHATS))
+    busy = isinstance(error, CloudOverloaded)
+    assert raised.value.reason == ("verifier overloaded" if busy else "verifier out of reach")
+    with pytest.raises(type(error)):
+        await Bench(front, "Hello", errors).events(asked(CHAT, CHATS))
+
+
+async def test_refusals_are_the_servers_own(front: FrontEnd) -> None:
+    async with lines(front, -1) as line:
+        events = await Bench(front, "Hello", line).events(asked(CHAT, CHATS | {"temperature": -3}))
+    answer = answer_of(events)
+    assert answer.status == 400
+    assert b"temperature" in answer.body
+
+
+async def test_a_server_that_is_full_is_asked_again(front: FrontEnd) -> None:
+    """vLLM says 503 when its queue is full; nothing had been begun."""
+    front.engine.says("Hello")
+
+    def full(frame: Downstream) -> Downstream:
+        return msgspec.structs.replace(frame, status=503) if isinstance(frame, Reply) else frame
+
+    async with front.edge() as one, front.edge() as other:
+        two = [FrontTransport(one, -1, full), FrontTransport(other)]
+        bench = Bench(front, "Hello", two, Fallback.LOCAL)
+        bench.agent._pool._max_idle = 0
+        events = await bench.events(asked(CHAT, CHATS | {"max_tokens": 3, "temperature": 0}))
+    assert answer_of(events).status == 200
+    resumed = next(message for message in two[1].sent if isinstance(message, Ask))
+    assert resumed.resume is not None
