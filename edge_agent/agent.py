@@ -47,6 +47,7 @@ from edge_agent.errors import (
 )
 from edge_agent.sampling import Pickers
 from edge_agent.session import (
+    ApiExchange,
     CollaborativeSession,
     ControlPlane,
     generate_locally,
@@ -148,6 +149,7 @@ class EdgeAgent:
         """Raises as `start`; the agent is closed then."""
         try:
             await unless_away(self.warm_up(), fallback)
+            await unless_away(self._served.target(), fallback)
         except BaseException:
             await self.close()
             raise
@@ -230,12 +232,16 @@ class EdgeAgent:
         if not exchange.has_begun:
             raise DraftAnswers(local_reason(lost, begun=False), lost)
         known = exchange.request
+        assert isinstance(exchange, ApiExchange)
         if known is None or not request.may_continue_locally:
             raise lost
         committed = exchange.chain.tokens[len(known.prompt_token_ids) :]
         logger.warning("the draft model answers alone: %s", lost)
         session.stats.route_reason = local_reason(lost, begun=True)
         yield AnswerContinued(known.prompt_token_ids, tuple(committed))
+        if exchange.finish_reason is not None:  # of the text alone a part is missing
+            yield GenerationChunk((), exchange.finish_reason, session.stats)
+            return
         async for chunk in self._alone(without_verifier(known, committed), session.stats, lost):
             yield chunk
 

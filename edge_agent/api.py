@@ -16,6 +16,7 @@ __all__ = [
     "AWAY",
     "BUSY",
     "LOST",
+    "NOT_DRAFTED",
     "AnswerContinued",
     "AnswerEvent",
     "AnswerHead",
@@ -111,6 +112,8 @@ AWAY: Final = "verifier out of reach"
 BUSY: Final = "verifier overloaded"
 LOST: Final = "verifier lost in mid-answer"
 """Reasons of the route `local`, as `GenerationStats.route_reason` gives them."""
+NOT_DRAFTED: Final = "not drafted: "
+"""Begins the reason of an answer on the route `collaborative` that a session cannot give."""
 
 
 class FinishReason(enum.StrEnum):

@@ -30,10 +30,10 @@ from openai_gateway.http import (
     read_body,
     unless_gone,
 )
-from openai_gateway.local import CHAT, COMPLETIONS, GatewayTimings, GeneratedAnswers, decode_body, model_card
+from openai_gateway.local import CHAT, COMPLETIONS, GatewayTimings, LocalAnswers, decode_body, model_card
 from openai_gateway.observe import GatewayMetrics, ObservedService, RequestObserver, metrics_router
 from openai_gateway.routing import RoutedService, asked_route, check_model, full_name, served_names
-from openai_gateway.target import CloudAnswers
+from openai_gateway.target import TargetAnswers
 from openai_gateway.translation import (
     LEFT_OUT_HEADER,
     DocumentedApp,
@@ -146,15 +146,15 @@ class Gateway:
         self._generator = generator
         self._timings = timings or GatewayTimings()
         self._started_s = int(clock())
-        generated = GeneratedAnswers(generator, self._timings, clock)
-        cloud = CloudAnswers(generator, self._timings.first_chunk_s)
-        chats = RoutedService(CHAT, generator, generated, cloud)
+        local = LocalAnswers(generator, self._timings, clock)
+        by_target = TargetAnswers(generator, local, self._timings.first_chunk_s)
+        chats = RoutedService(CHAT, generator, local, by_target)
         self.chats: ChatService = ObservedService(chats, "chat", observers)
         """The service that the translated chat APIs use."""
         self.lenient_chats: ChatService = ObservedService(LenientLimits(chats), "chat", observers)
         """The same for APIs that accept any limit in tokens."""
         self._completions: ChatService = ObservedService(
-            RoutedService(COMPLETIONS, generator, generated, cloud), "completions", observers
+            RoutedService(COMPLETIONS, generator, local, by_target), "completions", observers
         )
 
     async def chat(self, body: bytes, options: SessionOptions = DEFAULT_OPTIONS) -> Response:

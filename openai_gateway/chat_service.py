@@ -66,16 +66,11 @@ def _one_of(header: str, value: str, choices: tuple[str, ...] | list[str]) -> st
 
 @dataclass(frozen=True, slots=True)
 class RouteChoice:
-    """The route that answers a request, and why; `causes` are the parameters that need it.
-
-    `is_needed`: no other route will do. Otherwise the collaborative route answers when this one is out of
-    reach.
-    """
+    """The route that answers a request, and why; `causes` are the parameters that need the server."""
 
     route: Route
     reason: str
     causes: tuple[str, ...] = ()
-    is_needed: bool = True
 
 
 def route_header(route: Route, reason: str) -> Mapping[str, str]:

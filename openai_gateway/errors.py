@@ -59,6 +59,9 @@ INVALID_REQUEST_TYPE = "invalid_request_error"
 SERVER_ERROR_TYPE = "server_error"
 
 
+_CONTEXT = re.compile(r"maximum\s+context length|max_model_len")
+"""In vLLM's words."""
+
 logger = logging.getLogger("pipesd.gateway")
 
 
@@ -241,7 +244,7 @@ def refusal(status: int, data: bytes, causes: tuple[str, ...], sent: Iterable[st
         message,
         kind=str(detail.get("type") or INVALID_REQUEST_TYPE),
         param=_param(detail, message, causes, sent),
-        code=_code(detail),
+        code=_code(detail, message),
         headers={"retry-after": str(RETRY_AFTER_OVERLOADED_S)} if status == 429 else None,
     )
 
@@ -272,6 +275,9 @@ def _param(
     return next(named, causes[0] if causes else None)
 
 
-def _code(detail: Mapping[str, Any]) -> str | None:
+def _code(detail: Mapping[str, Any], message: str) -> str | None:
     code = detail.get("code")
-    return code if isinstance(code, str) else None  # vLLM repeats the status there
+    if isinstance(code, str):
+        return code  # vLLM repeats the status there
+    # Agents shorten their conversation when they see OpenAI's code.
+    return "context_length_exceeded" if _CONTEXT.search(message) else None

@@ -1,4 +1,4 @@
-"""A server on virtual time: uvicorn's own protocols, the plugin's routes, an engine. It can be killed."""
+"""A server on virtual time: uvicorn's protocols, vLLM's app with our routes, an engine. It can be killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
-from benchmarks.sim.engine import EngineRecord, SimEngine
+from benchmarks.sim.engine import EngineRecord, SimEngine, engine_config
 from benchmarks.sim.lies import LyingServer
 from benchmarks.sim.log import EventLog
 from benchmarks.sim.network import SimNetwork
@@ -25,10 +25,11 @@ from pipesd_vllm import compat
 from pipesd_vllm.api.endpoint import PluginState, router
 from pipesd_vllm.api.metrics import ServerMetrics
 from pipesd_vllm.api.model_info import build_welcome
+from pipesd_vllm.api.session_engine import SessionEngine
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import Welcome
 
-__all__ = ["SimServer"]
+__all__ = ["SimServer", "front_end"]
 
 _SECRET = b"simulated" * 4
 _NOBODYS_KEY = "nobody has this key"
@@ -38,10 +39,28 @@ _TAKEN = "taken"
 
 
 @cache
-def _app(number: int) -> FastAPI:
-    """One application for all runs: its routes never change, its state does."""
-    app = FastAPI()
+def front_end(number: int) -> FastAPI:
+    """vLLM's own application with the plugin's routes, one for all runs: only its state changes.
+
+    Must be called first outside of virtual time.
+    """
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+    from vllm.renderers import renderer_from_config
+    from vllm.v1.engine.input_processor import InputProcessor
+
+    config = engine_config(16, 16)
+    renderer = renderer_from_config(config)
+    engine = Namespace(
+        vllm_config=config,
+        model_config=config.model_config,
+        renderer=renderer,
+        input_processor=InputProcessor(config, renderer),
+    )
+    args = compat.make_arg_parser().parse_args(["--model", config.model_config.model])
+    app: FastAPI = build_app(args, ("generate",))
     app.include_router(router)
+    asyncio.run(init_app_state(engine, app.state, args, ("generate",)))
     return app
 
 
@@ -49,8 +68,6 @@ def _app(number: int) -> FastAPI:
 def _welcome(max_num_seqs: int, max_draft: int) -> Welcome:
     """As the plugin builds it for the simulated model, whose files all targets share."""
     from vllm.renderers import renderer_from_config
-
-    from benchmarks.sim.engine import engine_config
 
     config = engine_config(max_num_seqs, max_draft)
     engine = Namespace(
@@ -113,8 +130,9 @@ class SimServer:
         engine.process.stalls = self._stalls
         self.engines.append(engine)
         self.state = self._state(engine)
-        app = _app(self._number)
-        app.state.pipesd = self.state
+        app = front_end(self._number)
+        app.state.pipesd, app.state.server = self.state, Namespace(should_exit=False)
+        compat.put_under_handlers(app.state, SessionEngine(engine))
         self._guard = AuthenticationMiddleware(app, [plan.api_key]) if plan.api_key else None
         self.app = LyingServer(self._answer, self._lies) if self._lies else self._answer
         config = uvicorn.Config(
@@ -149,7 +167,7 @@ class SimServer:
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         try:
-            await (self._guard or _app(self._number))(scope, receive, send)
+            await (self._guard or front_end(self._number))(scope, receive, send)
         except Exception as error:  # uvicorn would log it
             self.errors.append(error)
             raise
@@ -200,7 +218,7 @@ class SimServer:
     def refuse_keys(self, for_s: float) -> None:
         """Answer HTTP 401 to whatever key for a while, or until a restart."""
         before = self._guard
-        self._guard = guard = AuthenticationMiddleware(_app(self._number), [_NOBODYS_KEY])
+        self._guard = guard = AuthenticationMiddleware(front_end(self._number), [_NOBODYS_KEY])
 
         def end() -> None:
             if self._guard is guard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
@@ -227,7 +228,12 @@ def _shown(plan: Plan, number: int, chat: ChatOutcome, texts: Sequence[Text]) ->
     edge = plan.edges[asked.edge]
     shown = "".join(chat.text)
     rest_is_free = chat.marked_verified is False or asked.route is Route.LOCAL
-    wanted = [(_decoded(text), text.finish_reason) for text in texts]
+    wanted = [(_decoded(text).rstrip(_BROKEN), text.finish_reason) for text in texts]
+    events = [json.loads(data) for data in chat.chunks if data != "[DONE]"]
+    if sum("role" in (choice.get("delta") or {}) for e in events for choice in e.get("choices", ())) > 1:
+        yield Kind.DOUBLED, "the chunk with the role came twice"
+    if len({event["id"] for event in events if "id" in event}) > 1:
+        yield Kind.DIFFERING, "chunks of one answer with several ids"
     if chat.end.finish_reason is None:
         yield from _unfinished(plan, number, chat)
         if not any(text.startswith(shown.rstrip(_BROKEN)) for text, _ in wanted) and not rest_is_free:
@@ -237,7 +243,7 @@ def _shown(plan: Plan, number: int, chat: ChatOutcome, texts: Sequence[Text]) ->
         may_be = edge.fallback is Fallback.LOCAL and any(map(_cuts_off, touching))
         if asked.route is not Route.LOCAL and (not may_be or _must_survive(edge, touching)):
             yield Kind.LOST, f"an unverified answer with the fallback {edge.fallback}: {chat.route_reason}"
-    elif (shown, chat.end.finish_reason) not in wanted:
+    elif (shown.rstrip(_BROKEN), chat.end.finish_reason) not in wanted:
         text, reason = wanted[0]
         at = next((i for i, (a, b) in enumerate(zip(shown, text, strict=False)) if a != b), len(shown))
         found = f"{shown[at : at + 20]!r} ({chat.end.finish_reason})"

@@ -15,17 +15,19 @@ import os
 import random
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path as Folder
 from typing import Any, Final
+from unittest.mock import patch
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 from fastapi import FastAPI
 
 from benchmarks.sim.edge import PathTransport, SimEdge, host_of
-from benchmarks.sim.front import SimServer
+from benchmarks.sim.front import SimServer, front_end
 from benchmarks.sim.gateway import HttpFailure, gateway_app, prompt_of, request_of, stream_events
 from benchmarks.sim.lies import lie_as_edge
 from benchmarks.sim.log import EventLog
@@ -68,6 +70,8 @@ _LIAR_PROMPT: Final = (270, 271, 272)
 _TEARDOWN_S: Final = 5.0
 _CLOSING_S: Final = 60.0
 """So long a closed edge may take to let go of its connections, dead lines among them."""
+_NOW_S: Final = 1.8e9
+"""The date of all runs, in Unix time."""
 _OF_THE_PROCESS: Final = frozenset({"_shutdown_watcher"})
 """Tasks that live as long as a process does: sse-starlette's, which waits for the server's end."""
 _NOT_COUNTED: Final = ("benchmarks.", "asyncio.futures._set_result_unless_cancelled")
@@ -77,6 +81,8 @@ _NOT_COUNTED: Final = ("benchmarks.", "asyncio.futures._set_result_unless_cancel
 def run(plan: Plan, *, keep_events: bool = False) -> Outcome:
     """Run `plan` to its end. What goes wrong inside is in the outcome; only a bad plan raises."""
     prepare()
+    for number in range(len(plan.servers)):
+        front_end(number)
     loop = VirtualLoop()
     log = EventLog(loop.time, keep=keep_events)
     outcome = Outcome(plan, [ChatOutcome(prompt_of(chat)) for chat in plan.chats], Leftovers())
@@ -128,14 +134,19 @@ def prepare() -> None:
 def _determined(seed: int) -> Iterator[None]:
     """Within it nothing but the plan decides: no collection of garbage, no real time, seeded randomness.
 
-    uvicorn and websockets draw the contents of pings and masks from `random`, whose state comes back.
+    uvicorn and websockets draw the contents of pings and masks from `random`, whose state comes back; ids are
+    drawn from it, too, and the date, which answers have in them, stands still.
     """
     state, was_enabled, disabled = random.getstate(), gc.isenabled(), logging.root.manager.disable
     random.seed(seed)
     logging.disable(logging.CRITICAL)
     gc.disable()
     try:
-        with refuse_real_time():
+        with (
+            refuse_real_time(),
+            patch("uuid.uuid4", lambda: uuid.UUID(int=random.getrandbits(128), version=4)),
+            patch("time.time", lambda: _NOW_S),
+        ):
             yield
     finally:
         random.setstate(state)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from edge_agent.api import (
+    NOT_DRAFTED,
     AnswerHead,
     AnswerText,
     AskRequest,
@@ -18,7 +19,7 @@ from edge_agent.api import (
     GenerationStats,
 )
 from edge_agent.control import CommitOutcome
-from edge_agent.errors import CloudMisbehaved, CloudOverloaded, CloudRefused, VerifierTooOld
+from edge_agent.errors import CloudMisbehaved, CloudOverloaded, CloudRefused, CloudUnreachable, VerifierTooOld
 from edge_agent.session.chain import DraftChain
 from pipesd_vllm.wire import (
     ASK,
@@ -37,7 +38,7 @@ from pipesd_vllm.wire import (
     prompt_guess,
 )
 
-__all__ = ["ApiExchange", "Exchange", "Frame", "TokenExchange"]
+__all__ = ["ApiExchange", "Exchange", "Frame", "TokenExchange", "finish_reason"]
 
 Frame = Commit | Begun | Reply | Text
 
@@ -188,9 +189,10 @@ class ApiExchange:
         return self.is_drafted or not self._has_delivered
 
     @property
-    def num_streams(self) -> int:
-        """Answers that were begun."""
-        return len(self._prompts)
+    def finish_reason(self) -> FinishReason | None:
+        """Why the stream that is drafted for has ended, if it has."""
+        reason = self._streams[0].finish_reason
+        return None if reason is None else finish_reason(reason)
 
     @property
     def _has_delivered(self) -> bool:
@@ -229,7 +231,7 @@ class ApiExchange:
         """
         self.is_drafted = self._stats.drafted = begun.drafted
         if not begun.drafted:
-            self._stats.route_reason = f"not drafted: {begun.reason}"
+            self._stats.route_reason = NOT_DRAFTED + begun.reason
             return False
         if begun.first == 0:
             self.takes_drafts = self._streams[0].finish_reason is None
@@ -241,8 +243,6 @@ class ApiExchange:
             del self._prompts[begun.first :]
         if begun.first != len(self._prompts):
             raise CloudMisbehaved("the server begins with streams out of order")
-        if any(not 0 <= token < self.chain.vocab_size for token in begun.prompt):
-            raise CloudMisbehaved("the server's prompt has a token id outside its vocabulary")
         for number in range(begun.first, begun.first + len(begun.seeds)):
             if number >= len(self._chains):
                 self._chains.append(DraftChain(()))
@@ -250,8 +250,8 @@ class ApiExchange:
             self._chains[number].vocab_size = self.chain.vocab_size
             self._chains[number].begin(begun.prompt)
             self._prompts.append(begun.prompt)
-        if begun.first or begun.sampling is None:
-            return False
+        if begun.first or begun.sampling is None or max(begun.prompt, default=0) >= self.chain.vocab_size:
+            return False  # nothing to draft from; such ids are the client's, and vLLM will refuse them
         self._stats.seed = begun.seeds[0]
         self.request = self._asked.continued(tuple(begun.prompt), begun.sampling)
         return True
@@ -275,8 +275,8 @@ class ApiExchange:
     def told(self, frame: Reply | Text) -> Iterator[AnswerHead | AnswerText]:
         """What the client gets by `frame`.
 
-        Raises `CloudOverloaded` if the server is too busy to begin, `CloudRefused` if it does not go on with
-        an answer that was begun elsewhere, `CloudMisbehaved`.
+        Raises `CloudOverloaded` if the server is too busy to begin, `CloudUnreachable` or `CloudRefused` if
+        it does not go on with an answer that was begun elsewhere, `CloudMisbehaved`.
         """
         if isinstance(frame, Reply):
             yield from self._on_reply(frame)
@@ -304,10 +304,11 @@ class ApiExchange:
             yield AnswerHead(reply.status, self._stats)
 
     def _check_whole(self, status: int) -> None:
-        if self._has_delivered:
-            raise CloudRefused("not_resumable", f"another server cannot go on: {_message(self._pending)}")
         if status in _BUSY:
             raise CloudOverloaded(_message(self._pending))
+        if self._has_delivered:
+            message = f"another server does not go on (HTTP {status}): {_message(self._pending)}"
+            raise CloudUnreachable(message) if status >= 500 else CloudRefused("not_resumable", message)
 
     def _is_new(self, event: bytes) -> bool:
         choice = _choice_of(event)
@@ -320,6 +321,11 @@ class ApiExchange:
         self._delivered += [0] * (choice + 1 - len(self._delivered))
         self._delivered[choice] += 1
         return True
+
+
+def finish_reason(reason: str) -> FinishReason:
+    """The wire's finish reason of a whole stream in the API's words."""
+    return FinishReason.STOP if reason == _STOP_STRING else FinishReason(reason)
 
 
 def _has_events(reply: Reply) -> bool:

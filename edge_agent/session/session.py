@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
-from typing import Final
 
 from edge_agent.api import (
     AnswerHead,
     AnswerText,
     AskRequest,
     Fallback,
-    FinishReason,
     GenerationChunk,
     GenerationRequest,
     GenerationStats,
@@ -27,15 +25,12 @@ from edge_agent.drafting import Drafted, DraftEvent, DraftHandle, DraftingStoppe
 from edge_agent.errors import TRANSIENT, CloudError, CloudRefused, DraftCapacityError, EdgeError, Transient
 from edge_agent.sampling import Pickers
 from edge_agent.session.control import SessionControl
-from edge_agent.session.exchange import ApiExchange, TokenExchange
+from edge_agent.session.exchange import ApiExchange, TokenExchange, finish_reason
 from edge_agent.session.turn import ReceivedCommit, ReceivedFrame, Turn, TurnEvent, TurnLost
 from edge_agent.verifier import ConnectionPool
 from pipesd_vllm.wire import Begun, Commit, Mode, RefusalCode, Text
 
 __all__ = ["CollaborativeSession"]
-
-_FINISHES: Final = {"stop_string": FinishReason.STOP}
-"""Finish reasons of the wire that the API has another word for."""
 
 
 def _is_replay(commit: Commit, outcome: CommitOutcome) -> bool:
@@ -184,6 +179,8 @@ class CollaborativeSession:
             if self._handle is not None:
                 self._handle.close()  # of another prompt, that of a server which was lost
             await self._start_drafting(request)
+        elif begun.first == 0 and begun.drafted and self.exchange.request is None:
+            self._events.put_nowait(DraftingStopped("there is nothing to draft from"))
         if begun.first == 0 and self.exchange.takes_drafts:
             await self._turn.send_held()
             await self._send_drafts(Decision.VERIFY)
@@ -310,8 +307,6 @@ class CollaborativeSession:
     def _chunk(self, received: ReceivedCommit, outcome: CommitOutcome) -> GenerationChunk:
         reason = received.commit.finish_reason
         sources = tuple(Source.DRAFTED if drafted else Source.CORRECTED for drafted in outcome.from_draft)
-        finish_reason = None if reason is None else FinishReason(_FINISHES.get(reason, reason))
+        finished = None if reason is None else finish_reason(reason)
         stream = received.commit.stream
-        return GenerationChunk(
-            outcome.new_tokens, finish_reason, self.stats, sources, outcome.logprobs, stream
-        )
+        return GenerationChunk(outcome.new_tokens, finished, self.stats, sources, outcome.logprobs, stream)

@@ -149,12 +149,15 @@ class FakeGenerator:
     def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:
         """The script as a server's API words it, for one answer; with the route `local` `DraftAnswers`.
 
-        What is not verified any more comes after `AnswerContinued`.
+        What is not verified any more comes after `AnswerContinued`. Where `cloud` is scripted, that answers.
         """
+        self._reach(offline=False)
         body = msgspec.json.decode(request.body)
         script, record = self._start(request, body.get("seed"))
         self.forwarded.append((request.path, body))
-        texts = _Texts(self._tokenizer, request.path, body, self._target.model)
+        if self.cloud is not _no_cloud and script.error is None:
+            return _play(_as_scripted(self.cloud(request.path, body), record.stats), script, record)
+        texts = _Texts(self._tokenizer, request, body, self._target.model)
         return _play(_answer(script, record, texts), script, record)
 
     def _start(
@@ -250,24 +253,42 @@ async def _answer(script: Script, record: GenerationRecord, texts: _Texts) -> As
         yield chunk
         if not is_local and (data := texts.add(chunk)):
             yield AnswerText(data)
+        if texts.stop_string is not None:
+            return
+
+
+async def _as_scripted(answer: ForwardedAnswer, stats: GenerationStats) -> AsyncIterator[AnswerEvent]:
+    yield AnswerHead(answer.status, stats)
+    try:
+        async for part in answer.parts():
+            yield AnswerText(part)
+    finally:
+        await answer.aclose()
 
 
 class _Texts:
     """The bodies of a server's API for one answer."""
 
-    def __init__(self, bundle: TokenizerBundle, path: str, body: Mapping[str, Any], model: str) -> None:
+    def __init__(
+        self, bundle: TokenizerBundle, request: AskRequest, body: Mapping[str, Any], model: str
+    ) -> None:
         self._tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
         self._body = body
-        self._is_chat = "chat" in path
+        self._is_chat = "chat" in request.path
         self._ends = bundle.eos_token_ids
         self._streamed = bool(body.get("stream"))
         kind = "chat.completion" if self._is_chat else "text_completion"
         kind += ".chunk" if self._is_chat and self._streamed else ""
-        self._envelope = {"id": "scripted-1", "object": kind, "created": 1, "model": model}
+        answer_id = f"{'chatcmpl' if self._is_chat else 'cmpl'}-{request.request_id}"
+        self._envelope = {"id": answer_id, "object": kind, "created": 1, "model": model}
         self._text = ""
         said = str(body.get("messages") or body.get("prompt"))
         self.prompt = tuple(self._tokenizer.encode(said, add_special_tokens=False).ids)
         self.token_ids: list[int] = []
+        self.stop_string: str | None = None
+        """That ended the answer, if one did."""
+        stops = body.get("stop") or []
+        self._stops: list[str] = [stops] if isinstance(stops, str) else stops
         self.max_tokens: int = body.get("max_tokens") or body.get("max_completion_tokens") or 1 << 20
 
     def add(self, chunk: GenerationChunk) -> bytes:
@@ -277,22 +298,27 @@ class _Texts:
         before, reason = self._text, chunk.finish_reason
         decoded = self._tokenizer.decode(shown, skip_special_tokens=False)
         self._text = decoded if reason is not None else decoded.rstrip("\ufffd")
+        self.stop_string = next((stop for stop in self._stops if stop in self._text), None)
+        if self.stop_string is not None:
+            reason, self._text = FinishReason.STOP, self._text.partition(self.stop_string)[0]
         if not self._streamed:
             return b"" if reason is None else msgspec.json.encode(self._whole(reason))
         return b"".join(
             b"data: " + (event if isinstance(event, bytes) else msgspec.json.encode(event)) + b"\n\n"
-            for event in self._events(chunk, self._text[len(before) :])
+            for event in self._events(chunk, self._text[len(before) :], reason)
         )
 
-    def _events(self, chunk: GenerationChunk, text: str) -> Iterator[bytes | dict[str, Any]]:
+    def _events(
+        self, chunk: GenerationChunk, text: str, reason: FinishReason | None
+    ) -> Iterator[bytes | dict[str, Any]]:
         is_first = len(self.token_ids) == len(chunk.token_ids)
         if is_first and self._is_chat:
             yield self._event({"delta": {"role": "assistant", "content": ""}})
         said: dict[str, Any] = {"delta": {"content": text}} if self._is_chat else {"text": text}
         if self._body.get("return_token_ids"):
             said["token_ids"] = list(chunk.token_ids)
-        reason = chunk.finish_reason
-        yield self._event(said | {"finish_reason": None if reason is None else str(reason)})
+        finish = None if reason is None else str(reason)
+        yield self._event(said | {"finish_reason": finish, "stop_reason": self.stop_string})
         if reason is not None:
             if (self._body.get("stream_options") or {}).get("include_usage"):
                 yield {**self._envelope, "choices": [], "usage": self._usage()}
@@ -305,9 +331,10 @@ class _Texts:
         }
 
     def _whole(self, reason: FinishReason) -> dict[str, Any]:
-        message = {"role": "assistant", "content": self._text}
+        message = {"role": "assistant", "content": self._text, "refusal": None}
         said = {"message": message} if self._is_chat else {"text": self._text}
         choice = {"index": 0, "logprobs": None, "finish_reason": str(reason), **said}
+        choice["stop_reason"] = self.stop_string
         return {**self._envelope, "choices": [choice], "usage": self._usage()}
 
     def _usage(self) -> dict[str, int]:

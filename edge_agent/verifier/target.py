@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from edge_agent.api import TargetInfo, TokenizerBundle
 from edge_agent.drafting import DraftModelInfo
-from edge_agent.errors import TRANSIENT, ModelError, PairingError, TargetChanged
+from edge_agent.errors import TRANSIENT, CloudError, ModelError, PairingError, TargetChanged
 from edge_agent.verifier.http import CloudApi
 from pipesd_vllm.wire import Fingerprint, Welcome
 
@@ -50,6 +50,7 @@ class ServedTarget:
         if self._live is None and not offline:
             try:
                 self._live = self._completed(await self._api.target())
+                await self._keep_tokenizer()
             except TRANSIENT:
                 if not self._may_be_away:
                     raise
@@ -64,6 +65,13 @@ class ServedTarget:
                 if not self._may_be_away:
                     raise
         return self._bundle or (await self._without_verifier())[1]
+
+    async def _keep_tokenizer(self) -> None:
+        """Have the target's tokenizer at hand for when the draft model answers; its own will do else."""
+        try:
+            self._bundle = self._bundle or await self._api.tokenizer()
+        except CloudError as error:
+            logger.info("the target's tokenizer is not to be had: %s", error)
 
     def notice(self, welcome: Welcome) -> None:
         """Forget the known target if a new connection's `welcome` is from another one."""

@@ -1,6 +1,6 @@
-"""Answers made here, from the edge agent's tokens: request schemas, prompts, text, OpenAI's bodies."""
+"""The draft model's own answers: request schemas, prompts, text, OpenAI's bodies."""
 
-from openai_gateway.local.answers import GatewayTimings, GeneratedAnswers
+from openai_gateway.local.answers import Continuation, GatewayTimings, LocalAnswers
 from openai_gateway.local.chunks import extensions
 from openai_gateway.local.endpoints import CHAT, COMPLETIONS, Endpoint, RequestT
 from openai_gateway.local.pump import Pump
@@ -9,7 +9,6 @@ from openai_gateway.local.schema import (
     ChatRequest,
     CompletionRequest,
     GenerationFields,
-    OpaquePromptRequest,
     Strict,
     decode_body,
     parse_request,
@@ -24,11 +23,11 @@ __all__ = [
     "ChatMessage",
     "ChatRequest",
     "CompletionRequest",
+    "Continuation",
     "Endpoint",
     "GatewayTimings",
-    "GeneratedAnswers",
     "GenerationFields",
-    "OpaquePromptRequest",
+    "LocalAnswers",
     "Pump",
     "RequestT",
     "Strict",

@@ -1,16 +1,19 @@
-"""Answers that the edge agent generates: the routes `collaborative` and `local`."""
+"""Answers that the draft model gives alone: the route `local`, and the rest of what a lost verifier began."""
 
 from __future__ import annotations
 
 import secrets
 import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from edge_agent.api import (
+    AnswerContinued,
     FinishReason,
+    GenerationChunk,
     GenerationRequest,
     Generator,
     Route,
@@ -19,7 +22,7 @@ from edge_agent.api import (
 )
 from openai_gateway.chat_service import (
     Answer,
-    RouteChoice,
+    Json,
     SessionOptions,
     StreamedAnswer,
     WholeAnswer,
@@ -31,16 +34,12 @@ from openai_gateway.local.endpoints import Endpoint, RequestT
 from openai_gateway.local.generation import Generation
 from openai_gateway.local.planning import check_prompt, sampling_settings
 from openai_gateway.local.schema import GenerationFields
-from openai_gateway.local.shapes import Envelope, Shape
+from openai_gateway.local.shapes import Envelope
 from openai_gateway.local.text.reasoning import ReasoningSplitter, split_message
-from openai_gateway.local.text.scores import TokenScore, TokenScorer
-from openai_gateway.local.text.tokenizer import TargetTextCache
+from openai_gateway.local.text.tokenizer import TargetText, TargetTextCache
 from openai_gateway.local.text.transcript import StopScanner, Transcript
 
-__all__ = ["GatewayTimings", "GeneratedAnswers"]
-
-PENDING = "pending"
-"""Route reason of a stream whose headers were sent before the first token."""
+__all__ = ["Continuation", "GatewayTimings", "LocalAnswers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,22 @@ class GatewayTimings:
     ping_s: float = 10.0
 
 
-class GeneratedAnswers:
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What a lost verifier leaves: the tokens it committed, and the draft model's `chunks` after them.
+
+    `last` is the chunk that the client got last, if it got one, and `delivered` how many characters of each
+    of its texts it has (`content`, `reasoning`, `text`).
+    """
+
+    committed: AnswerContinued
+    chunks: AsyncIterator[GenerationChunk]
+    seed: int | None = None
+    last: Json | None = None
+    delivered: Mapping[str, int] = field(default_factory=dict)
+
+
+class LocalAnswers:
     """Starts a generation for a checked request, and makes OpenAI's bodies of it."""
 
     def __init__(
@@ -74,95 +88,168 @@ class GeneratedAnswers:
         endpoint: Endpoint[RequestT],
         request: RequestT,
         target: TargetInfo,
-        choice: RouteChoice,
+        reason: str,
         options: SessionOptions,
     ) -> Answer:
-        """The answer to `request`, streamed if it says so.
+        """The answer to `request`, streamed if it says so; `reason` is why the route is `local`.
 
         Raises `ApiError`, `EdgeError` for a failure before there is an answer; for a stream, before its first
         token and within `GatewayTimings.first_chunk_s`. Cancelling the call ends the generation.
         """
-        generation, envelope = await self._start(endpoint, request, target, choice, options)
-        marks = target.reasoning_marks if endpoint.splits_reasoning and request.may_think else None
+        generation, envelope = await self._start(endpoint, request, target, reason)
+        marks = _marks(endpoint, request, target)
         if not request.stream:
-            return await self._whole(endpoint.shape, request, generation, envelope, marks)
+            return await self._whole(endpoint, generation, envelope, marks)
         try:
-            known = await generation.opened(self._timings.first_chunk_s)
+            await generation.opened(self._timings.first_chunk_s)
         except BaseException:
             await generation.aclose()
             raise
-        headers = _headers(generation, envelope, None if known else choice.route)
         wrap = partial(envelope.wrap, endpoint.shape.chunk_object)
         splitter = None if marks is None else ReasoningSplitter(marks)
         chunks = answer_chunks(
-            generation, wrap, endpoint.shape, splitter, include_usage=request.include_usage
+            generation,
+            wrap,
+            endpoint.shape,
+            splitter,
+            include_usage=request.include_usage,
+            with_provenance=options.provenance,
         )
-        return StreamedAnswer(headers, chunks, generation.aclose)
+        return StreamedAnswer(_headers(Route.LOCAL, reason, envelope), chunks, generation.aclose)
+
+    async def continued(
+        self,
+        endpoint: Endpoint[RequestT],
+        request: RequestT,
+        target: TargetInfo,
+        rest: Continuation,
+        options: SessionOptions,
+    ) -> AsyncIterator[Json]:
+        """The chunks that are left of a streamed answer. Raises `ApiError`."""
+        text = await self._texts.load(await self._generator.tokenizer(offline=True))
+        generation = _continued(text, request, rest)
+        envelope = self._envelope_of(endpoint, target, rest)
+        marks = _marks(endpoint, request, target)
+        chunks = answer_chunks(
+            generation,
+            partial(envelope.wrap, endpoint.shape.chunk_object),
+            endpoint.shape,
+            None if marks is None else ReasoningSplitter(marks),
+            include_usage=request.include_usage,
+            with_provenance=options.provenance,
+            delivered=None if rest.last is None else rest.delivered,
+        )
+        try:
+            async with aclosing(chunks):  # type: ignore[type-var]
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            await generation.aclose()
+
+    async def continued_whole(
+        self, endpoint: Endpoint[RequestT], request: RequestT, target: TargetInfo, rest: Continuation
+    ) -> WholeAnswer:
+        """An answer that is not streamed, of which the client has nothing. Raises `ApiError`."""
+        text = await self._texts.load(await self._generator.tokenizer(offline=True))
+        generation = _continued(text, request, rest)
+        envelope = self._envelope_of(endpoint, target, rest)
+        return await self._whole(endpoint, generation, envelope, _marks(endpoint, request, target))
 
     async def _whole(
         self,
-        shape: Shape,
-        request: GenerationFields,
+        endpoint: Endpoint[RequestT],
         generation: Generation,
         envelope: Envelope,
         marks: tuple[str, str] | None,
     ) -> WholeAnswer:
         texts: list[str] = []
-        scores: list[TokenScore] = []
         finish_reason = FinishReason.LENGTH
         try:
             async for part in generation.parts():
                 texts.append(part.text)
-                scores += part.scores
                 finish_reason = part.finish_reason or finish_reason
         finally:
             await generation.aclose()
-        reported = scores if request.num_alternatives is not None else None
-        choice = shape.whole("".join(texts), finish_reason, reported) | stop_reason(generation)
+        choice = endpoint.shape.whole("".join(texts), finish_reason) | stop_reason(generation)
         if marks is not None:
             choice["message"] = split_message(choice["message"], marks)
-        body = envelope.wrap(shape.whole_object, [choice])
+        body = envelope.wrap(endpoint.shape.whole_object, [choice])
         body |= {"usage": usage(generation.num_prompt_tokens, generation.num_completion_tokens)}
         body |= extensions(generation.stats, generation.num_prompt_tokens)
-        return WholeAnswer(body, _headers(generation, envelope))
+        stats = generation.stats
+        return WholeAnswer(body, _headers(stats.route, stats.route_reason, envelope))
 
     async def _start(
         self,
         endpoint: Endpoint[RequestT],
         request: RequestT,
         target: TargetInfo,
-        choice: RouteChoice,
-        options: SessionOptions,
+        reason: str,
     ) -> tuple[Generation, Envelope]:
-        is_local = choice.route is Route.LOCAL
-        if is_local and target.draft_max_len is not None:
+        if target.draft_max_len is not None:
             target = replace(target, max_model_len=target.draft_max_len)
-        text = await self._texts.load(await self._generator.tokenizer(offline=is_local))
+        text = await self._texts.load(await self._generator.tokenizer(offline=True))
         prompt = await endpoint.encode(request, text)
         check_prompt(prompt, target, endpoint.prompt_param)
         # Drawn here, so that the answer can name its seed from the first byte on.
         sampling = seeded(sampling_settings(request, len(prompt), target), self._draw_bits)
-        answer_id = endpoint.shape.id_prefix + uuid.uuid4().hex
-        envelope = Envelope(answer_id, target.model, int(self._clock()), sampling.seed)
+        envelope = Envelope(self._new_id(endpoint), target.model, int(self._clock()), sampling.seed)
         wanted = GenerationRequest(
             envelope.answer_id,
             prompt,
             sampling,
-            choice.route,
-            options.mode,
-            options.policy,
+            Route.LOCAL,
             structure_after=target.reasoning_marks,
+            reason=reason,
         )
-        ends = text.eos_token_ids.union(sampling.stop_token_ids)
-        scanner = StopScanner(request.stop)
-        transcript = Transcript(text.detokenizer(prompt), scanner, ends, min_tokens=sampling.min_tokens)
+        transcript = _transcript(text, prompt, request)
         chunks = self._generator.generate(wanted)
-        scorer = None if sampling.logprobs is None else TokenScorer(text.text_of)
-        generation = Generation(chunks, transcript, len(prompt), with_spans=options.provenance, scorer=scorer)
-        return generation, envelope
+        return Generation(chunks, transcript, len(prompt)), envelope
+
+    def _envelope_of(self, endpoint: Endpoint[RequestT], target: TargetInfo, rest: Continuation) -> Envelope:
+        last = rest.last or {}
+        return Envelope(
+            str(last.get("id") or self._new_id(endpoint)),
+            str(last.get("model") or target.model),
+            int(last.get("created") or self._clock()),
+            rest.seed,
+        )
+
+    def _new_id(self, endpoint: Endpoint[RequestT]) -> str:
+        return endpoint.shape.id_prefix + uuid.uuid4().hex
 
 
-def _headers(generation: Generation, envelope: Envelope, pending: Route | None = None) -> dict[str, str]:
-    stats = generation.stats
-    route = route_header(pending, PENDING) if pending else route_header(stats.route, stats.route_reason)
-    return {**route, **seed_header(envelope.seed), "x-request-id": envelope.answer_id}
+def _marks(
+    endpoint: Endpoint[RequestT], request: GenerationFields, target: TargetInfo
+) -> tuple[str, str] | None:
+    """Those at which reasoning is split off."""
+    return target.reasoning_marks if endpoint.splits_reasoning and request.may_think else None
+
+
+def _transcript(text: TargetText, prompt: tuple[int, ...], request: GenerationFields) -> Transcript:
+    ends = text.eos_token_ids.union(request.stop_token_ids or ())
+    scanner = StopScanner(request.stop)
+    return Transcript(text.detokenizer(prompt), scanner, ends, min_tokens=request.min_tokens or 0)
+
+
+def _continued(text: TargetText, request: GenerationFields, rest: Continuation) -> Generation:
+    prompt, committed = rest.committed.prompt_token_ids, rest.committed.token_ids
+
+    async def chunks() -> AsyncIterator[GenerationChunk]:
+        has_begun = False
+        async for chunk in rest.chunks:
+            if not has_begun:
+                has_begun = True
+                yield GenerationChunk(committed, None, chunk.stats)
+            yield chunk
+
+    transcript = _transcript(text, prompt, request)
+    return Generation(chunks(), transcript, len(prompt))
+
+
+def _headers(route: Route, reason: str, envelope: Envelope) -> dict[str, str]:
+    return {
+        **route_header(route, reason),
+        **seed_header(envelope.seed),
+        "x-request-id": envelope.answer_id,
+    }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
 
-from edge_agent.api import GenerationStats
+from edge_agent.api import GenerationStats, Route, Source
 from openai_gateway.chat_service import Json
-from openai_gateway.local.generation import Generation, Part, spans_json
+from openai_gateway.local.generation import Generation, Part
 from openai_gateway.local.shapes import Shape
 from openai_gateway.local.text.reasoning import ReasoningSplitter, both_names
 
 __all__ = ["answer_chunks", "extensions", "pipesd_stats", "stop_reason", "timings", "usage"]
 
+
+_TEXTS: Final = frozenset({"reasoning", "content", "text"})
 
 Wrap = Callable[[list[Json]], Json]
 
@@ -23,18 +26,22 @@ async def answer_chunks(
     splitter: ReasoningSplitter | None,
     *,
     include_usage: bool,
+    with_provenance: bool = False,
+    delivered: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Json]:
     """The chunks: opening, each piece of text, finish, usage if asked for. The last has the statistics.
 
-    `splitter`: the choices are a chat's, and their reasoning is split off.
+    `splitter`: the choices are a chat's, and their reasoning is split off. `delivered`: the client has the
+    opening and so many characters of each text; they are left out.
     """
+    left = dict(delivered or {})
     # With a usage chunk to come, OpenAI's other chunks have a null usage.
     common: Json = {"usage": None} if include_usage else {}
-    if (opening := shape.opening()) is not None:
+    if delivered is None and (opening := shape.opening()) is not None:
         yield {**wrap([opening]), **common}
     async for part in generation.parts():
-        for choice in _choices(part, shape, splitter):
-            yield {**wrap([choice]), **common, **_marks(part)}
+        for choice in _choices(part, shape, splitter, left):
+            yield {**wrap([choice]), **common, **_marks(part, with_provenance=with_provenance)}
         if part.finish_reason is not None:
             stats = {} if include_usage else extensions(generation.stats, generation.num_prompt_tokens)
             yield {**wrap([shape.finish(part.finish_reason) | stop_reason(generation)]), **common, **stats}
@@ -43,16 +50,29 @@ async def answer_chunks(
         yield {**wrap([]), "usage": counts, **extensions(generation.stats, generation.num_prompt_tokens)}
 
 
-def _choices(part: Part, shape: Shape, splitter: ReasoningSplitter | None) -> list[Json]:
-    """At most one choice with the part's text; none if there is nothing to send."""
-    choice = shape.text(part.text, part.scores or None)
-    if splitter is None:
-        return [choice] if part.text or part.scores else []
-    reasoning, content = splitter.push(part.text)
-    if part.finish_reason is not None:
-        reasoning += splitter.flush()
-    delta = both_names(reasoning) | ({"content": content} if content else {})
-    return [{**choice, "delta": delta}] if delta or part.scores else []
+def _choices(
+    part: Part, shape: Shape, splitter: ReasoningSplitter | None, left: dict[str, int]
+) -> list[Json]:
+    """At most one choice with the part's text; none if there is nothing to send.
+
+    The first `left` characters of each text are left out.
+    """
+    choice = shape.text(part.text)
+    if splitter is not None:
+        reasoning, content = splitter.push(part.text)
+        if part.finish_reason is not None:
+            reasoning += splitter.flush()
+        choice["delta"] = {"reasoning": reasoning, "content": content}
+    said = choice.get("delta", choice)
+    for name in _TEXTS & said.keys():
+        text = said[name]
+        said[name] = text[left.get(name, 0) :]
+        left[name] = max(0, left.get(name, 0) - len(text))
+        if "delta" in choice and not said[name]:
+            del said[name]
+    if "delta" in choice:
+        said |= both_names(said.get("reasoning", ""))
+    return [choice] if any(said.get(name) for name in _TEXTS) else []
 
 
 def stop_reason(generation: Generation) -> Json:
@@ -60,11 +80,14 @@ def stop_reason(generation: Generation) -> Json:
     return {} if generation.stop_string is None else {"stop_reason": generation.stop_string}
 
 
-def _marks(part: Part) -> Json:
-    """A chunk's own `pipesd` object: always whether its text is unverified, and its sources if asked for."""
-    if part.spans:
-        return {"pipesd": {"verified": part.verified, "provenance": spans_json(part.spans)}}
-    return {} if part.verified else {"pipesd": {"verified": False}}
+def _marks(part: Part, *, with_provenance: bool) -> Json:
+    """A chunk's own `pipesd` object: that its text is unverified, and its source if that was asked for."""
+    if part.verified:
+        return {}
+    if not with_provenance:
+        return {"pipesd": {"verified": False}}
+    span = {"source": Source.UNVERIFIED, "tokens": part.num_tokens, "text": part.text}
+    return {"pipesd": {"verified": False, "provenance": [span]}}
 
 
 def usage(num_prompt_tokens: int, num_completion_tokens: int) -> Json:
@@ -86,6 +109,7 @@ def pipesd_stats(stats: GenerationStats) -> Json:
     return {
         "route": stats.route,
         "reason": stats.route_reason,
+        "drafted": stats.drafted and stats.route is Route.COLLABORATIVE,
         "verified": stats.verified,
         "unverified_tokens": stats.unverified_tokens,
         "ignored": list(stats.ignored),

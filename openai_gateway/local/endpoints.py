@@ -11,8 +11,9 @@ from openai_gateway.errors import InvalidRequest, UnsupportedParameter
 from openai_gateway.local.schema import ChatRequest, CompletionRequest, GenerationFields
 from openai_gateway.local.shapes import ChatShape, CompletionShape, Shape
 from openai_gateway.local.text.tokenizer import TargetText
+from pipesd_vllm.wire import AskPath
 
-__all__ = ["CHAT", "COMPLETIONS", "Endpoint", "RequestT", "with_thinking"]
+__all__ = ["CHAT", "COMPLETIONS", "Endpoint", "RequestT", "with_form", "with_thinking"]
 
 
 RequestT = TypeVar("RequestT", bound=GenerationFields)
@@ -22,18 +23,16 @@ RequestT = TypeVar("RequestT", bound=GenerationFields)
 class Endpoint(Generic[RequestT]):
     """One of the two endpoints, under the same `path` on any OpenAI server."""
 
-    path: str
+    path: AskPath
     request_type: type[RequestT]
     shape: Shape
     prompt_param: str
     """The field that the prompt is made of."""
     encode: Callable[[RequestT, TargetText], Awaitable[tuple[int, ...]]]
     """Returns the prompt's token ids. Raises `InvalidRequest`."""
-    adds_special_tokens: bool
-    """Whether the tokenizer adds special tokens; otherwise the prompt has them already."""
     splits_reasoning: bool
     """Whether a server with a reasoning parser uses it here."""
-    normalise: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda body: body
+    normalise: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     """Rewrites fields that only other servers know into vLLM's. Raises `InvalidRequest`."""
 
 
@@ -52,6 +51,9 @@ _SYNONYMS: Final = ("reasoning", "thinking", _SWITCH)
 _TYPES: Final = {"enabled": True, "adaptive": True, "auto": True, "disabled": False}
 
 
+_GUIDED: Final = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+
+
 def with_thinking(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """A chat's `body` with `reasoning`, `thinking` and `enable_thinking` rewritten to what all routes follow.
 
@@ -65,6 +67,22 @@ def with_thinking(body: Mapping[str, Any]) -> Mapping[str, Any]:
         for name, wanted in _meanings(wish, value):
             _put(meant, name, wanted, wish)
     return meant
+
+
+def with_form(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`body` with vLLM's former fields `guided_json`, ... in `structured_outputs`, which all routes follow.
+
+    Raises `InvalidRequest` if two fields say what form the answer has.
+    """
+    forms = [name for name in (*_GUIDED, "structured_outputs") if body.get(name) not in (None, {})]
+    if not any(name in _GUIDED for name in forms):
+        return body
+    if len(forms) > 1:
+        names = " and ".join(f"'{name}'" for name in forms)
+        raise InvalidRequest(f"{names} both say what form the answer has: choose one.", param=forms[1])
+    [form] = forms
+    meant = {name: value for name, value in body.items() if name not in _GUIDED}
+    return meant | {"structured_outputs": {form.removeprefix("guided_"): body[form]}}
 
 
 def _meanings(wish: str, value: object) -> Iterator[tuple[str, object]]:
@@ -125,9 +143,8 @@ CHAT: Final = Endpoint(
     shape=ChatShape(),
     prompt_param="messages",
     encode=_encode_chat,
-    adds_special_tokens=False,
     splits_reasoning=True,
-    normalise=with_thinking,
+    normalise=lambda body: with_form(with_thinking(body)),
 )
 COMPLETIONS: Final = Endpoint(
     path="/v1/completions",
@@ -135,6 +152,6 @@ COMPLETIONS: Final = Endpoint(
     shape=CompletionShape(),
     prompt_param="prompt",
     encode=_encode_prompt,
-    adds_special_tokens=True,
     splits_reasoning=False,
+    normalise=with_form,
 )

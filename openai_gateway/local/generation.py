@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
-from edge_agent.api import FinishReason, GenerationChunk, GenerationStats, Source
+from edge_agent.api import FinishReason, GenerationChunk, GenerationStats
 from edge_agent.errors import CloudMisbehaved
 from openai_gateway.errors import translate
 from openai_gateway.local.pump import Pump
-from openai_gateway.local.text.scores import TokenScore, TokenScorer
-from openai_gateway.local.text.transcript import Piece, Transcript
+from openai_gateway.local.text.transcript import Transcript
 
-__all__ = ["Generation", "Part", "Span", "runs", "spans_json"]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """`num_tokens` tokens of one source. Their text may be empty: a character that is not finished yet."""
-
-    source: Source
-    num_tokens: int
-    text: str
-
-
-def runs(chunk: GenerationChunk) -> Iterator[tuple[Source, tuple[int, ...]]]:
-    """The chunk's tokens, cut where the source changes; unknown sources count as the target's own."""
-    sources = chunk.sources or (Source.CORRECTED,) * len(chunk.token_ids)
-    pairs = zip(sources, chunk.token_ids, strict=True)
-    for source, run in groupby(pairs, key=lambda pair: pair[0]):
-        yield source, tuple(token_id for _, token_id in run)
-
-
-def spans_json(spans: Sequence[Span]) -> list[dict[str, Any]]:
-    """`spans` as the extension object `pipesd` carries them."""
-    return [{"source": span.source, "tokens": span.num_tokens, "text": span.text} for span in spans]
+__all__ = ["Generation", "Part"]
 
 
 logger = logging.getLogger(__name__)
@@ -45,17 +20,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """More text (possibly none) and, in the last part, the finish reason.
+    """More text (possibly none), of `num_tokens` tokens, and, in the last part, the finish reason.
 
-    `verified`: all of it is the target's own. If that was asked for, `spans` say where it came from, and
-    `scores` what the target thought of its tokens (text that may become a stop string lags behind them).
+    `verified`: all of it is the target's own.
     """
 
     text: str
     finish_reason: FinishReason | None
     verified: bool = True
-    spans: tuple[Span, ...] = ()
-    scores: tuple[TokenScore, ...] = ()
+    num_tokens: int = 0
 
 
 class Generation:
@@ -69,16 +42,10 @@ class Generation:
         chunks: AsyncIterator[GenerationChunk],
         transcript: Transcript,
         num_prompt_tokens: int,
-        *,
-        with_spans: bool = False,
-        scorer: TokenScorer | None = None,
     ) -> None:
-        """`scorer`: reports scores, if they were asked for."""
         self._pump = Pump(chunks)
         self._transcript = transcript
-        self._with_spans = with_spans
-        self._scorer = scorer
-        self._spans: list[Span] = []
+        self._num_told = 0
         self.num_prompt_tokens = num_prompt_tokens
         self.stats = GenerationStats()
 
@@ -106,20 +73,20 @@ class Generation:
         return first is not None
 
     async def parts(self) -> AsyncIterator[Part]:
-        """One part for each chunk that has text or scores; the last, and only the last, has a finish reason.
+        """One part for each chunk that has text; the last, and only the last, has a finish reason.
 
         The generation is ended as soon as a stop string is complete. Raises `ApiError` if it fails.
         """
         try:
             async for chunk in self._pump:
                 self.stats = chunk.stats
-                num_before = self._transcript.num_tokens
-                piece = self._push(chunk)
-                scores = self._score(chunk, self._transcript.num_tokens - num_before)
+                piece = self._transcript.push(chunk.token_ids, chunk.finish_reason)
                 if piece.finish_reason is not None and chunk.finish_reason is None:
                     self._pump.cancel()  # a stop string: the generation itself would go on
-                if piece.text or scores or piece.finish_reason is not None:
-                    yield Part(piece.text, piece.finish_reason, chunk.verified, self._take_spans(), scores)
+                if piece.text or piece.finish_reason is not None:
+                    num_tokens = self._transcript.num_tokens - self._num_told
+                    self._num_told += num_tokens
+                    yield Part(piece.text, piece.finish_reason, chunk.verified, num_tokens)
                 if piece.finish_reason is not None:
                     return
             raise CloudMisbehaved("the generation ended without a finish reason")
@@ -129,34 +96,3 @@ class Generation:
     async def aclose(self) -> None:
         """End the generation, if it still runs, on both sides. Idempotent."""
         await self._pump.aclose()
-
-    def _push(self, chunk: GenerationChunk) -> Piece:
-        if not self._with_spans:
-            return self._transcript.push(chunk.token_ids, chunk.finish_reason)
-        text, num_left = "", len(chunk.token_ids)
-        for source, token_ids in runs(chunk):
-            num_left -= len(token_ids)
-            num_before = self._transcript.num_tokens
-            piece = self._transcript.push(token_ids, None if num_left else chunk.finish_reason)
-            self._spans.append(Span(source, self._transcript.num_tokens - num_before, piece.text))
-            text += piece.text
-            if piece.finish_reason is not None:
-                return Piece(text, piece.finish_reason)
-        if chunk.token_ids:
-            return Piece(text, None)
-        piece = self._transcript.push((), chunk.finish_reason)
-        if piece.text:  # held back so far: it may have been the beginning of a stop string
-            source = Source.CORRECTED if chunk.stats.verified else Source.UNVERIFIED
-            self._spans.append(Span(source, 0, piece.text))
-        return piece
-
-    def _score(self, chunk: GenerationChunk, num_counted: int) -> tuple[TokenScore, ...]:
-        """Scores of the chunk's first `num_counted` tokens; the answer ends before the others."""
-        if self._scorer is None:
-            return ()
-        logprobs = None if chunk.logprobs is None else chunk.logprobs[:num_counted]
-        return self._scorer.score(chunk.token_ids[:num_counted], logprobs)
-
-    def _take_spans(self) -> tuple[Span, ...]:
-        spans, self._spans = tuple(self._spans), []
-        return spans

@@ -54,7 +54,7 @@ def sampling_settings(request: GenerationFields, num_prompt_tokens: int, target:
         logit_bias=request.logit_bias,
         bad_words=request.bad_words or [],
         allowed_token_ids=request.allowed_token_ids or [],
-        logprobs=request.num_alternatives,
+        logprobs=0 if request.wants_logprobs else None,
         structure=structure_of(request),
     )
     _check_token_ids(settings, target)

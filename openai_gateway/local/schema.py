@@ -11,14 +11,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PlainValidator,
     ValidationError,
-    ValidationInfo,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError, from_json
@@ -32,8 +29,6 @@ __all__ = [
     "CompletionRequest",
     "Content",
     "GenerationFields",
-    "NumLogprobs",
-    "OpaquePromptRequest",
     "Prompt",
     "SamplingFields",
     "StopStrings",
@@ -98,7 +93,7 @@ _Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 
 
 class SamplingFields(Strict):
-    """Sampling parameters; null asks for nothing. The last six set the answer's form (`structures.py`)."""
+    """Sampling parameters; null asks for nothing. The last two set the answer's form (`structures.py`)."""
 
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0.0, le=1.0)
@@ -111,10 +106,6 @@ class SamplingFields(Strict):
     allowed_token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(None, max_length=MAX_LISTED)
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
-    guided_json: dict[str, Any] | str | None = None
-    guided_regex: str | None = None
-    guided_choice: list[str] | None = None
-    guided_grammar: str | None = None
 
 
 MAX_STOP_STRINGS = 64
@@ -167,11 +158,6 @@ def _stop(value: object) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _none_for_false(value: object) -> object:
-    """In a chat `logprobs` is a boolean; clients of both endpoints send false for "none"."""
-    return None if value is False else value
-
-
 def _is_token_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -194,7 +180,6 @@ Content = Annotated[str | tuple[str, ...] | None, PlainValidator(_content), _CON
 StopStrings = Annotated[tuple[str, ...], PlainValidator(_stop), _STOP_SCHEMA]
 Prompt = Annotated[str | tuple[int, ...], PlainValidator(_prompt), _PROMPT_SCHEMA]
 """One prompt, of text or of token ids; in a list of its own, too."""
-NumLogprobs = Annotated[int | None, Field(ge=-1), BeforeValidator(_none_for_false)]
 
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
@@ -252,9 +237,9 @@ class GenerationFields(SamplingFields):
         return self.max_tokens
 
     @property
-    def num_alternatives(self) -> int | None:
-        """How many likely tokens to name beside each token's log-probability; None: report neither."""
-        return None
+    def wants_logprobs(self) -> bool:
+        """Whether log-probabilities are asked for, which only a target has."""
+        return (self.model_extra or {}).get("logprobs") not in (None, False)
 
     @property
     def may_think(self) -> bool:
@@ -267,10 +252,6 @@ class GenerationFields(SamplingFields):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class OpaquePromptRequest(GenerationFields):
-    """A request whose prompt only the server can read: images, sound, or several prompts."""
-
-
 class ChatRequest(GenerationFields):
     """Body of POST /v1/chat/completions."""
 
@@ -278,15 +259,6 @@ class ChatRequest(GenerationFields):
     max_completion_tokens: int | None = Field(None, ge=1)
     reasoning_effort: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=-1)
-
-    @field_validator("top_logprobs")
-    @classmethod
-    def _goes_with_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value and not info.data.get("logprobs"):
-            raise invalid("is only allowed when 'logprobs' is true")
-        return value
 
     @model_validator(mode="after")
     def _one_limit(self) -> ChatRequest:
@@ -304,20 +276,11 @@ class ChatRequest(GenerationFields):
         is_off = any(variables.get(name) is False for name in _THINKING_SWITCHES)
         return not is_off and self.reasoning_effort != "none"
 
-    @property
-    def num_alternatives(self) -> int | None:
-        return (self.top_logprobs or 0) if self.logprobs else None
-
 
 class CompletionRequest(GenerationFields):
     """Body of POST /v1/completions."""
 
     prompt: Prompt
-    logprobs: NumLogprobs = None
-
-    @property
-    def num_alternatives(self) -> int | None:
-        return self.logprobs
 
 
 _RequestT = TypeVar("_RequestT", bound=BaseModel)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.api import FinishReason
 from openai_gateway.chat_service import Json, fingerprint
-from openai_gateway.local.text.scores import LOWEST, TokenScore
 
 __all__ = [
     "ChatShape",
     "CompletionShape",
     "Envelope",
     "Shape",
-    "chat_logprobs",
-    "completion_logprobs",
     "model_card",
 ]
 
@@ -45,10 +41,6 @@ class Envelope:
         }
 
 
-Scores = Sequence[TokenScore] | None
-"""Scores of a choice's tokens; None if they were not asked for."""
-
-
 class Shape(Protocol):
     """How one endpoint lays out its choices."""
 
@@ -59,7 +51,7 @@ class Shape(Protocol):
     @property
     def chunk_object(self) -> str: ...
 
-    def whole(self, text: str, finish_reason: FinishReason, scores: Scores = None) -> Json:
+    def whole(self, text: str, finish_reason: FinishReason) -> Json:
         """The choice of an answer that is not streamed."""
         ...
 
@@ -67,7 +59,7 @@ class Shape(Protocol):
         """The choice of the stream's first chunk, sent before there is any text."""
         ...
 
-    def text(self, text: str, scores: Scores = None) -> Json:
+    def text(self, text: str) -> Json:
         """The choice of a chunk with more text."""
         ...
 
@@ -83,21 +75,20 @@ class ChatShape:
     whole_object = "chat.completion"
     chunk_object = "chat.completion.chunk"
 
-    def whole(self, text: str, finish_reason: FinishReason, scores: Scores = None) -> Json:
+    def whole(self, text: str, finish_reason: FinishReason) -> Json:
         message = {"role": "assistant", "content": text, "refusal": None}
         return {
             "index": 0,
             "message": message,
-            "logprobs": None if scores is None else chat_logprobs(scores),
+            "logprobs": None,
             "finish_reason": finish_reason,
         }
 
     def opening(self) -> Json:
         return self._delta({"role": "assistant", "content": ""})
 
-    def text(self, text: str, scores: Scores = None) -> Json:
-        choice = self._delta({"content": text})
-        return choice if scores is None else choice | {"logprobs": chat_logprobs(scores)}
+    def text(self, text: str) -> Json:
+        return self._delta({"content": text})
 
     def finish(self, finish_reason: FinishReason) -> Json:
         return self._delta({}, finish_reason)
@@ -113,15 +104,14 @@ class CompletionShape:
     whole_object = "text_completion"
     chunk_object = "text_completion"
 
-    def whole(self, text: str, finish_reason: FinishReason | None, scores: Scores = None) -> Json:
-        logprobs = None if scores is None else completion_logprobs(scores)
-        return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
+    def whole(self, text: str, finish_reason: FinishReason | None) -> Json:
+        return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
 
     def opening(self) -> None:
         return None
 
-    def text(self, text: str, scores: Scores = None) -> Json:
-        return self.whole(text, None, scores)
+    def text(self, text: str) -> Json:
+        return self.whole(text, None)
 
     def finish(self, finish_reason: FinishReason) -> Json:
         return self.whole("", finish_reason)
@@ -136,34 +126,3 @@ def model_card(name: str, max_model_len: int, created_s: int) -> Json:
         "owned_by": "pipesd",
         "max_model_len": max_model_len,
     }
-
-
-def chat_logprobs(scores: Sequence[TokenScore]) -> Json:
-    """`logprobs` of a choice of /v1/chat/completions; its numbers may not be null."""
-    return {"content": [_chat_token(score) for score in scores]}
-
-
-def _chat_token(score: TokenScore) -> Json:
-    logprob = LOWEST if score.logprob is None else score.logprob
-    return {
-        **_named(score.text, logprob),
-        "top_logprobs": [_named(text, each) for text, each in score.top],
-    }
-
-
-def _named(text: str, logprob: float) -> Json:
-    return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-
-def completion_logprobs(scores: Sequence[TokenScore]) -> Json:
-    """`logprobs` of a choice of /v1/completions; the chosen token is always among `top_logprobs`."""
-    return {
-        "tokens": [score.text for score in scores],
-        "token_logprobs": [score.logprob for score in scores],
-        "top_logprobs": [_alternatives(score) for score in scores],
-        "text_offset": [score.offset for score in scores],
-    }
-
-
-def _alternatives(score: TokenScore) -> Json | None:
-    return None if score.logprob is None else {score.text: score.logprob, **dict(score.top)}

@@ -20,7 +20,7 @@ _KINDS: Final = {
     "grammar": StructureKind.GRAMMAR,
     "choice": StructureKind.CHOICE,
 }
-"""vLLM's names, in `structured_outputs` and (after "guided_") as fields of their own."""
+"""vLLM's names, in `structured_outputs`."""
 
 
 def structure_of(request: SamplingFields) -> Structure | None:
@@ -42,9 +42,6 @@ def _asked(request: SamplingFields) -> Iterator[tuple[str, Structure]]:
     for name, value in (request.structured_outputs or {}).items():
         if value is not None and value is not False:
             yield "structured_outputs", _structure("structured_outputs", name, value)
-    for name in ("json", "regex", "choice", "grammar"):
-        if (value := getattr(request, f"guided_{name}")) is not None:
-            yield f"guided_{name}", _structure(f"guided_{name}", name, value)
 
 
 def _response_format(value: Mapping[str, Any]) -> Iterator[tuple[str, Structure]]:

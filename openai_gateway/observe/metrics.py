@@ -12,9 +12,10 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
-from edge_agent.api import AWAY, BUSY, LOST
+from edge_agent.api import AWAY, BUSY, LOST, NOT_DRAFTED
 from openai_gateway.observe.requests import Finished
 from openai_gateway.routing.routes import ASKED_FOR, BY_DEFAULT, NO_DRAFT
+from openai_gateway.target import TOO_OLD
 
 __all__ = ["GatewayMetrics", "metrics_router"]
 
@@ -31,7 +32,7 @@ _LATENCY_BUCKETS: Final = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0),
     *(50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
-_REASONS: Final = frozenset({BY_DEFAULT, ASKED_FOR, AWAY, BUSY, LOST, NO_DRAFT})
+_REASONS: Final = frozenset({BY_DEFAULT, ASKED_FOR, AWAY, BUSY, LOST, NO_DRAFT, TOO_OLD})
 _OF_MODEL: Final = ("model_name", "route")
 
 
@@ -141,7 +142,7 @@ def _reason(request: Finished) -> str:
         return "error"
     if request.reason in _REASONS:
         return str(request.reason)
-    return "parameter" if request.route == "cloud" else "other"
+    return "parameter" if (request.reason or "").startswith(NOT_DRAFTED) else "other"
 
 
 def metrics_router(registry: CollectorRegistry) -> APIRouter:

@@ -21,6 +21,7 @@ from edge_agent.api import (
     TargetInfo,
     TokenizerBundle,
 )
+from openai_gateway.local import CHAT
 from openai_gateway.observe.requests import Finished
 
 __all__ = ["SpanObserver", "TracedGenerator"]
@@ -80,7 +81,8 @@ class TracedGenerator:
 
     def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:
         """See `Generator.ask`. The span's parent is the one that is current now."""
-        asked = {"gen_ai.response.id": request.request_id, "url.path": request.path}
+        prefix = "chatcmpl-" if request.path == CHAT.path else "cmpl-"  # as vLLM names its answers
+        asked = {"gen_ai.response.id": prefix + request.request_id, "url.path": request.path}
         return self._traced(self._generator.ask(request), asked, context.get_current())
 
     async def _traced(

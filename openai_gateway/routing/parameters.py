@@ -1,7 +1,7 @@
-"""Which routes support which parameter: one line each. A listed parameter is never dropped silently.
+"""What the draft model alone cannot do, and what nobody here does: one line each.
 
-Fields that are not listed are ignored, as vLLM's and llama.cpp's servers do, so that clients which
-send `user`, `metadata`, `store` or a vendor's own fields work unchanged.
+Whatever the target answers is its server's business: fields that are not listed are passed on. vLLM ignores
+those it does not know, so what would change an answer there and does not is refused by name.
 """
 
 from __future__ import annotations
@@ -12,39 +12,36 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openai_gateway.errors import UnsupportedParameter
-from pipesd_vllm.wire import MAX_LOGPROBS
 
 __all__ = ["PARAMETERS", "Parameter", "Requirements", "Support", "requirements_of"]
 
 
 _MEDIA_PARTS: Final = frozenset({"image_url", "input_audio", "audio_url", "video_url"})
-# Its default differs by endpoint: raw prompts get special tokens, chat prompts carry their own.
-_ADD_SPECIAL_TOKENS: Final = "add_special_tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """The parameters of a request that some routes do not support, in the body's order."""
+    """The parameters of a request that the draft model alone does not support, in the body's order."""
 
-    cloud: tuple[str, ...] = ()
-    """Supported only by the server's own API."""
+    server: tuple[str, ...] = ()
+    """Only the server can answer."""
     target: tuple[str, ...] = ()
-    """Not supported by the draft model alone."""
+    """Ignored, and named, where the draft model goes on in the target's place."""
 
 
-def requirements_of(body: Mapping[str, Any], *, adds_special_tokens: bool) -> Requirements:
-    """What `body` needs of its route. Raises `UnsupportedParameter` for the first that no route supports."""
+def requirements_of(body: Mapping[str, Any]) -> Requirements:
+    """What `body` asks for. Raises `UnsupportedParameter` for the first that no route supports."""
     found: dict[Support, list[str]] = {support: [] for support in Support}
     for name, value in _fields(body):
+        if name in RENAMED and value is not None:
+            raise UnsupportedParameter(name, f"'{name}' is called '{RENAMED[name]}' now.")
         parameter = PARAMETERS.get(name)
-        if name == _ADD_SPECIAL_TOKENS:
-            parameter = Parameter(Support.CLOUD, (adds_special_tokens,))
         if parameter is None or _is_neutral(value, parameter):
             continue
         if parameter.support is Support.REFUSED:
             raise _unsupported(name, parameter)
-        found[Support.CLOUD if _is_beyond(value, parameter) else parameter.support].append(name)
-    return Requirements((*found[Support.CLOUD], *_media(body)), tuple(found[Support.TARGET]))
+        found[parameter.support].append(name)
+    return Requirements((*found[Support.SERVER], *_media(body)), tuple(found[Support.TARGET]))
 
 
 def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -55,10 +52,6 @@ def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 def _is_neutral(value: object, parameter: Parameter) -> bool:
     return value is None or any(_same(value, other) for other in parameter.neutral)
-
-
-def _is_beyond(value: object, parameter: Parameter) -> bool:
-    return parameter.most is not None and type(value) is int and not 0 <= value <= parameter.most
 
 
 def _same(value: object, neutral: object) -> bool:
@@ -93,75 +86,59 @@ def _has_media(message: object) -> bool:
 
 
 class Support(enum.Enum):
-    """Where a parameter works, if it asks for anything."""
+    """Who supports a parameter, if it asks for anything. What everybody does is not listed."""
 
-    COLLABORATIVE = enum.auto()
-    """On every route; `local/schema.py` has the field."""
     TARGET = enum.auto()
-    """Wherever a target answers, but not with the draft model alone; `local/schema.py` has the field."""
-    CLOUD = enum.auto()
-    """Only on the server's own API."""
+    """A target; the draft model ignores it."""
+    SERVER = enum.auto()
+    """The server alone."""
     REFUSED = enum.auto()
-    """On no route: a 400 that names it."""
+    """Nobody: a 400 that names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """`neutral`: the values that ask for nothing; null never does.
-
-    `most`: a number above it, or below 0, needs the server's own API.
-    """
+    """`neutral`: the values that ask for nothing; null never does."""
 
     support: Support
     neutral: tuple[object, ...] = ()
-    most: int | None = None
 
 
-def _both(*neutral: object) -> Parameter:
-    return Parameter(Support.COLLABORATIVE, neutral)
+def _target(*neutral: object) -> Parameter:
+    return Parameter(Support.TARGET, neutral)
 
 
-def _target(*neutral: object, most: int | None = None) -> Parameter:
-    return Parameter(Support.TARGET, neutral, most)
-
-
-def _cloud(*neutral: object) -> Parameter:
-    return Parameter(Support.CLOUD, neutral)
+def _server(*neutral: object) -> Parameter:
+    return Parameter(Support.SERVER, neutral)
 
 
 def _refused(*neutral: object) -> Parameter:
     return Parameter(Support.REFUSED, neutral)
 
 
+RENAMED: Final[Mapping[str, str]] = {"pipesd_seed": "seed"}
+"""Names of older versions, and those of today."""
+
 PARAMETERS: Final[Mapping[str, Parameter]] = {
     # How many answers, and what comes with them.
-    "n": _cloud(1),
+    "n": _server(1),
     "best_of": _refused(1),
-    "logprobs": _target(False, most=MAX_LOGPROBS),
-    "top_logprobs": _target(0, most=MAX_LOGPROBS),
-    "prompt_logprobs": _cloud(),
-    "logprob_token_ids": _cloud([]),
-    "echo": _cloud(False),
+    "logprobs": _target(False),
+    "top_logprobs": _target(0),
+    "prompt_logprobs": _server(),
+    "logprob_token_ids": _server([]),
+    "echo": _server(False),
     "suffix": _refused(""),
     "modalities": _refused(["text"]),
     "audio": _refused(),
-    "return_token_ids": _cloud(False),
-    "return_tokens_as_token_ids": _cloud(False),
-    "return_token_offsets": _cloud(False),
-    "return_prompt_text": _cloud(False),
-    "continuous_usage_stats": _cloud(False),
+    "return_token_ids": _server(False),
+    "return_tokens_as_token_ids": _server(False),
+    "return_token_offsets": _server(False),
+    "return_prompt_text": _server(False),
+    "continuous_usage_stats": _server(False),
     # How tokens are picked.
-    "temperature": _both(),
-    "top_p": _both(),
-    "seed": _both(),
-    "presence_penalty": _both(0),
-    "frequency_penalty": _both(0),
-    "repetition_penalty": _both(1),
     "repeat_penalty": _refused(1),
-    "length_penalty": _cloud(1),
-    "logit_bias": _both({}, []),
-    "top_k": _both(-1, 0),
-    "min_p": _both(0),
+    "length_penalty": _server(1),
     # Other servers' samplers. What only sets one of them (`xtc_threshold`, `mirostat_tau`) may be there.
     "typical_p": _refused(1),
     "mirostat": _refused(0),
@@ -181,52 +158,36 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "samplers": _refused([], ""),
     "sampler_order": _refused([]),
     "sampler_priority": _refused([]),
-    "use_beam_search": _cloud(False),
-    "bad_words": _both([]),
-    "allowed_token_ids": _both([]),
-    "watermarking": _cloud(False),
-    "vllm_xargs": _cloud({}),
+    "use_beam_search": _server(False),
+    "watermarking": _server(False),
+    "vllm_xargs": _server({}),
     # Where the answer ends.
-    "max_tokens": _both(),
-    "max_completion_tokens": _both(),
-    "stop": _both(),
-    "stop_token_ids": _both(),
-    "ignore_eos": _both(),
-    "min_tokens": _both(0),
     "n_predict": _refused(-1),
-    "include_stop_str_in_output": _cloud(False),
-    "skip_special_tokens": _cloud(True),
-    "spaces_between_special_tokens": _cloud(True),
-    "truncate_prompt_tokens": _cloud(),
-    "truncation_side": _cloud(),
-    "repetition_detection": _cloud(),
-    "thinking_token_budget": _cloud(-1),
+    "include_stop_str_in_output": _server(False),
+    "skip_special_tokens": _server(True),
+    "spaces_between_special_tokens": _server(True),
+    "truncate_prompt_tokens": _server(),
+    "truncation_side": _server(),
+    "repetition_detection": _server(),
+    "thinking_token_budget": _server(-1),
     # What form it has.
-    "response_format": _both({"type": "text"}),
-    "structured_outputs": _both({}),
-    "guided_json": _both(),
-    "guided_regex": _both(),
-    "guided_choice": _both(),
-    "guided_grammar": _both(),
     "json_schema": _refused({}),
     "grammar": _refused(""),
     "verbosity": _refused("medium"),
     # Tools and reasoning.
-    "tools": _cloud([]),
-    "tool_choice": _cloud("none", "auto"),
-    "parallel_tool_calls": _both(True, False),
+    "tools": _server([]),
+    "tool_choice": _server("none", "auto"),
     "functions": _refused([]),
     "function_call": _refused("none", "auto"),
     "web_search_options": _refused(),
-    "reasoning_effort": _both(),
-    "include_reasoning": _cloud(True),
+    "include_reasoning": _server(True),
     # How the prompt is made.
-    "chat_template_kwargs": _both(),
-    "chat_template": _cloud(),
-    "documents": _cloud([]),
-    "add_generation_prompt": _cloud(True),
-    "continue_final_message": _cloud(False),
-    "mm_processor_kwargs": _cloud({}),
-    "media_io_kwargs": _cloud({}),
-    "prompt_embeds": _cloud(),
+    "chat_template": _server(),
+    "documents": _server([]),
+    "add_special_tokens": _server(),
+    "add_generation_prompt": _server(True),
+    "continue_final_message": _server(False),
+    "mm_processor_kwargs": _server({}),
+    "media_io_kwargs": _server({}),
+    "prompt_embeds": _server(),
 }

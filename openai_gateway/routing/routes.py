@@ -1,4 +1,4 @@
-"""Chooses a request's route, by the model's name or by its parameters. Pure."""
+"""Chooses a request's route by the model's name. Pure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from edge_agent.api import Route, TargetInfo
 from edge_agent.errors import NoDraftModel
 from openai_gateway.chat_service import RouteChoice
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
+from openai_gateway.routing.parameters import Requirements
 
 __all__ = [
     "ASKED_FOR",
     "BY_DEFAULT",
     "DEFAULT_MODEL",
     "NO_DRAFT",
-    "REASONING",
     "asked_route",
     "check_model",
     "choose_route",
@@ -27,8 +27,6 @@ DEFAULT_MODEL: Final = "default"
 
 ASKED_FOR: Final = "asked for"
 BY_DEFAULT: Final = "default"
-REASONING: Final = "reasoning parser"
-"""The server splits reasoning from content in a way that the collaborative route cannot."""
 NO_DRAFT: Final = "no draft model installed"
 _SUFFIXES: Final = {f":{route}": route for route in (Route.CLOUD, Route.LOCAL)}
 
@@ -62,33 +60,19 @@ def check_model(name: str | None, target: TargetInfo) -> None:
         raise ModelNotFound(str(name), target.model)
 
 
-def choose_route(
-    asked: Route | None,
-    causes: tuple[str, ...],
-    target_needs: tuple[str, ...] = (),
-    *,
-    splits_reasoning: bool = False,
-    has_draft: bool = True,
-) -> RouteChoice:
-    """The route for a request.
+def choose_route(asked: Route | None, needs: Requirements, *, has_draft: bool = True) -> RouteChoice:
+    """The route for a request that has `needs`. Without `has_draft` every request goes to the server.
 
-    `causes` are parameters that need the server's own API, `target_needs` those that need any target;
-    `splits_reasoning`: only the server can split this request's reasoning. Without `has_draft`
-    every request goes to the server.
     Raises `UnsupportedParameter` if `asked` does not support one of the parameters, `NoDraftModel` if it is
     `local` without `has_draft`.
     """
     if not has_draft and asked is Route.LOCAL:
         raise NoDraftModel
-    if asked is Route.LOCAL and (beyond := (*causes, *target_needs)):
+    if asked is Route.LOCAL and (beyond := (*needs.server, *needs.target)):
         message = f"The draft model alone (route 'local') cannot do '{beyond[0]}'."
         raise UnsupportedParameter(beyond[0], message)
     if asked is not None:
-        return RouteChoice(asked, ASKED_FOR, causes)
-    if causes:
-        return RouteChoice(Route.CLOUD, ", ".join(causes), causes)
+        return RouteChoice(asked, ASKED_FOR, needs.server)
     if not has_draft:
-        return RouteChoice(Route.CLOUD, NO_DRAFT)
-    if splits_reasoning:
-        return RouteChoice(Route.CLOUD, REASONING, is_needed=False)
-    return RouteChoice(Route.COLLABORATIVE, BY_DEFAULT)
+        return RouteChoice(Route.CLOUD, NO_DRAFT, needs.server)
+    return RouteChoice(Route.COLLABORATIVE, BY_DEFAULT, needs.server)

@@ -1,7 +1,8 @@
-"""The route `cloud`: requests passed on to the server's own API, answers passed back."""
+"""What the target answers: requests for the server's own API, drafted for or passed on, and its answers."""
 
-from openai_gateway.target.answers import CloudAnswers
+from openai_gateway.target.answers import TOO_OLD, TargetAnswers
 
 __all__ = [
-    "CloudAnswers",
+    "TOO_OLD",
+    "TargetAnswers",
 ]

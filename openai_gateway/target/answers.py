@@ -1,101 +1,96 @@
-"""Answers that the server gives on its own API: the route `cloud`."""
+"""Answers of the target: the server's own API, drafted for (`collaborative`) or passed through (`cloud`)."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Final
 
 import msgspec
 
-from edge_agent.api import ForwardedAnswer, GenerationStats, Generator, Route, TargetInfo, draw_seed
-from edge_agent.errors import CloudMisbehaved, CloudUnreachable
+from edge_agent.api import (
+    AnswerContinued,
+    AnswerEvent,
+    AnswerHead,
+    AnswerText,
+    AskRequest,
+    GenerationChunk,
+    GenerationStats,
+    Generator,
+    Route,
+    TargetInfo,
+    draw_seed,
+)
+from edge_agent.errors import CloudMisbehaved, CloudUnreachable, DraftAnswers, EdgeError, VerifierTooOld
 from openai_gateway.chat_service import (
     Answer,
     Json,
     RouteChoice,
+    SessionOptions,
     StreamedAnswer,
     WholeAnswer,
     fingerprint,
     route_header,
     seed_header,
 )
-from openai_gateway.errors import error_in_stream, refusal, translate
+from openai_gateway.errors import ApiError, error_in_stream, refusal, translate
 from openai_gateway.http import read_events
-from openai_gateway.local import Pump
-from openai_gateway.target.shapes import CloudChunks, complete_whole
+from openai_gateway.local import Continuation, Endpoint, LocalAnswers, Pump, RequestT
+from openai_gateway.target.shapes import TargetChunks, complete_whole
 from pipesd_vllm.wire import NO_SEED
 
-__all__ = ["CloudAnswers"]
+__all__ = ["TOO_OLD", "TargetAnswers"]
 
-_DONE = b"[DONE]"
+_DONE: Final = b"[DONE]"
+_PENDING: Final = "pending"
+"""Route reason of a stream whose headers were sent before its first chunk."""
+TOO_OLD: Final = "server too old for sessions"
 
 
-class CloudAnswers:
-    """Passes requests through. Texts, ids and usage are the server's; the extensions are ours."""
+class TargetAnswers:
+    """Has the server answer. Texts, ids and usage are the server's; the extensions are ours."""
 
     def __init__(
         self,
         generator: Generator,
+        local: LocalAnswers,
         first_chunk_s: float,
         clock: Callable[[], float] = time.monotonic,
         draw_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
-        """`clock` in seconds, `draw_bits` gives as many random bits as asked for."""
+        """`clock` in seconds, `draw_bits` gives as many random bits as asked for.
+
+        `first_chunk_s`: how long a stream's headers wait for its first chunk, so that a refusal has a status.
+        """
         self._draw_bits = draw_bits
         self._generator = generator
+        self._local = local
         self._first_chunk_s = first_chunk_s
         self._clock = clock
 
     async def answer(
-        self, path: str, body: Mapping[str, Any], target: TargetInfo, choice: RouteChoice
+        self,
+        endpoint: Endpoint[RequestT],
+        body: Mapping[str, Any],
+        target: TargetInfo,
+        choice: RouteChoice,
+        options: SessionOptions,
+        by_draft: RequestT | None,
     ) -> Answer:
-        """The server's answer to `body` on its `path`, streamed if `body` says so.
+        """The server's answer to `body`, streamed if `body` says so.
 
-        Raises `ApiError`, `EdgeError` for a failure before there is an answer, or a stream's first chunk.
+        `by_draft` is the same request, if the draft model alone can answer it where the agent's setting says
+        so. Raises `ApiError`, `EdgeError` for a failure before there is an answer, or a stream's first chunk.
         Cancelling the call ends the request on the server.
         """
-        streamed = bool(body.get("stream"))
         body = self._seeded(body)
-        seed: int | None = body.get("seed")
-        stats = GenerationStats(Route.CLOUD, choice.reason, started_s=self._clock(), seed=seed)
-        sent = _counted(body) if streamed else _without_stream(body)
-        forwarded = await self._send(path, sent, target, choice, stats)
-        headers = {**route_header(choice.route, choice.reason), **seed_header(seed)}
-        if not streamed:
-            return await self._whole(forwarded, stats, headers, seed)
-        include_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        shape = CloudChunks(stats, self._clock, fingerprint(seed), include_usage=include_usage)
-        return await self._stream(self._events(forwarded, stats, choice.causes), shape, headers)
-
-    async def _whole(
-        self, forwarded: ForwardedAnswer, stats: GenerationStats, headers: dict[str, str], seed: int | None
-    ) -> WholeAnswer:
-        try:
-            data = await forwarded.read()
-        finally:
-            await forwarded.aclose()
-        answer = _decode(data)
-        stats.downlink_bytes = len(data)
-        stats.last_token_s = self._clock()
-        headers["x-request-id"] = str(answer.get("id", ""))
-        return WholeAnswer(complete_whole(answer, stats, fingerprint(seed)), headers)
-
-    async def _stream(
-        self, events: AsyncIterator[Json], shape: CloudChunks, headers: dict[str, str]
-    ) -> StreamedAnswer:
-        pump = Pump(events)
-        try:
-            first = await pump.peek(self._first_chunk_s)
-        except BaseException as error:
-            await pump.aclose()
-            if isinstance(error, Exception):
-                raise translate(error) from error
-            raise
-        if first is not None and "id" in first:
-            headers["x-request-id"] = str(first["id"])
-        return StreamedAnswer(headers, _translated(pump, shape), pump.aclose)
+        exchange = _Exchange(self, endpoint, body, target, choice, options, by_draft)
+        if not body.get("stream"):
+            return await exchange.whole()
+        return await exchange.stream(self._first_chunk_s)
 
     def _seeded(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """`body` with a drawn seed, unless the client gives one or asks for greedy text."""
@@ -103,80 +98,232 @@ class CloudAnswers:
             return body
         return {**body, "seed": draw_seed(self._draw_bits)}
 
-    async def _send(
+
+class _Exchange:
+    """One request and what comes of it."""
+
+    def __init__(
         self,
-        path: str,
+        answers: TargetAnswers,
+        endpoint: Endpoint[RequestT],
         body: Mapping[str, Any],
         target: TargetInfo,
         choice: RouteChoice,
-        stats: GenerationStats,
-    ) -> ForwardedAnswer:
-        """What the server answers, its status below 400. Raises `ApiError`, `EdgeError`."""
-        content = msgspec.json.encode({**body, "model": target.model})
+        options: SessionOptions,
+        by_draft: RequestT | None,
+    ) -> None:
+        self._generator = answers._generator
+        self._clock = answers._clock
+        self._local = answers._local
+        self._endpoint: Endpoint[Any] = endpoint
+        self._body = body
+        self._target = target
+        self._choice = choice
+        self._options = options
+        self._by_draft = by_draft
+        self._seed: int | None = body.get("seed")
+        self._stats = GenerationStats(Route.CLOUD, choice.reason, answers._clock(), seed=self._seed)
+        self._headers = seed_header(self._seed)
+        self._has_begun = False
+        self._chunks: TargetChunks | None = None
+        self._continued: AnswerContinued | None = None
+
+    # -- whole and streamed -----------------------------------------------------------------
+
+    async def whole(self) -> WholeAnswer:
+        sent = {name: value for name, value in self._body.items() if name != "stream"}
+        async with aclosing(self._events(sent)) as events:
+            try:
+                data = b"".join([part async for part in self._texts(events)])
+            except DraftAnswers as error:
+                local = await self._by_the_draft(error)
+                assert isinstance(local, WholeAnswer)
+                return local
+            if self._continued is not None:
+                continuation = Continuation(self._continued, _chunks_of(events), self._seed)
+                return await self._local.continued_whole(
+                    self._endpoint, self._by_draft, self._target, continuation
+                )
+        answer = _decode(data)
+        self._stats.last_token_s = self._stats.last_token_s or self._clock()
+        headers = self._headers | _request_id(answer)
+        headers |= route_header(self._stats.route, self._stats.route_reason)
+        return WholeAnswer(complete_whole(answer, self._stats, fingerprint(self._seed)), headers)
+
+    async def stream(self, first_chunk_s: float) -> StreamedAnswer:
+        pump = Pump(self._streamed())
+        try:
+            first = await pump.peek(first_chunk_s)
+        except BaseException as error:
+            await pump.aclose()
+            if isinstance(error, Exception):
+                raise translate(error) from error
+            raise
+        headers = {**route_header(self._choice.route, _PENDING), **self._headers}
+        if first is not None:
+            known = route_header(self._stats.route, self._stats.route_reason)
+            headers = {**known, **_request_id(first), **self._headers}
+        return StreamedAnswer(headers, _translated(pump), pump.aclose)
+
+    async def _streamed(self) -> AsyncIterator[Json]:
+        """The chunks as the client gets them. Raises `ApiError`, `EdgeError`."""
+        options = self._body.get("stream_options")
+        include_usage = isinstance(options, dict) and bool(options.get("include_usage"))
+        sent = {**self._body, "stream": True}
+        if options is None or isinstance(options, dict):
+            sent["stream_options"] = {**(options or {}), "include_usage": True}
+        with_provenance = self._options.provenance and not self._body.get("echo")
+        if with_provenance:
+            sent["return_token_ids"] = True
+        self._chunks = chunks = TargetChunks(
+            self._stats,
+            self._clock,
+            fingerprint(self._seed),
+            include_usage=include_usage,
+            with_provenance=with_provenance,
+            keep_token_ids=bool(self._body.get("return_token_ids")),
+        )
+        is_done = False
+        async with aclosing(self._events(sent)) as events:
+            try:
+                async for data in read_events(self._texts(events)):
+                    if data == _DONE:
+                        is_done = True
+                        for each in chunks.flush():
+                            yield each
+                        continue
+                    for each in chunks.push(self._checked(_decode(data))):
+                        yield each
+                if self._continued is not None and not chunks.has_ended:
+                    continuation = Continuation(
+                        self._continued, _chunks_of(events), self._seed, chunks.last, chunks.delivered
+                    )
+                    async for each in self._local.continued(
+                        self._endpoint, self._by_draft, self._target, continuation, self._options
+                    ):
+                        yield each
+                elif not is_done and not chunks.has_ended:
+                    raise CloudUnreachable("the server ended the stream before its end")
+                for each in chunks.flush():
+                    yield each
+            except DraftAnswers as error:
+                answer = await self._by_the_draft(error)
+                assert isinstance(answer, StreamedAnswer)
+                self._headers |= answer.headers
+                async with aclosing(answer):
+                    async for each in answer.chunks:
+                        yield each
+            except Exception:
+                for each in chunks.flush():
+                    yield each
+                if not is_done:
+                    raise
+
+    def _checked(self, chunk: Json) -> Json:
+        if "error" in chunk:
+            raise error_in_stream(chunk, self._choice.causes)
+        return chunk
+
+    # -- what the server says ---------------------------------------------------------------
+
+    async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[AnswerEvent, None]:
+        """The answer's head and body. Raises `EdgeError`."""
+        if self._choice.route is Route.COLLABORATIVE:
+            request = AskRequest(
+                uuid.uuid4().hex,
+                self._endpoint.path,
+                msgspec.json.encode({name: value for name, value in body.items() if name != "model"}),
+                self._options.mode,
+                self._options.policy,
+                sampled=self._body.get("temperature") != 0,
+                may_continue_locally=self._by_draft is not None,
+                structure_after=self._target.reasoning_marks,
+            )
+            try:
+                async with aclosing(self._generator.ask(request)) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        yield event
+                return
+            except VerifierTooOld:
+                self._stats.route_reason = TOO_OLD
+        stats, content = self._stats, msgspec.json.encode({**body, "model": self._target.model})
         stats.uplink_bytes = len(content)
-        forwarded = await self._forward(path, content, choice)
-        if forwarded.status < 400:
-            return forwarded
+        forwarded = await self._generator.forward(self._endpoint.path, content)
         try:
-            data = await forwarded.read()
+            yield AnswerHead(forwarded.status, stats)
+            async for part in forwarded.parts():
+                stats.downlink_bytes += len(part)
+                yield AnswerText(part)
         finally:
             await forwarded.aclose()
-        raise refusal(forwarded.status, data, choice.causes, sent=body)
 
-    async def _forward(self, path: str, content: bytes, choice: RouteChoice) -> ForwardedAnswer:
+    async def _texts(self, events: AsyncIterator[AnswerEvent]) -> AsyncIterator[bytes]:
+        """The body, up to where the draft model goes on. Raises `ApiError` for an error's, `EdgeError`."""
+        status, refused = 200, b""
         try:
-            return await self._generator.forward(path, content)
+            async for event in events:
+                match event:
+                    case AnswerHead():
+                        status = event.status
+                        self._take(event.stats)
+                    case AnswerText(data) if status >= 400:
+                        refused += data
+                    case AnswerText(data):
+                        yield data
+                    case GenerationChunk() if self._chunks is not None:
+                        self._chunks.committed(event)
+                    case AnswerContinued():
+                        self._continued = event
+                        return
         except CloudUnreachable as error:
-            if not choice.causes:
-                raise
-            needed = f"'{choice.causes[0]}' needs the server's own API"
-            raise CloudUnreachable(f"{needed}, and {error}") from error
+            raise error if self._has_begun else self._explained(error) from error
+        if status >= 400:
+            raise refusal(status, refused, self._choice.causes, sent=self._body)
 
-    async def _events(
-        self, forwarded: ForwardedAnswer, stats: GenerationStats, causes: tuple[str, ...]
-    ) -> AsyncIterator[Json]:
-        """The stream's chunks. Raises `ApiError`, `EdgeError`."""
+    def _take(self, stats: GenerationStats) -> None:
+        self._has_begun = True
+        self._stats = stats
+        if stats.seed is None:
+            stats.seed = self._seed
+        if self._chunks is not None:
+            self._chunks.stats = stats
+
+    def _explained(self, lost: CloudUnreachable) -> CloudUnreachable:
+        """With the parameter because of which nobody else can answer, if there is one."""
+        if not self._choice.causes:
+            return lost
+        needed = f"'{self._choice.causes[0]}' needs the server"
+        return CloudUnreachable(f"{needed}, and {lost}", lost.retry_after_s)
+
+    async def _by_the_draft(self, error: DraftAnswers) -> Answer:
+        """The draft model's answer. Raises what lost the verifier if it cannot give one."""
+        lost = self._explained(error.lost) if isinstance(error.lost, CloudUnreachable) else error.lost
+        if self._by_draft is None:
+            raise lost
+        request, target = self._by_draft, self._target
         try:
-            async for data in read_events(_measured(forwarded.parts(), stats)):
-                if data == _DONE:
-                    return
-                chunk = _decode(data)
-                if "error" in chunk:
-                    raise error_in_stream(chunk, causes)
-                yield chunk
-            raise CloudUnreachable("the server ended the stream before its end")
-        finally:
-            await forwarded.aclose()
+            return await self._local.answer(self._endpoint, request, target, error.reason, self._options)
+        except (ApiError, EdgeError):
+            raise lost from None
 
 
-async def _measured(parts: AsyncIterator[bytes], stats: GenerationStats) -> AsyncIterator[bytes]:
-    async for part in parts:
-        stats.downlink_bytes += len(part)
-        yield part
+async def _chunks_of(events: AsyncIterator[AnswerEvent]) -> AsyncIterator[GenerationChunk]:
+    async for event in events:
+        if isinstance(event, GenerationChunk):
+            yield event
 
 
-async def _translated(chunks: AsyncIterator[Json], shape: CloudChunks) -> AsyncIterator[Json]:
-    """The chunks as the client gets them; all failures as `ApiError`."""
+async def _translated(chunks: AsyncIterator[Json]) -> AsyncIterator[Json]:
+    """All failures as `ApiError`."""
     try:
         async for chunk in chunks:
-            for each in shape.push(chunk):
-                yield each
+            yield chunk
     except Exception as error:
-        for each in shape.flush():
-            yield each
         raise translate(error) from error
-    for each in shape.flush():
-        yield each
 
 
-def _counted(body: Mapping[str, Any]) -> Json:
-    """`body`, to be streamed with the server's token counts at the end."""
-    options = body.get("stream_options") or {}
-    return {**body, "stream": True, "stream_options": {**options, "include_usage": True}}
-
-
-def _without_stream(body: Mapping[str, Any]) -> Json:
-    return {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
+def _request_id(body: Mapping[str, Any]) -> dict[str, str]:
+    return {"x-request-id": str(body["id"])} if "id" in body else {}
 
 
 def _decode(data: bytes) -> Json:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, Final
 
-from edge_agent.api import GenerationStats
+from edge_agent.api import GenerationChunk, GenerationStats, Route, Source
 from openai_gateway.chat_service import Json
 from openai_gateway.local import both_names, extensions
 
-__all__ = ["CloudChunks", "complete_whole"]
+__all__ = ["TargetChunks", "complete_whole"]
+_TEXTS: Final = ("reasoning", "content", "text")
+_IDS: Final = frozenset({"token_ids", "prompt_token_ids"})
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -21,7 +25,7 @@ def complete_whole(body: Json, stats: GenerationStats, extra: Mapping[str, Any] 
     return {**body, **extra, **extensions(stats, _count(body.get("usage"), stats))}
 
 
-class CloudChunks:
+class TargetChunks:
     """The chunks of one stream, in order, each with `extra`. `clock` as of `stats.started_s`.
 
     The server sends its token counts in a chunk after the one that ends a choice, so that one is held back.
@@ -34,21 +38,42 @@ class CloudChunks:
         extra: Mapping[str, Any] = _NOTHING,
         *,
         include_usage: bool,
+        with_provenance: bool = False,
+        keep_token_ids: bool = True,
     ) -> None:
-        self._stats = stats
+        """`with_provenance`: each chunk says who wrote it; its `token_ids` name its tokens."""
+        self.stats = stats
+        self.last: Json | None = None
+        """The chunk that was given last."""
+        self.delivered: Counter[str] = Counter()
+        """Characters given so far of each text: `content`, `reasoning`, `text`."""
         self._clock = clock
         self._extra = extra
         self._include_usage = include_usage
+        self._with_provenance = with_provenance
+        self._keep_token_ids = keep_token_ids
+        self._sources: defaultdict[int, deque[Source]] = defaultdict(deque)
         self._calls: set[tuple[int, int]] = set()
         self._held: Json | None = None
         self._num_prompt_tokens: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether a choice has ended, and what says so is held back."""
+        return self._held is not None
+
+    def committed(self, chunk: GenerationChunk) -> None:
+        """Tokens that the coming chunks are made of."""
+        if self._with_provenance:
+            sources = chunk.sources or (Source.CORRECTED,) * len(chunk.token_ids)
+            self._sources[chunk.stream].extend(sources)
 
     def push(self, chunk: Json) -> Iterator[Json]:
         """The chunks that the client gets after `chunk` has come.
 
         A usage chunk that the client did not ask for is left out: some clients fail on empty choices.
         """
-        self._num_prompt_tokens = _count(chunk.get("usage"), self._stats) or self._num_prompt_tokens
+        self._num_prompt_tokens = _count(chunk.get("usage"), self.stats) or self._num_prompt_tokens
         yield from self.flush()
         chunk |= self._extra
         if not chunk.get("choices"):
@@ -58,31 +83,52 @@ class CloudChunks:
         if not self._include_usage:
             chunk.pop("usage", None)
         for choice in _choices(chunk):
-            self._complete_choice(choice)
+            self._complete_choice(chunk, choice)
+        if self._with_provenance and not self._keep_token_ids:
+            for part in (chunk, *_choices(chunk)):
+                part.update(dict.fromkeys(_IDS & part.keys()))
         if any(choice.get("finish_reason") is not None for choice in _choices(chunk)):
             self._held = chunk
         else:
+            self.last = chunk
             yield chunk
 
     def flush(self) -> Iterator[Json]:
         """The chunk that was held back, if any, with the statistics as of now. No counts will come for it."""
         held, self._held = self._held, None
         if held is not None:
+            self.last = held
             yield self._with_stats(held)
 
     def _with_stats(self, chunk: Json) -> Json:
-        return {**chunk, **extensions(self._stats, self._num_prompt_tokens)}
+        own = chunk.get("pipesd") or {}
+        told = extensions(self.stats, self._num_prompt_tokens)
+        return {**chunk, **told, "pipesd": {**told["pipesd"], **own}}
 
-    def _complete_choice(self, choice: Json) -> None:
+    def _complete_choice(self, chunk: Json, choice: Json) -> None:
         delta = choice.get("delta")
-        if choice.get("text") or _says_something(delta):
-            self._stats.last_token_s = self._clock()
-            if self._stats.first_token_s is None:
-                self._stats.first_token_s = self._stats.last_token_s
+        if self.stats.route is Route.CLOUD and (choice.get("text") or _says_something(delta)):
+            self.stats.last_token_s = self._clock()
+            if self.stats.first_token_s is None:
+                self.stats.first_token_s = self.stats.last_token_s
+        said = delta if isinstance(delta, dict) else choice
+        texts = {name: text for name in _TEXTS if isinstance(text := said.get(name), str) and text}
+        self.delivered.update({name: len(text) for name, text in texts.items()})
+        if self._with_provenance and (token_ids := choice.get("token_ids")):
+            spans = self._spans(int(choice.get("index", 0)), len(token_ids), "".join(texts.values()))
+            chunk["pipesd"] = {"verified": True, "provenance": spans}
         _both_names(delta)
         calls = delta.get("tool_calls") if isinstance(delta, dict) else None
         for position, call in enumerate(calls or ()):
             self._complete_call(int(choice.get("index", 0)), position, call)
+
+    def _spans(self, choice: int, num_tokens: int, text: str) -> list[Json]:
+        """Runs of one source; the text is the last one's: it came with the last token."""
+        sources = self._sources[choice]
+        taken = [sources.popleft() if sources else Source.CORRECTED for _ in range(num_tokens)]
+        spans = [{"source": source, "tokens": len(list(run)), "text": ""} for source, run in groupby(taken)]
+        spans[-1]["text"] = text
+        return spans
 
     def _complete_call(self, choice: int, position: int, call: Json) -> None:
         """Give every delta of a call its `index`, and the first also `id`, `type` and a name."""

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final
 
 from pipesd_vllm.api.session_engine import CURRENT, AskSession
-from pipesd_vllm.api.validation import RefuseTurn
+from pipesd_vllm.api.validation import RefuseTurn, engine_died
 from pipesd_vllm.wire import (
     Ask,
     AskPath,
@@ -92,7 +92,7 @@ class Exchange:
         ends: list[asyncio.Future[Any]] = [writing, self._session.lost]
         try:
             await asyncio.wait([answering, *ends], return_when=asyncio.FIRST_COMPLETED)
-            if answering.done() and not self._has_ended:
+            if answering.done() and not (self._has_ended or self._session.lost.done()):
                 raise RefuseTurn(RefusalCode.ENGINE_ERROR, "vLLM's answer broke off; its log says more")
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._session.lost.done():
@@ -143,6 +143,9 @@ class Exchange:
 
     async def _take(self, event: Event) -> None:
         if self._gone.is_set() or self._session.lost.done():
+            return
+        if event.get("status", 0) >= 500 and self._session.is_dead:
+            self._session.lost.set_result(engine_died())
             return
         if event["type"] == "http.response.start":
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event["headers"]]

@@ -115,6 +115,11 @@ class AskSession:
         first, self._num_streams = self._num_streams, self._num_streams + params.n
         return self._generate(first, prompt, params, options)
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether the engine has died: whatever the handler says of that, another server can answer."""
+        return bool(self._engine.errored)
+
     async def close(self) -> None:
         """End what is under way, whether or not vLLM's handler has closed its generators."""
         for task in self._tasks:

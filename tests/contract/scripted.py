@@ -18,6 +18,7 @@ from openai_gateway.testing import chat_chunk
 from tests.e2e.stack import serving
 
 MODEL = "org/target"
+LOCAL = f"{MODEL}:local"
 ANSWER = "naïve café: 日本語 🙂, and so on."
 WEATHER = '{"city": "Paris"}'
 CALL: dict[str, Any] = {

@@ -78,7 +78,7 @@ async def test_streamed_tool_call(fake: MakeFake) -> None:
     assert answer.choices[0].finish_reason == "tool_calls"
     said = chunks[1].choices[0].delta.model_extra or {}
     assert said["reasoning"] == said["reasoning_content"] == "hm"
-    assert (chunks[-1].model_extra or {})["pipesd"]["route"] == "cloud"
+    assert (chunks[-1].model_extra or {})["pipesd"]["route"] == "collaborative"
 
 
 async def test_refusal_of_the_server(fake: MakeFake) -> None:

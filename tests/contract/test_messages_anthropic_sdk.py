@@ -132,7 +132,11 @@ async def test_keys(key: str, is_right: bool) -> None:
     [
         ({"model": "claude"}, anthropic.NotFoundError, "claude"),
         ({"messages": []}, anthropic.BadRequestError, "messages"),
-        ({"stop_sequences": ["x"] * 65}, anthropic.BadRequestError, "stop_sequences"),
+        (
+            {"model": f"{MODEL}:local", "stop_sequences": ["x"] * 65},
+            anthropic.BadRequestError,
+            "stop_sequences",
+        ),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, anthropic.BadRequestError, "tools[0].type"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},

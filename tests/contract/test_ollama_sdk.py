@@ -81,7 +81,7 @@ async def test_options() -> None:
         stopped = await client.chat(MODEL, MESSAGES, options={"stop": ["é:"]}, keep_alive="1h")
         large = await client.chat(MODEL, MESSAGES, options={"num_predict": 100_000})
     assert cut.done_reason == "length"
-    assert generator.records[0].request.sampling.seed == 5
+    assert generator.forwarded[0][1]["seed"] == 5
     assert stopped.message.content == "naïve caf"
     assert large.message.content == ANSWER
 
@@ -132,7 +132,7 @@ async def test_loading_a_model_generates_nothing() -> None:
     ("fields", "status", "word"),
     [
         ({"model": "llama3"}, 404, "llama3"),
-        ({"options": {"temperature": 9}}, 400, "options.temperature"),
+        ({"model": f"{MODEL}:local", "options": {"temperature": 9}}, 400, "options.temperature"),
         ({"options": {"mirostat": 2}}, 400, "options.mirostat"),
         ({"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, 400, "messages[0].images"),
     ],

@@ -108,7 +108,7 @@ async def test_two_answers(verifier: Verifier, clients: tuple[AsyncOpenAI, Async
     """Several answers are the server's, each with its own log-probabilities."""
     fields = CHAT | {"n": 2, "temperature": 0.8, "max_tokens": 2}
     raw = await clients[0].chat.completions.with_raw_response.create(model=verifier.model, **fields)
-    assert raw.headers["x-pipesd-route"] == "cloud; reason=n"
+    assert raw.headers["x-pipesd-route"] == "collaborative; reason=default"
     choices = raw.parse().choices
     assert len(choices) == 2
     assert all(choice.logprobs and len(choice.logprobs.content or ()) == 2 for choice in choices)

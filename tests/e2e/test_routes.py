@@ -64,11 +64,11 @@ def pipesd(answer: Any) -> dict[str, Any]:
     return figures
 
 
-# -- the route cloud ----------------------------------------------------------------------
+# -- the target's answers ----------------------------------------------------------------------
 
 
-async def test_what_the_collaborative_path_cannot_do(verifier: Verifier, client: AsyncOpenAI) -> None:
-    """The prompt's log-probabilities: the server's own answer, passed through and marked."""
+async def test_what_a_session_cannot_do(verifier: Verifier, client: AsyncOpenAI) -> None:
+    """The prompt's log-probabilities: the server's own answer, without drafts and marked."""
     fields = FIELDS | {"extra_body": {"prompt_logprobs": 1}, "max_tokens": 4}
     raw = await client.chat.completions.with_raw_response.create(model=verifier.model, **fields)
     answer = raw.parse()
@@ -76,8 +76,8 @@ async def test_what_the_collaborative_path_cannot_do(verifier: Verifier, client:
         theirs = await server.chat.completions.create(model=verifier.model, **fields)
     assert answer.choices[0].message.content == theirs.choices[0].message.content
     assert answer.usage == theirs.usage
-    assert raw.headers["x-pipesd-route"] == "cloud; reason=prompt_logprobs"
-    assert pipesd(answer)["route"] == "cloud"
+    assert raw.headers["x-pipesd-route"] == "collaborative; reason=not drafted: prompt_logprobs"
+    assert pipesd(answer)["drafted"] is False
     assert (answer.model_extra or {})["prompt_logprobs"]
 
 
@@ -130,7 +130,7 @@ async def test_same_sampled_text_on_both_routes(
 
 
 async def test_tools_if_it_wants(verifier: Verifier, client: AsyncOpenAI) -> None:
-    """`tool_choice: auto` is the server's own answer, passed through: words, or calls that it has parsed."""
+    """`tool_choice: auto` is the server's own answer, drafted for: words, or calls that it has parsed."""
     raw = await client.chat.completions.with_raw_response.create(
         model=verifier.model, tools=TOOLS, tool_choice="auto", **FIELDS
     )
@@ -139,8 +139,8 @@ async def test_tools_if_it_wants(verifier: Verifier, client: AsyncOpenAI) -> Non
         theirs = await server.chat.completions.create(
             model=verifier.model, tools=TOOLS, tool_choice="auto", **FIELDS
         )
-    assert raw.headers["x-pipesd-route"] == "cloud; reason=tools"
-    assert (pipesd(answer)["route"], pipesd(answer)["reason"]) == ("cloud", "tools")
+    assert raw.headers["x-pipesd-route"] == "collaborative; reason=default"
+    assert (pipesd(answer)["route"], pipesd(answer)["drafted"]) == ("collaborative", True)
     [choice], [their_choice] = answer.choices, theirs.choices
     calls: Any = choice.message.tool_calls or []
     assert [call.function for call in calls] == [

@@ -9,12 +9,20 @@ import msgspec
 import pytest
 from fastapi import FastAPI
 
-from edge_agent.api import GenerationChunk, GenerationRequest, Route, TargetInfo, TokenizerBundle
+from edge_agent.api import (
+    AnswerEvent,
+    AskRequest,
+    GenerationRequest,
+    Route,
+    TargetInfo,
+    TokenizerBundle,
+)
 from edge_agent.errors import CloudRefused, CloudUnreachable
 from edge_agent.testing import FakeGenerator, Script
 from openai_gateway.app import GatewayTimings, create_app
 from openai_gateway.http.access import AccessPolicy
 from openai_gateway.http.requests import MAX_BODY_BYTES
+from pipesd_vllm.wire import Mode
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -23,6 +31,7 @@ DEADLINE_S = 20.0
 FIGURES = {
     "route",
     "reason",
+    "drafted",
     "verified",
     "unverified_tokens",
     "ignored",
@@ -63,6 +72,7 @@ async def test_chat(generator_for: MakeFake, post: Post) -> None:
             "message": {"role": "assistant", "content": "hello 日本", "refusal": None},
             "logprobs": None,
             "finish_reason": "stop",
+            "stop_reason": None,
         }
     ]
     usage = body["usage"]
@@ -81,20 +91,20 @@ async def test_chat_stream(generator_for: MakeFake, post: Post) -> None:
     assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert "".join(e["choices"][0]["delta"].get("content", "") for e in events) == "hello world"
     assert [e["choices"][0]["finish_reason"] for e in events[:-1]] == [None] * (len(events) - 1)
-    assert events[-1]["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
+    assert events[-1]["choices"][0]["finish_reason"] == "stop"
     assert events[-1]["pipesd"].keys() == FIGURES
     assert not any("usage" in event for event in events)
     assert len({(e["id"], e["created"], e["object"]) for e in events}) == 1
 
 
 async def test_usage_chunk(generator_for: MakeFake, post: Post) -> None:
-    """Asked for, the usage is the last chunk, without choices and with the figures; the others have null."""
+    """Asked for, the usage is the last chunk, without choices and with the figures."""
     body = {"messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True}}
     *others, last = events_of((await post(generator_for(), CHAT, body)).text)
     assert last["choices"] == []
     assert last["usage"]["completion_tokens"] > 0
     assert last["pipesd"].keys() == FIGURES
-    assert all(event["usage"] is None and "pipesd" not in event for event in others)
+    assert not any(event.get("usage") for event in others)
 
 
 async def test_completions(generator_for: MakeFake, post: Post) -> None:
@@ -112,15 +122,32 @@ async def test_one_chunk_is_one_event(generator_for: MakeFake, post: Post) -> No
     answer = await post(
         generator_for("hello world", chunk_tokens=99), COMPLETIONS, {"prompt": "x", "stream": True}
     )
-    assert len(events_of(answer.text)) == 2
+    assert len(events_of(answer.text)) == 1
 
 
 async def test_what_the_agent_is_asked(generator_for: MakeFake, post: Post) -> None:
-    """The request's parameters reach the agent, with the prompt's tokens and the answer's id."""
+    """The server gets the client's body, fields that nobody here knows included, with a seed and no name."""
     generator = generator_for()
-    fields = {"temperature": 0.5, "top_p": 0.9, "seed": 7, "max_completion_tokens": 9}
-    body = (await post(generator, CHAT, {"messages": MESSAGES, **fields})).json()
+    fields = {"temperature": 0.5, "seed": 7, "max_completion_tokens": 9, "unheard_of": [1], "tools": [{}]}
+    answer = await post(
+        generator, CHAT, {"messages": MESSAGES, "model": "default", **fields}, **{"x-pipesd-mode": "latency"}
+    )
+    assert answer.headers["x-pipesd-route"] == "collaborative; reason=default"
+    assert generator.forwarded == [(CHAT, {"messages": MESSAGES, **fields})]
     request = generator.records[0].request
+    assert isinstance(request, AskRequest)
+    assert (request.mode, request.may_continue_locally) == (Mode.LATENCY, False)
+    await post(generator, CHAT, {"messages": MESSAGES})
+    assert generator.records[1].request.may_continue_locally  # type: ignore[union-attr]
+
+
+async def test_what_the_draft_model_is_asked(generator_for: MakeFake, post: Post) -> None:
+    """On the route `local` the prompt is rendered here; the parameters reach the agent."""
+    generator = generator_for(route=Route.LOCAL)
+    fields = {"temperature": 0.5, "top_p": 0.9, "seed": 7, "max_completion_tokens": 9}
+    body = (await post(generator, CHAT, {"model": "default:local", "messages": MESSAGES, **fields})).json()
+    request = generator.records[0].request
+    assert isinstance(request, GenerationRequest)
     assert request.request_id == body["id"]
     assert len(request.prompt_token_ids) == body["usage"]["prompt_tokens"]
     sampling = request.sampling
@@ -137,8 +164,9 @@ async def test_max_tokens_is_reported(generator_for: MakeFake, post: Post) -> No
 @pytest.mark.parametrize("stream", [False, True])
 async def test_stop_string(generator_for: MakeFake, post: Post, stream: bool) -> None:
     """A stop string ends text and generation; it is not shown."""
-    generator = generator_for("hello world and more", delay_s=0.001)
-    answer = await post(generator, COMPLETIONS, {"prompt": "x", "stop": [" wor"], "stream": stream})
+    generator = generator_for("hello world and more", delay_s=0.001, route=Route.LOCAL)
+    body = {"model": "default:local", "prompt": "x", "stop": [" wor"], "stream": stream}
+    answer = await post(generator, COMPLETIONS, body)
     text = "hello"
     if stream:
         assert "".join(e["choices"][0]["text"] for e in events_of(answer.text)) == text
@@ -149,21 +177,24 @@ async def test_stop_string(generator_for: MakeFake, post: Post, stream: bool) ->
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_route_header(generator_for: MakeFake, post: Post, stream: bool) -> None:
-    """The answer says which route made it and why, on one clean line."""
+    """Where the draft model answers in the target's place, the answer says so and why, on one clean line."""
     generator = generator_for(route=Route.LOCAL, route_reason="cloud\r\nöut of reach")
     answer = await post(generator, COMPLETIONS, {"prompt": "x", "stream": stream})
     assert answer.headers["x-pipesd-route"] == "local; reason=cloud???ut of reach"
 
 
+LOCAL = {"model": "default:local"}
 BAD_REQUESTS = [
-    (CHAT, {"messages": []}, 400, "messages"),
     (CHAT, {"messages": MESSAGES, "functions": [{}]}, 400, "functions"),
-    (CHAT, {"messages": MESSAGES, "model": "default:local", "n": 2}, 400, "n"),
+    (CHAT, {"messages": MESSAGES, "pipesd_seed": 4}, 400, "pipesd_seed"),
+    (CHAT, {"messages": MESSAGES, "n": 2, **LOCAL}, 400, "n"),
     (CHAT, {"messages": MESSAGES, "model": "gpt-4o"}, 404, "model"),
-    (CHAT, {"messages": [{"role": "user", "content": "x" * 999}]}, 400, "messages"),
-    (COMPLETIONS, {"prompt": ""}, 400, "prompt"),
-    (COMPLETIONS, {"prompt": [10**6]}, 400, "prompt"),
-    (COMPLETIONS, {"prompt": "x", "max_tokens": 10**6}, 400, "max_tokens"),
+    (CHAT, {"messages": MESSAGES, "model": 7}, 400, "model"),
+    (CHAT, {"messages": [], **LOCAL}, 400, "messages"),
+    (CHAT, {"messages": [{"role": "user", "content": "x" * 999}], **LOCAL}, 400, "messages"),
+    (COMPLETIONS, {"prompt": "", **LOCAL}, 400, "prompt"),
+    (COMPLETIONS, {"prompt": [10**6], **LOCAL}, 400, "prompt"),
+    (COMPLETIONS, {"prompt": "x", "max_tokens": 10**6, **LOCAL}, 400, "max_tokens"),
     (COMPLETIONS, {"prompt": "x", "suffix": "end"}, 400, "suffix"),
     (COMPLETIONS, b"{", 400, None),
 ]
@@ -184,10 +215,10 @@ async def test_bad_input(
 
 
 async def test_bad_input_while_the_cloud_is_away(generator_for: MakeFake, post: Post) -> None:
-    """Bad input is refused as such also when nothing could be served; good input gets a 503 and a time."""
+    """What is refused here is refused also when nothing could be served; the rest gets a 503 and a time."""
     generator = generator_for()
     generator.unreachable = CloudUnreachable("connection refused: is the server running?")
-    assert (await post(generator, CHAT, {"messages": []})).status_code == 400
+    assert (await post(generator, CHAT, {"messages": [], "best_of": 2})).status_code == 400
     answer = await post(generator, CHAT, {"messages": MESSAGES})
     assert answer.status_code == 503
     assert answer.json()["error"]["message"].startswith("connection refused")
@@ -223,16 +254,16 @@ class Held(FakeGenerator):
 
     released: asyncio.Event
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:  # type: ignore[override]
+    async def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:  # type: ignore[override]
         await self.released.wait()
-        async for chunk in super().generate(request):
-            yield chunk
+        async for event in super().ask(request):
+            yield event
 
 
 async def test_slow_first_token(
     target: TargetInfo, bundle: TokenizerBundle, script_for: Callable[..., Script], asgi_call: Any
 ) -> None:
-    """While the first token is awaited the role is sent and comments keep the connection alive."""
+    """While the first token is awaited comments keep the connection alive."""
     generator = Held(target, bundle, script_for("hello world"))
     generator.released = asyncio.Event()
     app = create_app(generator, timings=GatewayTimings(first_chunk_s=0.01, ping_s=0.1))
@@ -245,7 +276,6 @@ async def test_slow_first_token(
         generator.released.set()
         await running
     assert (b"x-pipesd-route", b"collaborative; reason=pending") in call.sent[0]["headers"]
-    assert '"role":"assistant"' in waiting
     assert "hello" not in waiting
     assert call.text().startswith(waiting)
     assert "hello" in call.text()
@@ -364,7 +394,7 @@ async def test_a_seed_that_was_drawn_is_told(generator_for: MakeFake, post: Post
     """Without a seed of the client's the answer names the one it was made with: header, body, figures."""
     generator = generator_for()
     answer = await post(generator, CHAT, {"messages": MESSAGES, "temperature": 0.7, "stream": stream})
-    seed = generator.records[0].request.sampling.seed
+    seed = generator.forwarded[0][1]["seed"]
     assert seed is not None
     assert 0 <= seed < 2**53
     assert answer.headers["x-pipesd-seed"] == str(seed)
@@ -382,4 +412,4 @@ async def test_greedy_text_needs_no_seed(generator_for: MakeFake, post: Post) ->
     assert "system_fingerprint" not in answer.json()
     given = await post(generator, CHAT, {"messages": MESSAGES, "seed": -4})
     assert given.headers["x-pipesd-seed"] == "-4"
-    assert generator.records[1].request.sampling.seed == -4
+    assert generator.forwarded[1][1]["seed"] == -4

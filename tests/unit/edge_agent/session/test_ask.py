@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from edge_agent.agent import EdgeAgent
 from edge_agent.api import (
     AnswerContinued,
     AnswerEvent,
@@ -24,8 +21,6 @@ from edge_agent.api import (
     GenerationStats,
     Source,
 )
-from edge_agent.control import FixedParameters, PolicyParameters
-from edge_agent.drafting import DraftThread
 from edge_agent.errors import (
     CloudError,
     CloudOverloaded,
@@ -33,10 +28,7 @@ from edge_agent.errors import (
     DraftAnswers,
     VerifierTooOld,
 )
-from edge_agent.sampling import DraftToken
-from edge_agent.session import ControlPlane
-from edge_agent.testing import FakeDrafter, fake_tokenizer_bundle
-from edge_agent.tracing import MemoryRecorder, PromptKnown
+from edge_agent.tracing import PromptKnown
 from pipesd_vllm.wire import (
     Ask,
     Downstream,
@@ -45,12 +37,11 @@ from pipesd_vllm.wire import (
     Mode,
     Reply,
     Upstream,
-    decode_downstream,
-    encode,
 )
 from tests.answers import Answer
 
-from ...pipesd_vllm.api.front_end import MARKS, SEED, Edge, FrontEnd, make_model
+from ...front_edge import Bench, FrontTransport, lines
+from ...pipesd_vllm.api.front_end import SEED, FrontEnd, make_model
 from .conftest import HastyLoop
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -67,10 +58,6 @@ CHATS: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 CALL = 'Well: <tool_call>\n{"name": "weather", "arguments": {"city": "Zürich 🌦"}}\n</tool_call>'
 THOUGHTS = "<think>I must äsk</think>" + CALL
-VOCABULARY = [f"t{i}" for i in range(256 + len(MARKS))]
-PARAMETERS = PolicyParameters(
-    sequence_threshold=0.3, token_threshold=0.2, max_ahead=12, patience_ms=500, max_window=4
-)
 
 
 @pytest.fixture(scope="module")
@@ -84,131 +71,6 @@ def as_new(front: FrontEnd) -> None:
     engine = front.engine
     engine.longest_piece, engine.breaks, engine.gate = 3, None, None
     engine.opened, engine.commands, engine.num_plain = [], [], 0
-
-
-class FrontTransport:
-    """A connection to a front end. `cut_after` frames it is lost; `replace` changes what comes."""
-
-    def __init__(
-        self,
-        edge: Edge,
-        cut_after: int = -1,
-        replace: Callable[[Downstream], Downstream] = lambda frame: frame,
-    ) -> None:
-        self.sent: list[Upstream] = []
-        self.is_open = True
-        self.num_received = 0
-        self._edge = edge
-        self._cut_after = cut_after
-        self._replace = replace
-        self._welcome: Downstream | None = edge.welcome
-
-    async def send(self, message: Upstream) -> int:
-        if not self.is_open:
-            raise CloudUnreachable("lost")
-        self.sent.append(message)
-        self._edge.send(message)
-        return len(encode(message))
-
-    async def receive(self) -> tuple[Downstream, int]:
-        if self._welcome is not None:
-            welcome, self._welcome = self._welcome, None
-            return self._replace(welcome), 1
-        if self.num_received == self._cut_after or not self.is_open:
-            self._edge.leave()
-            self.is_open = False
-            raise CloudUnreachable("lost")
-        event = await self._edge.event()
-        if event["type"] == "websocket.close":
-            self.is_open = False
-            raise CloudUnreachable("closed")
-        self.num_received += 1
-        return self._replace(decode_downstream(event["bytes"])), len(event["bytes"])
-
-    async def ping(self, num_bytes: int) -> float:
-        return 1e-3
-
-    async def close(self) -> None:
-        self.is_open = False
-        self._edge.leave()
-
-
-class Connectors:
-    """Gives the transports one after the other; errors are raised in their place."""
-
-    def __init__(self, transports: Sequence[FrontTransport | CloudError]) -> None:
-        self.remaining = list(transports)
-
-    async def connect(self) -> FrontTransport:
-        if not self.remaining:
-            raise CloudUnreachable("nobody is there")
-        found = self.remaining.pop(0)
-        if isinstance(found, CloudError):
-            raise found
-        return found
-
-
-class Api:
-    """What an agent asks of the server beside the sessions."""
-
-    def remembered(self) -> None: ...
-
-    def serves(self, welcome: object) -> bool:
-        return True
-
-    async def close(self) -> None: ...
-
-
-def drafter(front: FrontEnd, text: str, wrong_every: int = 0) -> FakeDrafter:
-    """Drafts `text` after the prompt's end, wrong at every `wrong_every`-th token."""
-    ids = front.engine.ids(text)
-    start = front.engine.ids("<|im_start|>assistant", ends=False)
-
-    def next_token(tokens: Sequence[int]) -> DraftToken:
-        held = list(tokens)
-        place = next(i for i in range(len(held), 0, -1) if held[i - len(start) : i] == start)
-        done = len(held) - place
-        right = ids[done] if done < len(ids) else 0
-        is_wrong = wrong_every and done % wrong_every == wrong_every - 1
-        return DraftToken((right + 1) % 256 if is_wrong else right, 0.95)
-
-    return FakeDrafter(next_token, VOCABULARY, context_length=4096)
-
-
-class Bench:
-    """An agent on given connections."""
-
-    def __init__(
-        self,
-        front: FrontEnd,
-        text: str,
-        transports: Sequence[FrontTransport | CloudError],
-        fallback: Fallback = Fallback.ERROR,
-    ) -> None:
-        self.recorder = MemoryRecorder()
-        self.worker = DraftThread(drafter(front, text, 7))
-        control = ControlPlane(FixedParameters(PARAMETERS), self.recorder, time.monotonic)
-        api: Any = Api()
-        bundle = fake_tokenizer_bundle([text])
-        self.agent = EdgeAgent(
-            self.worker,
-            Connectors(transports),
-            api,
-            control,
-            fallback=fallback,
-            own_tokenizer=lambda: bundle,
-        )
-
-        async def check(welcome: object) -> None: ...
-
-        self.agent._pool._check = check  # the scripted vocabulary has no fingerprint
-
-    async def events(self, request: AskRequest) -> list[AnswerEvent]:
-        try:
-            async with aclosing(self.agent.ask(request)) as events:  # type: ignore[type-var]
-                return [event async for event in events]
-        finally:
-            await self.agent.close()
 
 
 def asked(path: str, body: dict[str, Any], **fields: Any) -> AskRequest:
@@ -228,16 +90,6 @@ def answer_of(events: Sequence[AnswerEvent]) -> Answer:
 
 def stats_of(events: Sequence[AnswerEvent]) -> GenerationStats:
     return next(event for event in events if isinstance(event, AnswerHead)).stats
-
-
-@asynccontextmanager
-async def lines(
-    front: FrontEnd, *cuts: int, **options: Any
-) -> AsyncIterator[list[FrontTransport | CloudError]]:
-    """A connection for each of `cuts`."""
-    async with AsyncExitStack() as stack:
-        edges = [await stack.enter_async_context(front.edge()) for _ in cuts]
-        yield [FrontTransport(edge, cut, **options) for edge, cut in zip(edges, cuts, strict=True)]
 
 
 REQUESTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
@@ -427,3 +279,14 @@ async def test_a_server_that_is_full_is_asked_again(front: FrontEnd) -> None:
     assert answer_of(events).status == 200
     resumed = next(message for message in two[1].sent if isinstance(message, Ask))
     assert resumed.resume is not None
+
+
+async def test_ids_that_no_draft_model_has(front: FrontEnd) -> None:
+    """A prompt of such ids is vLLM's to refuse, whatever the mode; nothing is drafted from it."""
+    async with lines(front, -1) as line:
+        bench = Bench(front, "Hello", line)
+        body = {"model": "m", "prompt": [7, 100_000], "max_tokens": 3}
+        data = json.dumps(body).encode()
+        request = AskRequest("r", "/v1/completions", data, mode=Mode.OFFLOAD)
+        answer = answer_of(await bench.events(request))
+    assert answer.status == 400

@@ -31,6 +31,7 @@ def test_figures() -> None:
     assert pipesd_stats(stats) == {
         "route": "collaborative",
         "reason": "default",
+        "drafted": True,
         "verified": True,
         "unverified_tokens": 0,
         "ignored": [],

@@ -33,14 +33,10 @@ def structure(**fields: Any) -> Structure | None:
         ({"structured_outputs": {"regex": "a+"}}, "regex", "a+"),
         ({"structured_outputs": {"choice": ["yes", "no"]}}, "choice", '["yes","no"]'),
         ({"structured_outputs": {"grammar": "root ::= x"}}, "grammar", "root ::= x"),
-        ({"guided_json": SCHEMA}, "json_schema", SCHEMA_TEXT),
-        ({"guided_regex": "a+"}, "regex", "a+"),
-        ({"guided_choice": ["a"]}, "choice", '["a"]'),
-        ({"guided_grammar": "root ::= x"}, "grammar", "root ::= x"),
     ],
 )
 def test_every_way_to_say_it(fields: dict[str, Any], kind: str, value: str) -> None:
-    """OpenAI's field, vLLM's and its older ones all arrive as the wire's one structure."""
+    """OpenAI's field and vLLM's arrive as the wire's one structure."""
     assert structure(**fields) == Structure(StructureKind(kind), value)
 
 
@@ -70,7 +66,7 @@ def test_no_form(fields: dict[str, Any]) -> None:
         {"structured_outputs": {"regex": ""}},
         {"structured_outputs": {"json_object": "yes"}},
         {"structured_outputs": {"regex": "x" * (MAX_STRUCTURE_BYTES + 1)}},
-        {"response_format": {"type": "json_object"}, "guided_regex": "a"},
+        {"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}},
         {"structured_outputs": {"regex": "a", "choice": ["a"]}},
     ],
 )
@@ -78,7 +74,7 @@ def test_forms_that_make_no_sense(fields: dict[str, Any]) -> None:
     """Malformed and contradictory forms are 400s that name the field."""
     with pytest.raises(InvalidRequest) as caught:
         structure(**fields)
-    assert caught.value.param in {"response_format", "structured_outputs", "guided_regex"}
+    assert caught.value.param in {"response_format", "structured_outputs"}
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ async def test_refusals_are_counted_once(generator_for: MakeFake, client_for: Ma
     """A bad parameter is one request with status 400 and no route; nothing stays in flight."""
     metrics, spy = GatewayMetrics(), Spy()
     async with client_for(create_app(generator_for(), metrics=metrics, observers=[spy])) as client:
-        answer = await client.post(CHAT, json=body(temperature="hot"))
+        answer = await client.post(CHAT, json=body(best_of=2))
     assert answer.status_code == 400
     assert value(metrics, "pipesd_gateway_requests_total", status="400", route="none", reason="error") == 1
     assert value(metrics, "vllm:num_requests_running") == 0
@@ -166,7 +166,9 @@ def test_labels_have_few_values() -> None:
     metrics = GatewayMetrics()
     for number in range(20):
         metrics.started()
-        metrics.finished(Finished("chat", 200, 1.0, False, route="cloud", reason=f"parameter{number}"))
+        metrics.finished(
+            Finished("chat", 200, 1.0, False, route="collaborative", reason=f"not drafted: x{number}")
+        )
         metrics.started()
         metrics.finished(Finished("chat", 400, 1.0, False, reason="x", error_code=f"code{number}"))
     assert value(metrics, "pipesd_gateway_requests_total", reason="parameter") == 20
@@ -184,7 +186,7 @@ async def test_the_log_has_figures_but_neither_text_nor_keys(
     headers = {"authorization": f"Bearer {KEY}"}
     async with client_for(app) as client:
         good = await client.post(CHAT, json=body(stream=stream), headers=headers)
-        await client.post(CHAT, json=body(stream=stream, temperature=SECRET), headers=headers)
+        await client.post(CHAT, json=body(stream=stream, best_of=SECRET), headers=headers)
         await client.post("/v1/completions", json={"prompt": SECRET, "stream": stream}, headers=headers)
     lines = out.getvalue().splitlines()
     assert len(lines) == 3

@@ -8,20 +8,19 @@ from typing import Any
 import pytest
 
 from openai_gateway.errors import UnsupportedParameter
-from openai_gateway.local import ChatRequest, CompletionRequest
-from openai_gateway.routing.parameters import PARAMETERS, Requirements, Support, requirements_of
-from pipesd_vllm.wire import MAX_LOGPROBS
+from openai_gateway.local import GenerationFields
+from openai_gateway.routing.parameters import PARAMETERS, RENAMED, Requirements, Support, requirements_of
 
 BY_SUPPORT = {kind: [name for name, p in PARAMETERS.items() if p.support is kind] for kind in Support}
 
 
-def needs(body: dict[str, Any], *, adds_special_tokens: bool = False) -> tuple[str, ...]:
-    return requirements_of(body, adds_special_tokens=adds_special_tokens).cloud
+def needs(body: dict[str, Any]) -> tuple[str, ...]:
+    return requirements_of(body).server
 
 
-@pytest.mark.parametrize("name", BY_SUPPORT[Support.CLOUD])
+@pytest.mark.parametrize("name", BY_SUPPORT[Support.SERVER])
 def test_what_the_server_alone_can_do(name: str) -> None:
-    """A parameter of the server's own API, with any value that asks for something, is reported."""
+    """A parameter that needs the server, with any value that asks for something, is reported."""
     assert needs({"messages": [], name: {"some": "value"}}) == (name,)
 
 
@@ -33,28 +32,31 @@ def test_what_nobody_can_do(name: str) -> None:
     assert (caught.value.status, caught.value.param) == (400, name)
 
 
-@pytest.mark.parametrize("name", BY_SUPPORT[Support.COLLABORATIVE])
-def test_what_every_route_can_do(name: str) -> None:
-    """A collaborative parameter is a field of the schema, so that it is checked and passed on."""
+@pytest.mark.parametrize("name", GenerationFields.model_fields)
+def test_what_the_draft_model_does(name: str) -> None:
+    """A field of the schema is checked and followed on the route `local`."""
     assert needs({name: {"some": "value"}}) == ()
-    asks_for_nothing = {"parallel_tool_calls"}  # without tools
-    assert name in {*ChatRequest.model_fields, *CompletionRequest.model_fields, *asks_for_nothing}
+
+
+@pytest.mark.parametrize(("name", "now"), RENAMED.items())
+def test_names_of_older_versions(name: str, now: str) -> None:
+    """They are a 400 that says today's."""
+    with pytest.raises(UnsupportedParameter, match=f"'{now}' now"):
+        needs({name: 4})
+    assert needs({name: None}) == ()
 
 
 @pytest.mark.parametrize("name", BY_SUPPORT[Support.TARGET])
 def test_what_needs_a_target(name: str) -> None:
-    """What only a target knows is a field of the schema, and refused to who asks the draft model alone."""
-    assert requirements_of({name: {"some": "value"}}, adds_special_tokens=False) == Requirements(
-        target=(name,)
-    )
-    assert name in {*ChatRequest.model_fields, *CompletionRequest.model_fields}
+    """What only a target knows is refused to who asks the draft model alone."""
+    assert requirements_of({name: {"some": "value"}}) == Requirements(target=(name,))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_neutral_values_pass(name: str) -> None:
-    """Clients that spell out the defaults, or send null, are served on the collaborative route."""
+    """Clients that spell out the defaults, or send null, ask for nothing."""
     for value in (None, *PARAMETERS[name].neutral):
-        assert requirements_of({name: value}, adds_special_tokens=False) == Requirements()
+        assert requirements_of({name: value}) == Requirements()
 
 
 def fields_of(path: Path) -> set[str]:
@@ -73,17 +75,7 @@ def test_the_server_knows_what_it_is_sent() -> None:
     known = fields_of(folder / "chat_completion" / "protocol.py") | fields_of(
         folder / "completion" / "protocol.py"
     )
-    assert set(BY_SUPPORT[Support.CLOUD]) - known == {"continuous_usage_stats"}  # of its stream options
-
-
-@pytest.mark.parametrize("value", [-1, MAX_LOGPROBS + 1])
-def test_more_than_a_session_reports(value: int) -> None:
-    """More alternatives than the wire carries, or all of them, are asked of the server's own API."""
-    body = {"logprobs": True, "top_logprobs": value}
-    expected = Requirements(cloud=("top_logprobs",), target=("logprobs",))
-    assert requirements_of(body, adds_special_tokens=False) == expected
-    at_most = {"logprobs": MAX_LOGPROBS}
-    assert requirements_of(at_most, adds_special_tokens=False) == Requirements(target=("logprobs",))
+    assert set(BY_SUPPORT[Support.SERVER]) - known == {"continuous_usage_stats"}  # of its stream options
 
 
 @pytest.mark.parametrize(("name", "value"), [("n", True), ("length_penalty", True)])
@@ -94,7 +86,7 @@ def test_booleans_are_not_numbers(name: str, value: object) -> None:
 
 def test_no_alternatives_are_not_no_report() -> None:
     """0 and false too: `logprobs: 0` asks for the chosen token's."""
-    assert requirements_of({"logprobs": 0}, adds_special_tokens=False) == Requirements(target=("logprobs",))
+    assert requirements_of({"logprobs": 0}) == Requirements(target=("logprobs",))
 
 
 def test_harmless_extras_pass() -> None:
@@ -119,12 +111,6 @@ def test_samplers_of_other_servers(name: str, value: object) -> None:
     assert needs(off) == ()
     with pytest.raises(UnsupportedParameter, match=name):
         needs(off | {name: value})
-
-
-def test_add_special_tokens_only_as_the_endpoint_does() -> None:
-    """`add_special_tokens` needs the server where it asks for the other behaviour."""
-    assert needs({"add_special_tokens": True}, adds_special_tokens=True) == ()
-    assert needs({"add_special_tokens": False}, adds_special_tokens=True) == ("add_special_tokens",)
 
 
 def test_images_and_several_prompts() -> None:

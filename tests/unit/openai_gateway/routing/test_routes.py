@@ -7,6 +7,7 @@ from edge_agent.errors import NoDraftModel
 from openai_gateway.chat_service import route_header
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 from openai_gateway.routing import asked_route, check_model, full_name
+from openai_gateway.routing.parameters import Requirements
 from openai_gateway.routing.routes import NO_DRAFT, choose_route
 
 TARGET = TargetInfo("org/target", max_model_len=10, vocab_size=100)
@@ -53,40 +54,37 @@ def test_names_of_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "causes", "route", "reason"),
+    ("name", "needs", "route", "reason"),
     [
         ("m", (), Route.COLLABORATIVE, "default"),
-        ("m", ("n", "tools"), Route.CLOUD, "n, tools"),
+        ("m", ("n", "tools"), Route.COLLABORATIVE, "default"),
         ("m:cloud", (), Route.CLOUD, "asked for"),
         ("m:cloud", ("n",), Route.CLOUD, "asked for"),
         ("m:local", (), Route.LOCAL, "asked for"),
         (None, (), Route.COLLABORATIVE, "default"),
     ],
 )
-def test_choice(name: str | None, causes: tuple[str, ...], route: Route, reason: str) -> None:
-    """The name decides; without one that does, what the parameters need."""
-    choice = choose_route(asked_route(name), causes, () if name == "m:local" else ("logprobs",))
-    assert (choice.route, choice.reason, choice.causes) == (route, reason, causes)
+def test_choice(name: str | None, needs: tuple[str, ...], route: Route, reason: str) -> None:
+    """The name decides; whatever the parameters need, the target's answers are drafted for."""
+    target = () if name == "m:local" else ("logprobs",)
+    choice = choose_route(asked_route(name), Requirements(needs, target))
+    assert (choice.route, choice.reason, choice.causes) == (route, reason, needs)
 
 
 def test_what_the_draft_alone_cannot_do() -> None:
     """`NAME:local` with a parameter of the server's is a 400 that names it."""
-    with pytest.raises(UnsupportedParameter, match="local") as caught:
-        choose_route(Route.LOCAL, ("tools",), ("logprobs",))
-    assert caught.value.param == "tools"
-    with pytest.raises(UnsupportedParameter, match="local") as caught:
-        choose_route(Route.LOCAL, (), ("logprobs",))
-    assert caught.value.param == "logprobs"
+    for needs in (Requirements(("tools",), ("logprobs",)), Requirements((), ("logprobs",))):
+        with pytest.raises(UnsupportedParameter, match="local") as caught:
+            choose_route(Route.LOCAL, needs)
+        assert caught.value.param == (*needs.server, *needs.target)[0]
 
 
 def test_without_a_draft_model() -> None:
-    """The server answers, and the reason names parameters that need it first; `local` is refused."""
-    plain = choose_route(None, (), splits_reasoning=True, has_draft=False)
-    assert (plain.route, plain.reason, plain.is_needed) == (Route.CLOUD, NO_DRAFT, True)
-    assert choose_route(None, ("tools",), has_draft=False).reason == "tools"
-    assert choose_route(Route.CLOUD, (), has_draft=False).reason == "asked for"
+    """The server answers everything; `local` is refused."""
+    assert choose_route(None, Requirements(("tools",)), has_draft=False).reason == NO_DRAFT
+    assert choose_route(Route.CLOUD, Requirements(), has_draft=False).reason == "asked for"
     with pytest.raises(NoDraftModel, match="pip install"):
-        choose_route(Route.LOCAL, (), has_draft=False)
+        choose_route(Route.LOCAL, Requirements(), has_draft=False)
 
 
 def test_route_header_is_one_printable_line() -> None:

@@ -1,4 +1,4 @@
-"""The route `cloud` through the app, with the server's own API scripted."""
+"""What the target answers, through the app: passed on to a scripted API of the server's, or drafted for."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import httpx
 import msgspec
 import pytest
 
-from edge_agent.errors import CloudUnreachable
+from edge_agent.api import Route
+from edge_agent.errors import CloudUnreachable, VerifierTooOld
 from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.app import create_app
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
 BODY: dict[str, Any] = {
-    "model": "default",
+    "model": "default:cloud",
     "messages": [{"role": "user", "content": "hi"}],
     "n": 2,
     "seed": 7,
@@ -71,8 +72,8 @@ async def test_whole(answering: Any, post: Post) -> None:
     body = response.json()
     assert {name: body[name] for name in WHOLE} == WHOLE
     assert body["pipesd"]["route"] == "cloud"
-    assert (body["pipesd"]["reason"], body["pipesd"]["seed"]) == ("n", 7)
-    assert response.headers["x-pipesd-route"] == "cloud; reason=n"
+    assert (body["pipesd"]["reason"], body["pipesd"]["seed"]) == ("asked for", 7)
+    assert response.headers["x-pipesd-route"] == "cloud; reason=asked for"
     assert response.headers["x-request-id"] == "chatcmpl-server"
     assert generator.forwarded == [(CHAT, {**BODY, "model": "org/target"})]
     assert not generator.records
@@ -140,9 +141,8 @@ async def test_lost_before_the_counts(answering: Any, post: Post) -> None:
 async def test_completions(answering: Any, post: Post) -> None:
     """Raw completions go to their own path; several prompts are the server's matter."""
     generator, _ = answering(200, msgspec.json.encode({"id": "cmpl-server", "choices": []}))
-    body = {"prompt": ["a", "b"], "temperature": 0}
-    response = await post(generator, COMPLETIONS, body)
-    assert response.headers["x-pipesd-route"] == "cloud; reason=prompt"
+    body = {"model": "org/target:cloud", "prompt": ["a", "b"], "temperature": 0}
+    await post(generator, COMPLETIONS, body)
     assert generator.forwarded == [(COMPLETIONS, body | {"model": "org/target"})]
 
 
@@ -165,11 +165,11 @@ async def test_refused(answering: Any, post: Post, stream: bool) -> None:
     assert forwarded.closed.is_set()
 
 
-async def test_bad_input_stays_here(answering: Any, post: Post) -> None:
-    """What is wrong on any route is refused before the server is asked."""
+async def test_what_nobody_does_stays_here(answering: Any, post: Post) -> None:
+    """What vLLM would drop silently is refused before the server is asked."""
     generator, _ = answering(200)
-    response = await post(generator, CHAT, BODY | {"temperature": 9})
-    assert response.json()["error"]["param"] == "temperature"
+    response = await post(generator, CHAT, BODY | {"best_of": 9})
+    assert response.json()["error"]["param"] == "best_of"
     assert not generator.forwarded
 
 
@@ -178,7 +178,7 @@ async def test_out_of_reach(generator_for: MakeFake, post: Post, stream: bool) -
     """What only the server can do is a 503 that says so while it is away."""
     response = await post(generator_for(), CHAT, BODY | {"stream": stream})
     assert response.status_code == 503
-    assert response.json()["error"]["message"].startswith("'n' needs the server's own API")
+    assert response.json()["error"]["message"].startswith("'n' needs the server")
 
 
 async def test_lost_in_mid_stream(answering: Any, post: Post) -> None:
@@ -219,3 +219,77 @@ async def test_client_that_goes_away(answering: Any, asgi_call: Any, stream: boo
     call.gone.set()
     await asyncio.wait_for(forwarded.closed.wait(), 20.0)
     await asyncio.wait_for(running, 20.0)
+
+
+# -- drafted for -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_older_server_is_asked_by_its_own_api(
+    generator_for: MakeFake, post: Post, stream: bool
+) -> None:
+    """A server that takes no such requests over a session answers all the same, and the answer says why."""
+    generator = generator_for(error=VerifierTooOld("it speaks version 1"))
+    parts = (chunk("a"), chunk("b", "stop"), DONE) if stream else (msgspec.json.encode(WHOLE),)
+    generator.cloud = lambda path, body: FakeForwardedAnswer(200, parts)
+    response = await post(generator, CHAT, {"messages": MESSAGES, "stream": stream})
+    assert response.headers["x-pipesd-route"] == "cloud; reason=server too old for sessions"
+    body = events_of(response)[-2] if stream else response.json()
+    assert (body["pipesd"]["route"], body["pipesd"]["drafted"]) == ("cloud", False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_draft_model_answers_what_it_can(generator_for: MakeFake, post: Post, stream: bool) -> None:
+    """With the verifier away a plain request is answered, marked; one that needs the server is a 503."""
+    generator = generator_for("hello world", route=Route.LOCAL, route_reason="verifier out of reach")
+    response = await post(generator, CHAT, {"messages": MESSAGES, "stream": stream, "logprobs": True})
+    assert response.headers["x-pipesd-route"] == "local; reason=verifier out of reach"
+    told = events_of(response)[-2] if stream else response.json()
+    assert (told["pipesd"]["verified"], told["pipesd"]["reason"]) == (False, "verifier out of reach")
+    for fields in ({"tools": [{}]}, {"n": 2}, {"temperature": 9}):
+        response = await post(generator, CHAT, {"messages": MESSAGES, "stream": stream, **fields})
+        assert response.status_code == 503
+        assert next(iter(fields)) in (*response.json()["error"]["message"].split("'"), "temperature")
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+@pytest.mark.parametrize("chunk_tokens", [1, 3])
+async def test_the_draft_model_goes_on(
+    generator_for: MakeFake, post: Post, path: str, chunk_tokens: int
+) -> None:
+    """A plain text that the verifier left is continued: every character once, the rest marked."""
+    said = "hello 日本 world 🙂 and more"
+    asked = {"messages": MESSAGES} if path == CHAT else {"prompt": "hi"}
+    for after in range(0, 12, 2):
+        generator = generator_for(said, unverified_after=after, chunk_tokens=chunk_tokens)
+        body = asked | {"stream": True, "max_tokens": 90}
+        events = events_of(await post(generator, path, body, **{"x-pipesd-provenance": "1"}))
+        assert events[-1] == "[DONE]"
+        choices = [(event, event["choices"][0]) for event in events[:-1]]
+        texts = [(event, choice.get("delta", choice)) for event, choice in choices]
+        name = "content" if path == CHAT else "text"
+        assert "".join(delta.get(name) or "" for _, delta in texts) == said
+        roles = [delta["role"] for _, delta in texts if "role" in delta]
+        assert roles == (["assistant"] if path == CHAT else [])
+        assert len({event["id"] for event in events[:-1]}) == 1
+        assert choices[-1][1]["finish_reason"] == "stop"
+        assert events[-2]["pipesd"]["unverified_tokens"] > 0
+        marked = [event for event in events[:-2] if event.get("pipesd", {}).get("verified") is False]
+        assert marked
+        whole = await post(generator, path, asked | {"max_tokens": 90})
+        choice = whole.json()["choices"][0]
+        assert (choice.get("message") or {"content": choice.get("text")})["content"] == said
+        assert whole.json()["pipesd"]["verified"] is False
+
+
+async def test_every_piece_says_who_wrote_it(generator_for: MakeFake, post: Post) -> None:
+    """Runs of drafted and corrected tokens, asked for by a header; the ids behind them stay here."""
+    generator = generator_for("hello world", chunk_tokens=3)
+    body = {"messages": MESSAGES, "stream": True}
+    events = events_of(await post(generator, CHAT, body, **{"x-pipesd-provenance": "1"}))
+    spans = [span for event in events[:-1] for span in event.get("pipesd", {}).get("provenance", ())]
+    assert "".join(span["text"] for span in spans) == "hello world"
+    assert {span["source"] for span in spans} == {"drafted", "corrected"}
+    assert sum(span["tokens"] for span in spans) == events[-2]["timings"]["predicted_n"]
+    assert not any(event["choices"][0].get("token_ids") for event in events[:-1])
+    assert generator.forwarded[0][1]["return_token_ids"] is True

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from edge_agent.api import GenerationStats, Route
-from openai_gateway.target.shapes import CloudChunks, complete_whole
+from openai_gateway.target.shapes import TargetChunks, complete_whole
 
 
-def chunks(*, include_usage: bool = False, times: list[float] | None = None) -> CloudChunks:
+def chunks(*, include_usage: bool = False, times: list[float] | None = None) -> TargetChunks:
     clock = iter(times or [float(second) for second in range(1, 100)])
-    return CloudChunks(GenerationStats(Route.CLOUD, "n"), lambda: next(clock), include_usage=include_usage)
+    return TargetChunks(GenerationStats(Route.CLOUD, "n"), lambda: next(clock), include_usage=include_usage)
 
 
 def delta(index: int = 0, reason: str | None = None, **fields: Any) -> dict[str, Any]:

@@ -431,6 +431,19 @@ async def test_an_engine_that_ends_ends_the_line(
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["stream", "whole"])
+async def test_an_engine_that_has_died_answers_nothing(
+    front: FrontEnd, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM would say 500 before the first token; the edge is to try another server."""
+    monkeypatch.setattr(front.engine, "errored", True)
+    async with front.edge() as edge:
+        edge.send(ask(CHAT, CHATS | {"stream": streamed}))
+        event = await edge.event()
+    assert event["type"] == "websocket.close"
+    assert event["reason"].startswith(CloseReason.ENGINE_DEAD)
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["stream", "whole"])
 async def test_a_cancelled_answer_leaves_nothing(front: FrontEnd, streamed: bool) -> None:
     """Neither requests in the engine nor frames on the line, on which the next answer follows."""
     front.engine.says("yes, it is", "no")
