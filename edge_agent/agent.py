@@ -24,6 +24,7 @@ from edge_agent.api import (
     GenerationRequest,
     GenerationStats,
     Route,
+    SessionMode,
     TargetInfo,
     TokenizerBundle,
     seeded,
@@ -68,7 +69,7 @@ from edge_agent.verifier import (
     probe_link,
 )
 from edge_agent.verifier.target import no_own_tokenizer
-from pipesd_vllm.wire import Fingerprint, Mode, Welcome
+from pipesd_vllm.wire import Fingerprint, Welcome
 
 __all__ = ["EdgeAgent", "agent_parameters", "cloud_api", "cloud_connector", "policy_parameters"]
 
@@ -88,7 +89,7 @@ class EdgeAgent:
         api: CloudApi,
         control: ControlPlane,
         *,
-        mode: Mode = Mode.BALANCED,
+        mode: SessionMode = SessionMode.AUTO,
         policy: str = DEFAULT_POLICY,
         fallback: Fallback = Fallback.LOCAL,
         own_tokenizer: Callable[[], TokenizerBundle] = no_own_tokenizer,
@@ -112,7 +113,6 @@ class EdgeAgent:
             api, info, self._fingerprint, own_tokenizer, may_be_away=fallback is not Fallback.ERROR
         )
         self._pickers = Pickers(self._served.tokenizer)
-        self._local_slots = asyncio.Semaphore(info.max_sequences)
 
     @classmethod
     async def start(
@@ -251,7 +251,7 @@ class EdgeAgent:
         """The draft model's own tokens; `lost`, if the verifier was, in place of `DraftCapacityError`."""
         try:
             local = await self._local(request, stats)
-            async with self._local_slots, aclosing(local) as chunks:
+            async with aclosing(local) as chunks:
                 async for chunk in chunks:
                     yield chunk
         except DraftCapacityError:
@@ -271,7 +271,6 @@ class EdgeAgent:
             self._pool,
             self._worker,
             control,
-            mode,
             self._clock,
             self._pickers,
             fallback=self._fallback,
@@ -347,7 +346,7 @@ def cloud_connector(settings: EdgeSettings) -> Connector:
 def _control_plane(settings: EdgeSettings, parameters: AgentParameters) -> ControlPlane:
     """Controls by `parameters`, with a trace if the settings ask for one."""
     recorder = FileRecorder(settings.trace) if settings.trace else NullRecorder()
-    return ControlPlane(parameters, recorder, time.monotonic)
+    return ControlPlane(parameters, recorder, time.monotonic, pass_weight_ms=settings.pass_weight_ms)
 
 
 def agent_parameters(settings: EdgeSettings, draft: str, target: str | None) -> AgentParameters:

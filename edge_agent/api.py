@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from pipesd_vllm.wire import NO_SEED, AskPath, Mode, Sampling, TokenLogprobs
+from pipesd_vllm.wire import NO_SEED, AskPath, Sampling, TokenLogprobs
 
 __all__ = [
     "ASKED_FOR",
@@ -31,12 +31,26 @@ __all__ = [
     "Generator",
     "Route",
     "Sampling",
+    "SessionMode",
     "Source",
     "TargetInfo",
     "TokenizerBundle",
     "draw_seed",
     "seeded",
 ]
+
+
+class SessionMode(enum.StrEnum):
+    """What a session asks of the server for the time in which it has nothing of the edge's to verify."""
+
+    AUTO = "auto"
+    """What measured costs say is best now: stream, overlap or wait."""
+    LATENCY = "latency"
+    """As `AUTO`, but the server never waits."""
+    BALANCED = "balanced"
+    """The server waits for a set patience, then decodes by itself."""
+    OFFLOAD = "offload"
+    """The server waits for drafts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +160,7 @@ class GenerationRequest:
     prompt_token_ids: tuple[int, ...]
     sampling: Sampling
     route: Route = Route.COLLABORATIVE
-    mode: Mode | None = None
+    mode: SessionMode | None = None
     """None: the agent's setting."""
     policy: str | None = None
     """Drafting policy by name; None: the agent's setting."""
@@ -175,7 +189,7 @@ class AskRequest:
     request_id: str
     path: AskPath
     body: bytes
-    mode: Mode | None = None
+    mode: SessionMode | None = None
     """None: the agent's setting."""
     policy: str | None = None
     """Drafting policy by name; None: the agent's setting."""

@@ -20,10 +20,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from edge_agent.api import Fallback
+from edge_agent.api import Fallback, SessionMode
 from edge_agent.control import DEFAULT_POLICY, POLICY_NAMES
 from edge_agent.errors import ConfigError
-from pipesd_vllm.wire import MAX_DRAFT_TOKENS, Mode
+from pipesd_vllm.wire import MAX_DRAFT_TOKENS
 
 __all__ = [
     "ENV_PREFIX",
@@ -86,13 +86,13 @@ class EdgeSettings(BaseSettings):
     """Tokens that one conversation can hold in the draft model."""
     max_sequences: int = Field(4, ge=1, le=256)
     """Conversations that draft at the same time."""
-    mode: Mode = Mode.BALANCED
+    mode: SessionMode = SessionMode.AUTO
     policy: str = DEFAULT_POLICY
     """Drafting policy, see docs/control.md."""
     tune: bool = True
     """Tune thresholds, look-ahead and patience in live traffic (BoTorch comes with `pipesd[edge]`)."""
     pass_weight_ms: float = Field(0.0, ge=0.0, le=10_000.0)
-    """Lambda of the tuner's objective: what one target forward pass is worth, in ms of waiting."""
+    """Lambda: what one target pass is worth, in ms of waiting, to the mode `auto` and to the tuner."""
     trace: Path | None = None
     """Write every event of the pipeline to this file, for `pipesd trace`."""
     patience_ms: int = Field(500, ge=1, le=60_000)

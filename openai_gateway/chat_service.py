@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from edge_agent.api import Route
+from edge_agent.api import Route, SessionMode
 from edge_agent.control import POLICY_NAMES
 from openai_gateway.errors import InvalidRequest
-from pipesd_vllm.wire import Mode
 
 __all__ = [
     "MODE_HEADER",
@@ -41,7 +40,7 @@ SEED_HEADER: Final = "x-pipesd-seed"
 class SessionOptions:
     """A request's choices for which OpenAI's API has no field; None: the agent's setting."""
 
-    mode: Mode | None = None
+    mode: SessionMode | None = None
     policy: str | None = None
     provenance: bool = False
     """Whether each streamed piece says who wrote it."""
@@ -51,7 +50,7 @@ def session_options(headers: Mapping[str, str]) -> SessionOptions:
     """Read the request's headers. Raises `InvalidRequest` for a value that does not exist."""
     mode, policy = headers.get(MODE_HEADER), headers.get(POLICY_HEADER)
     return SessionOptions(
-        mode=None if mode is None else Mode(_one_of(MODE_HEADER, mode, [str(m) for m in Mode])),
+        mode=None if mode is None else SessionMode(_one_of(MODE_HEADER, mode, [str(m) for m in SessionMode])),
         policy=None if policy is None else _one_of(POLICY_HEADER, policy, POLICY_NAMES),
         provenance=_one_of(PROVENANCE_HEADER, headers.get(PROVENANCE_HEADER, "0"), ("0", "1")) == "1",
     )

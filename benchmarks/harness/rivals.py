@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from itertools import product
 from typing import Final
 
+from edge_agent.api import SessionMode
 from edge_agent.control import PolicyParameters
 from edge_agent.control.policies.literature import CODE_WINDOW, MATHS_WINDOW
 from edge_agent.control.policies.registry import DEFAULT_POLICY, Task, literature_parameters
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.wire import Mode
 
 __all__ = [
     "CLOUD",
@@ -70,7 +70,7 @@ class Rival:
 
     policy: str
     wire: Wire | None = None
-    mode: Mode | None = None
+    mode: SessionMode | None = None
 
     @property
     def label(self) -> str:
@@ -126,9 +126,9 @@ def _variants(policy: str) -> list[Rival]:
         return [Rival(policy)]
     if policy in _BASELINES:
         # Like the published systems: the server does nothing without drafts.
-        return [Rival(policy, wire, Mode.OFFLOAD) for wire in (Wire.PUBLISHED, Wire.THIN)]
+        return [Rival(policy, wire, SessionMode.OFFLOAD) for wire in (Wire.PUBLISHED, Wire.THIN)]
     if policy == DEFAULT_POLICY:
-        return [Rival(policy, Wire.THIN, mode) for mode in Mode]
+        return [Rival(policy, Wire.THIN, mode) for mode in SessionMode]
     return []
 
 

@@ -12,7 +12,8 @@ import msgspec
 
 from benchmarks.sim.outcome import Outcome
 from benchmarks.sim.plan import Chat, DraftCost, EdgePlan, LinkPlan, Plan, ServerPlan, StepCost
-from pipesd_vllm.wire import Mode, Sampling
+from edge_agent.api import SessionMode
+from pipesd_vllm.wire import Sampling
 
 __all__ = ["FILE", "Figures", "changes", "figures_of", "golden_plans", "read_golden", "write_golden"]
 
@@ -40,24 +41,24 @@ def golden_plans() -> dict[str, Plan]:
     """The plans by name."""
     plans: dict[str, Plan] = {}
     costs = [(65, 50, 4), (65, 50, 43), (15, 30, 4), (15, 30, 43), (15, 50, 150), (30, 100, 20)]
-    for number, ((step_ms, rtt_ms, draft_ms), mode) in enumerate(product(costs, Mode)):
+    for number, ((step_ms, rtt_ms, draft_ms), mode) in enumerate(product(costs, SessionMode)):
         name = f"{mode} step {step_ms} rtt {rtt_ms} draft {draft_ms}"
         plans[name] = _plan(number, step_ms, rtt_ms, draft_ms, [mode])
     for number, (policy, mode) in enumerate(
-        product(["pipesd", "edgellm", "hsl", "vanilla"], [Mode.BALANCED, Mode.OFFLOAD])
+        product(["pipesd", "edgellm", "hsl", "vanilla"], [SessionMode.BALANCED, SessionMode.OFFLOAD])
     ):
         plans[f"{mode} {policy}"] = _plan(100 + number, 30, 50, 20, [mode], policy=policy)
     for number, temperature in enumerate([0.7, 1.0]):
-        for mode in Mode:
+        for mode in SessionMode:
             name = f"{mode} temperature {temperature:g}"
             plans[name] = _plan(200 + number, 30, 50, 20, [mode], temperature=temperature)
     for num_edges in (2, 4):
-        modes = [list(Mode)[i % 3] for i in range(num_edges)]
+        modes = [list(SessionMode)[i % 3] for i in range(num_edges)]
         plans[f"{num_edges} edges"] = _plan(300 + num_edges, 30, 50, 20, modes)
         plans[f"{num_edges} edges, 2 seats"] = _plan(310 + num_edges, 30, 50, 20, modes, max_num_seqs=2)
         plans[f"{num_edges} edges, 24 blocks"] = _plan(320 + num_edges, 30, 50, 20, modes, num_blocks=24)
-    plans["balanced, good drafts"] = _plan(400, 30, 50, 4, [Mode.BALANCED], agreement=0.95)
-    plans["balanced, bad drafts"] = _plan(401, 30, 50, 4, [Mode.BALANCED], agreement=0.3)
+    plans["balanced, good drafts"] = _plan(400, 30, 50, 4, [SessionMode.BALANCED], agreement=0.95)
+    plans["balanced, bad drafts"] = _plan(401, 30, 50, 4, [SessionMode.BALANCED], agreement=0.3)
     return plans
 
 
@@ -66,7 +67,7 @@ def _plan(
     step_ms: float,
     rtt_ms: float,
     draft_ms: float,
-    modes: list[Mode],
+    modes: list[SessionMode],
     *,
     policy: str = "adaptive",
     temperature: float = 0.0,

@@ -46,9 +46,9 @@ from benchmarks.sim.plan import (
     StepCost,
     Unauthorized,
 )
-from edge_agent.api import Fallback, Route
+from edge_agent.api import Fallback, Route, SessionMode
 from edge_agent.control import PolicyParameters
-from pipesd_vllm.wire import Mode, Sampling, Structure, StructureKind
+from pipesd_vllm.wire import Sampling, Structure, StructureKind
 
 __all__ = ["plan_of"]
 
@@ -123,7 +123,7 @@ def cut(draw: _Draw) -> Plan:
         fallback=draw.of(*Fallback),
         parameters=parameters,
     )
-    mode = draw.of(Mode.OFFLOAD, Mode.OFFLOAD, Mode.OFFLOAD, Mode.BALANCED)
+    mode = draw.of(SessionMode.OFFLOAD, SessionMode.OFFLOAD, SessionMode.OFFLOAD, SessionMode.BALANCED)
     chat = _chat(draw, 0, 0.0, mode=mode, plain=True)
     chat = replace(chat, sampling=replace(chat.sampling, max_tokens=draw.of(48, 64, 100)), policy="adaptive")
     faults: list[Fault] = [
@@ -292,7 +292,7 @@ def _chat(
     edge: int,
     start_s: float,
     *,
-    mode: Mode | None = None,
+    mode: SessionMode | None = None,
     plain: bool = False,
     prompt: tuple[int, ...] | None = None,
 ) -> Chat:
@@ -308,7 +308,7 @@ def _chat(
         ),
         edge=edge,
         start_s=start_s,
-        mode=mode or draw.of(*Mode),
+        mode=mode or draw.of(*SessionMode),
         policy=draw.of(*["adaptive"] * 5, "pipesd", "edgellm", "hsl", "vanilla"),
         route=Route.COLLABORATIVE if plain or draw.chance(0.97) else Route.LOCAL,
         api=api,

@@ -32,7 +32,7 @@ from benchmarks.sim.plan import (
     Stall,
     Unauthorized,
 )
-from pipesd_vllm.wire import Mode
+from edge_agent.api import SessionMode
 
 __all__ = ["Limit", "fills_up", "limit_of", "touches"]
 
@@ -159,7 +159,7 @@ def _allowance(plan: Plan, fault: Fault, chat: Chat, edge: EdgePlan, crowd: floa
     recover_s = _recover_s(chat, edge, crowd * (step.base_s + step.context_s * 512))
     silence_s = _SILENCE_S + _open_bytes(chat) / _SLOWEST_UPLINK
     loss = _PASSES_A_LOSS
-    if chat.mode is not Mode.OFFLOAD:
+    if chat.mode is not SessionMode.OFFLOAD:
         # Until drafts are there again the server decodes by itself.
         loss += int(2 * (_rtt_s(edge) + 4 * edge.draft.call_s) / step.base_s)
     tokens = chat.sampling.max_tokens
@@ -193,7 +193,7 @@ def _allowance(plan: Plan, fault: Fault, chat: Chat, edge: EdgePlan, crowd: floa
 
 def _recover_s(chat: Chat, edge: EdgePlan, step_s: float) -> float:
     """A new connection, the turn opened on it, and the first drafts there."""
-    patience_s = edge.parameters.patience_ms / 1e3 if chat.mode is Mode.BALANCED else 0.0
+    patience_s = edge.parameters.patience_ms / 1e3 if chat.mode is SessionMode.BALANCED else 0.0
     drafts_s = 4 * edge.draft.call_s + edge.draft.token_s * (len(chat.prompt) + chat.sampling.max_tokens)
     wire_s = 10 * _rtt_s(edge) + 4 * (_HANDSHAKE_BYTES + _open_bytes(chat)) / edge.link.bytes_s
     return _BACKOFF_S + wire_s + 6 * step_s + patience_s + drafts_s

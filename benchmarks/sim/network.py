@@ -60,6 +60,8 @@ class Path:
         self.server = server
         self.link = link
         self.rng = rng
+        self._luck = {side: random.Random(rng.getrandbits(64)) for side in Side}
+        """One of each direction: what goes up does not change what is lost on the way down."""
         self.stalls: list[Window] = []
         self.holes: list[Window] = []
         self.refusals: list[Window] = []
@@ -95,9 +97,10 @@ class Path:
         if any(hole.covers(now_s, side) for hole in self.holes):
             return None
         link = self.link
-        if link.loss and self.rng.random() < link.loss:
+        luck = self._luck[side]
+        if link.loss and luck.random() < link.loss:
             return None
-        at_s = now_s + link.delay_s + (self.rng.random() * link.jitter_s if link.jitter_s else 0.0)
+        at_s = now_s + link.delay_s + (luck.random() * link.jitter_s if link.jitter_s else 0.0)
         for stall in self.stalls:
             if stall.covers(now_s, side):
                 at_s = max(at_s, stall.end_s)

@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from edge_agent.api import Fallback, Route
+from edge_agent.api import Fallback, Route, SessionMode
 from edge_agent.control import PolicyParameters
-from pipesd_vllm.wire import Mode, Sampling
+from pipesd_vllm.wire import Sampling
 
 __all__ = [
     "DEFAULT_PARAMETERS",
@@ -190,7 +190,7 @@ class Chat(_Data, frozen=True, kw_only=True):
     sampling: Sampling
     edge: int = 0
     start_s: float = 0.0
-    mode: Mode = Mode.BALANCED
+    mode: SessionMode = SessionMode.BALANCED
     policy: str = "adaptive"
     route: Route = Route.COLLABORATIVE
     api: Api = Api.AGENT

@@ -19,11 +19,10 @@ from benchmarks.harness.prompts import HUMANEVAL, TokenisedPrompt, load_prompts,
 from benchmarks.harness.server import running_server
 from benchmarks.pairs.catalog import Catalog, draft_description, target_description
 from benchmarks.sim.agreements import QUESTIONS, RecordedAnswer, RecordedPair, Said, write_pair
-from edge_agent.api import GenerationRequest, Sampling
+from edge_agent.api import GenerationRequest, Sampling, SessionMode
 from edge_agent.drafting import Drafter
 from edge_agent.sampling import DraftToken, GreedyPicker, SampledPicker, TokenPicker
 from openai_gateway.cli.console import live_status
-from pipesd_vllm.wire import Mode
 
 __all__ = ["record", "record_answer"]
 
@@ -113,7 +112,9 @@ async def _answered(
 ) -> RecordedAnswer:
     """The target's own tokens, the end token left out; the draft's part is empty as yet."""
     show(f"Answering {prompt.name} at temperature {sampling.temperature:g}")
-    request = GenerationRequest(f"record-{uuid.uuid4().hex}", prompt.token_ids, sampling, mode=Mode.LATENCY)
+    request = GenerationRequest(
+        f"record-{uuid.uuid4().hex}", prompt.token_ids, sampling, mode=SessionMode.LATENCY
+    )
     ids = [token async for chunk in pair.recorder.generate(request) for token in chunk.token_ids]
     stats = pair.recorder.take(request.request_id).stats
     assert stats.verified

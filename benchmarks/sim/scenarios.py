@@ -14,9 +14,10 @@ from benchmarks.scenarios.loading import Scenario
 from benchmarks.sim.costs import Costs
 from benchmarks.sim.models import ReplayedAnswer, recorded_name
 from benchmarks.sim.plan import Chat, EdgePlan, LinkPlan, Plan, ServerPlan
+from edge_agent.api import SessionMode
 from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
 from pipesd_vllm.fill_in import MAX_DRAFTS
-from pipesd_vllm.wire import Mode, Sampling
+from pipesd_vllm.wire import Sampling
 
 __all__ = ["Cell", "plan_of"]
 
@@ -95,7 +96,7 @@ def plan_of(cell: Cell, rival: Rival, seed: int = 0) -> Plan:
             edge=number,
             prompt=answer.prompt,
             sampling=Sampling(max_tokens=len(answer.tokens), ignore_eos=True),
-            mode=rival.mode or Mode.LATENCY,
+            mode=rival.mode or SessionMode.LATENCY,
             policy=DEFAULT_POLICY if is_streaming else rival.policy,
             start_s=start_s,
         )
@@ -103,7 +104,7 @@ def plan_of(cell: Cell, rival: Rival, seed: int = 0) -> Plan:
     ]
     if cell.seen:
         chats += [
-            Chat(prompt=answer.prompt, sampling=Sampling(max_tokens=1), mode=Mode.LATENCY)
+            Chat(prompt=answer.prompt, sampling=Sampling(max_tokens=1), mode=SessionMode.LATENCY)
             for answer in cell.answers
         ]
     server = ServerPlan(

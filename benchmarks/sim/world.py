@@ -60,9 +60,9 @@ from benchmarks.sim.plan import (
     Unauthorized,
 )
 from benchmarks.sim.tuning import tuned_parameters
-from edge_agent.api import GenerationChunk, GenerationRequest, Source
+from edge_agent.api import GenerationChunk, GenerationRequest, SessionMode, Source
 from edge_agent.errors import EdgeError
-from pipesd_vllm.wire import Mode, Sampling
+from pipesd_vllm.wire import Sampling
 
 __all__ = ["answer_alone", "prepare", "run"]
 
@@ -111,7 +111,7 @@ def answer_alone(target: str, prompt: Sequence[int], sampling: Sampling) -> list
         seed=0,
         servers=(ServerPlan(target=target),),
         edges=(EdgePlan(drafts=False),),
-        chats=(Chat(prompt=tuple(prompt), sampling=sampling, mode=Mode.LATENCY),),
+        chats=(Chat(prompt=tuple(prompt), sampling=sampling, mode=SessionMode.LATENCY),),
         settle_s=0.0,
     )
     return run(plan).chats[0].token_ids

@@ -19,8 +19,8 @@ from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Way, Wire, interleave
 from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.reports.metrics import Row, rows, table
 from benchmarks.reports.records import RunRecord, with_same_text, write_json
+from edge_agent.api import SessionMode
 from openai_gateway.cli.console import live_status
-from pipesd_vllm.wire import Mode
 
 __all__ = ["QuickPlan", "quick", "quick_json", "run_quick"]
 
@@ -70,7 +70,7 @@ async def _run(
     server: RunningServer, flags: Flags, num_tokens: int, num_prompts: int, repeats: int
 ) -> tuple[Mapping[Way, Row], dict[str, Any]]:
     settings = server.settings
-    rivals = [Rival(settings.policy, Wire.THIN, Mode(settings.mode)), Rival(CLOUD), Rival(LOCAL)]
+    rivals = [Rival(settings.policy, Wire.THIN, SessionMode(settings.mode)), Rival(CLOUD), Rival(LOCAL)]
     if flags.gamma_s == float("inf"):
         rivals.pop()  # a hung edge never answers alone
     with live_status() as show:

@@ -14,14 +14,13 @@ from benchmarks.harness.pair import Pair, connected_pair, paced_drafter
 from benchmarks.harness.rivals import Rival, Way, Wire, rival_parameters
 from benchmarks.wire.padded import PaddedConnector
 from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector, policy_parameters
-from edge_agent.api import Fallback
+from edge_agent.api import Fallback, SessionMode
 from edge_agent.control import EnvironmentSnapshot, FixedParameters, PolicyParameters, SessionParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
 from edge_agent.drafting import DraftThread
 from edge_agent.session.control import ControlPlane
 from edge_agent.settings import EdgeSettings
 from edge_agent.tracing import FileRecorder, NullRecorder
-from pipesd_vllm.wire import Mode
 
 __all__ = ["Contestant", "contestants"]
 
@@ -33,7 +32,9 @@ class _TaskParameters:
         self._ours = ours
         self.task: Task = "code"
 
-    def for_session(self, policy: str, mode: Mode, environment: EnvironmentSnapshot) -> SessionParameters:
+    def for_session(
+        self, policy: str, mode: SessionMode, environment: EnvironmentSnapshot
+    ) -> SessionParameters:
         return FixedParameters(rival_parameters(policy, self._ours, self.task))
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.confidence import CalibratedConfidence, CheckedDraft, Confidence, RawConfidence
+from edge_agent.control.modes import Arm, ModeChooser, Stance
 from edge_agent.control.monitor import EnvironmentMonitor, EnvironmentSnapshot, LinkEstimate
 from edge_agent.control.parameters import AgentParameters, FixedParameters, SessionParameters
 from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, Policy, PolicyParameters
@@ -19,6 +20,7 @@ __all__ = [
     "DEFAULT_POLICY",
     "POLICY_NAMES",
     "AgentParameters",
+    "Arm",
     "BatchScheduler",
     "CalibratedConfidence",
     "ChainView",
@@ -30,10 +32,12 @@ __all__ = [
     "EnvironmentSnapshot",
     "FixedParameters",
     "LinkEstimate",
+    "ModeChooser",
     "Policy",
     "PolicyParameters",
     "RawConfidence",
     "SessionParameters",
+    "Stance",
     "TunedParameters",
     "make_policy",
 ]

@@ -1,4 +1,4 @@
-"""Estimates how likely drafts are right, by how many were; triggers of sampled text use it. Pure."""
+"""Estimates how likely drafts are right, by how many were. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
 __all__ = ["CalibratedConfidence", "CheckedDraft", "Confidence", "RawConfidence"]
+
+_LARGEST_LOGIT: Final = 6.0
 
 
 class CheckedDraft(NamedTuple):
@@ -29,7 +31,7 @@ class Confidence(Protocol):
 
 
 class RawConfidence:
-    """The draft's own probability: what the paper's thresholds are about, for greedy text."""
+    """The draft's own probability: what the thresholds of the literature are about, for greedy text."""
 
     def estimate(self, probability: float) -> float:
         return probability
@@ -39,53 +41,45 @@ class RawConfidence:
 
 
 class CalibratedConfidence:
-    """Counts by bins of probability, made monotone by pooling neighbours that contradict it.
+    """A logistic curve through the logit of a draft's probability: `1 / (1 + exp(-(a * logit + b)))`.
 
-    The pooling is isotonic regression by the pool-adjacent-violators algorithm (Ayer et al. 1955). Each bin
-    begins as if `PRIOR_COUNT` drafts had been right as often as they said; counts are halved whenever a
-    bin holds `MAX_COUNT`, so that a change of text or model shows. Between the bins' middles the estimate
-    is interpolated.
+    It begins as the probability itself (a = 1, b = 0) and follows the outcomes by an extended Kalman filter,
+    whose `DRIFT` lets newer outcomes count more, so that a change of text or model shows.
     """
 
-    NUM_BINS: Final = 10
-    PRIOR_COUNT: Final = 4.0
-    MAX_COUNT: Final = 400.0
+    PRIOR: Final = 0.5
+    """Variance of a and b at the beginning."""
+    DRIFT: Final = 1e-4
+    """What each outcome adds to it."""
 
     def __init__(self) -> None:
-        self._middles = [(i + 0.5) / self.NUM_BINS for i in range(self.NUM_BINS)]
-        self._counts = [self.PRIOR_COUNT] * self.NUM_BINS
-        self._right = [self.PRIOR_COUNT * middle for middle in self._middles]
-        self._rates = list(self._middles)
+        self._a, self._b = 1.0, 0.0
+        self._aa, self._ab, self._bb = self.PRIOR, 0.0, self.PRIOR
 
     def estimate(self, probability: float) -> float:
-        bin_position = _clipped(probability) * self.NUM_BINS - 0.5
-        low = min(max(int(bin_position), 0), self.NUM_BINS - 2)
-        share = min(max(bin_position - low, 0.0), 1.0)
-        return self._rates[low] * (1.0 - share) + self._rates[low + 1] * share
+        return _logistic(max(self._a, 0.0) * _logit(probability) + self._b)
 
     def observe(self, checked: Iterable[CheckedDraft]) -> None:
         for probability, accepted in checked:
-            i = min(int(_clipped(probability) * self.NUM_BINS), self.NUM_BINS - 1)
-            self._counts[i] += 1.0
-            self._right[i] += accepted
-            if self._counts[i] > self.MAX_COUNT:
-                self._counts[i] /= 2
-                self._right[i] /= 2
-        self._rates = _monotone(self._right, self._counts)
+            x = _logit(probability)
+            expected = _logistic(self._a * x + self._b)
+            along_a, along_b = self._aa * x + self._ab, self._ab * x + self._bb
+            spread = expected * (1.0 - expected)
+            gain = 1.0 / (1.0 + spread * (x * along_a + along_b))
+            self._a += gain * along_a * (accepted - expected)
+            self._b += gain * along_b * (accepted - expected)
+            self._aa += self.DRIFT - gain * spread * along_a * along_a
+            self._ab -= gain * spread * along_a * along_b
+            self._bb += self.DRIFT - gain * spread * along_b * along_b
 
 
-def _clipped(probability: float) -> float:
-    """Into [0, 1]; NaN counts as 0."""
-    return 0.0 if math.isnan(probability) else min(max(probability, 0.0), 1.0)
+def _logit(probability: float) -> float:
+    """Within +-`_LARGEST_LOGIT`; NaN counts as 0."""
+    clipped = 0.0 if math.isnan(probability) else min(max(probability, 0.0), 1.0)
+    if clipped in (0.0, 1.0):
+        return math.copysign(_LARGEST_LOGIT, clipped - 0.5)
+    return min(max(math.log(clipped / (1.0 - clipped)), -_LARGEST_LOGIT), _LARGEST_LOGIT)
 
 
-def _monotone(right: list[float], counts: list[float]) -> list[float]:
-    """The rates that never fall and fit `right` of `counts` best, by least squares."""
-    pools: list[tuple[float, float, int]] = []
-    for num_right, count in zip(right, counts, strict=True):
-        pool = (num_right, count, 1)
-        while pools and pools[-1][0] * pool[1] >= pool[0] * pools[-1][1]:
-            previous = pools.pop()
-            pool = (previous[0] + pool[0], previous[1] + pool[1], previous[2] + pool[2])
-        pools.append(pool)
-    return [num_right / count for num_right, count, num_bins in pools for _ in range(num_bins)]
+def _logistic(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-min(max(x, -30.0), 30.0)))

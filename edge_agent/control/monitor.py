@@ -85,6 +85,7 @@ class EnvironmentMonitor:
         self._steps = RollingMedian()
         self._queues = RollingMedian()
         self._progress = RollingRatio()
+        self._hits = RollingRatio()
         self._outcomes: deque[tuple[int, int]] = deque(maxlen=ROUNDS_AVERAGED)
         self._num_verified = 0
         self._num_accepted = 0
@@ -146,6 +147,16 @@ class EnvironmentMonitor:
         self._outcomes.append((num_verified, num_accepted))
         self._num_verified += num_verified
         self._num_accepted += num_accepted
+
+    def on_checked(self, num_checked: int, num_right: int) -> None:
+        """Drafts whose position has been committed, up to the first wrong one of each chain."""
+        if num_checked:
+            self._hits.add(num_right, num_checked)
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of drafts that were right where all before them were; a half until there are some."""
+        return 0.5 if self._hits.value is None else self._hits.value
 
     def link(self) -> LinkEstimate:
         """What the batch scheduler needs of `snapshot`."""

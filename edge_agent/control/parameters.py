@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from edge_agent.api import SessionMode
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.policies.base import PolicyParameters
-from pipesd_vllm.wire import Mode
 
 __all__ = ["AgentParameters", "FixedParameters", "SessionParameters"]
 
@@ -29,7 +29,9 @@ class SessionParameters(Protocol):
 class AgentParameters(Protocol):
     """Shared by all sessions of an agent."""
 
-    def for_session(self, policy: str, mode: Mode, environment: EnvironmentSnapshot) -> SessionParameters:
+    def for_session(
+        self, policy: str, mode: SessionMode, environment: EnvironmentSnapshot
+    ) -> SessionParameters:
         """Parameters for a session that starts now."""
         ...
 
@@ -44,7 +46,9 @@ class FixedParameters:
     def __init__(self, parameters: PolicyParameters) -> None:
         self.parameters = parameters
 
-    def for_session(self, policy: str, mode: Mode, environment: EnvironmentSnapshot) -> SessionParameters:
+    def for_session(
+        self, policy: str, mode: SessionMode, environment: EnvironmentSnapshot
+    ) -> SessionParameters:
         return self
 
     def observe(

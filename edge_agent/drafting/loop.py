@@ -20,17 +20,48 @@ logger = logging.getLogger("pipesd.draft")
 
 _STAND_IN: Final = DraftToken(0, 1.0)
 """What a picker that failed gives: the drafts are void."""
+_NUM_SINKS: Final = 4
+"""First tokens of a sequence that a window over its end keeps: without them models lose their footing (Xiao
+et al. 2024, "Efficient streaming language models with attention sinks")."""
+_LEAST_CONTEXT: Final = 16
+"""A context below this is too short for a window."""
 
 
 class _Sequence:
-    """One open sequence. `limit`: draft up to this length."""
+    """One open sequence. `limit`: draft up to this length.
 
-    def __init__(self, tokens: list[int], limit: int, on_event: OnEvent, picker: GuardedPicker) -> None:
+    Where the sequence is longer than the drafter's context, the drafter holds its first `_NUM_SINKS` tokens
+    and its end: `num_dropped` tokens between them are left out there.
+    """
+
+    def __init__(
+        self,
+        tokens: list[int],
+        limit: int,
+        on_event: OnEvent,
+        picker: TokenPicker,
+        window: int | None,
+    ) -> None:
+        """`window`: how many tokens to keep of a sequence that outgrows the drafter; None: none, it ends."""
         self.tokens = tokens
         self.limit = limit
         self.on_event = on_event
-        self.picker = picker
+        self.picker = GuardedPicker(picker, self)
+        self.num_dropped = 0
         self.stopped = False
+        self._window = window
+
+    def slide(self) -> list[int] | None:
+        """Drop tokens from the middle; what the drafter is to hold then. None: it cannot be done."""
+        if self._window is None:
+            return None
+        self.num_dropped = max(0, len(self.tokens) - self._window)
+        return self.held()
+
+    def held(self) -> list[int]:
+        """The tokens in the drafter."""
+        num_sinks = _NUM_SINKS if self.num_dropped else 0
+        return self.tokens[:num_sinks] + self.tokens[num_sinks + self.num_dropped :]
 
     def wants_draft(self) -> bool:
         return not self.stopped and len(self.tokens) < self.limit
@@ -52,14 +83,27 @@ class Drafting:
         self._drafting_for: list[int] = []
         self._started_s = 0.0
 
-    def open(self, tokens: list[int], limit: int, on_event: OnEvent, picker: TokenPicker | None) -> int:
+    def open(
+        self,
+        tokens: list[int],
+        limit: int,
+        on_event: OnEvent,
+        picker: TokenPicker | None,
+        *,
+        slides: bool = False,
+    ) -> int:
         """Draft after `tokens` up to length `limit`; the sequence's number. Raises `DraftCapacityError`.
 
-        A `picker` that fails ends the drafts of this sequence only; None picks greedily.
+        A `picker` that fails ends the drafts of this sequence only; None picks greedily. `slides`: a sequence
+        that does not fit the drafter's context is drafted for after its first tokens and its end.
         """
-        guarded = GuardedPicker(picker or GreedyPicker())
-        number = self._drafter.open(tokens, guarded)
-        self._sequences[number] = _Sequence(tokens, limit, on_event, guarded)
+        context = self._drafter.info.context_length
+        window = context // 2 if slides and context >= _LEAST_CONTEXT else None
+        sequence = _Sequence(tokens, limit, on_event, picker or GreedyPicker(), window)
+        if len(tokens) >= context:
+            sequence.slide()
+        number = self._drafter.open(sequence.held(), sequence.picker)
+        self._sequences[number] = sequence
         return number
 
     def follow(self, number: int, position: int, tokens: list[int], limit: int) -> None:
@@ -73,14 +117,34 @@ class Drafting:
         if not missing:
             return
         rewound = keep < len(sequence.tokens)
-        try:
-            self._drafter.rewrite(number, keep, missing)
-        except EdgeError as error:
-            self._stop(sequence, str(error), failed=not isinstance(error, DraftCapacityError))
-            return
         sequence.tokens[keep:] = missing
+        if not self._rewrite(number, sequence, keep, missing):
+            return
         if rewound:
             self._deliver(sequence.on_event, Rewound(keep))
+
+    def _rewrite(self, number: int, sequence: _Sequence, keep: int, tokens: list[int]) -> bool:
+        """Have the drafter follow: the first `keep` tokens stay, then come `tokens`. False: it cannot."""
+        try:
+            if sequence.num_dropped and keep < sequence.num_dropped + _NUM_SINKS:
+                self._slide(number, sequence)
+                return True
+            try:
+                self._drafter.rewrite(number, keep - sequence.num_dropped, tokens)
+            except DraftCapacityError:
+                if not self._slide(number, sequence):
+                    raise
+        except EdgeError as error:
+            self._stop(sequence, str(error), failed=not isinstance(error, DraftCapacityError))
+            return False
+        return True
+
+    def _slide(self, number: int, sequence: _Sequence) -> bool:
+        """Have the drafter hold the sequence's end only. False: it does not slide. Raises as `rewrite`."""
+        held = sequence.slide()
+        if held is not None:
+            self._drafter.rewrite(number, 0, held)
+        return held is not None
 
     def set_limit(self, number: int, limit: int) -> None:
         """Draft on up to length `limit` only."""
@@ -144,7 +208,11 @@ class Drafting:
             self._deliver(sequence.on_event, Drafted(len(sequence.tokens), draft, started_s, ended_s))
             sequence.tokens.append(draft.token_id)
         elif self._drafter.room(number) <= 0:
-            self._stop(sequence, "the draft context is full")
+            try:
+                if not self._slide(number, sequence):
+                    self._stop(sequence, "the draft context is full")
+            except EdgeError as error:
+                self._stop(sequence, str(error), failed=not isinstance(error, DraftCapacityError))
 
     def _stop(self, sequence: _Sequence, reason: str, *, failed: bool = False) -> None:
         sequence.stopped = True
@@ -154,11 +222,13 @@ class Drafting:
 class GuardedPicker:
     """A `TokenPicker` that never raises: what `picker` raises becomes `failure`, and its drafts are void.
 
-    One model call picks for all sequences; an error out of it would lose the others' tokens.
+    One model call picks for all sequences; an error out of it would lose the others' tokens. The picker sees
+    all tokens of `sequence`, also where the drafter holds only a part of them.
     """
 
-    def __init__(self, picker: TokenPicker) -> None:
+    def __init__(self, picker: TokenPicker, sequence: _Sequence | None = None) -> None:
         self._picker = picker
+        self._sequence = sequence
         self.failure: str | None = None
         """Why the last pick, and all after it, mean nothing; None: they are the picker's own."""
 
@@ -170,7 +240,7 @@ class GuardedPicker:
     def pick(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> DraftToken:
         if self.failure is None:
             try:
-                return self._picker.pick(logits, tokens)
+                return self._picker.pick(logits, self._whole(tokens))
             except Exception as error:
                 self._note(error)
         return _STAND_IN
@@ -178,9 +248,17 @@ class GuardedPicker:
     def rewind(self, length: int) -> None:
         if self.failure is None:
             try:
-                self._picker.rewind(length)
+                self._picker.rewind(length + self._num_dropped)
             except Exception as error:
                 self._note(error)
+
+    def _whole(self, held: Sequence[int]) -> Sequence[int]:
+        """The sequence whose tokens in the drafter are `held`."""
+        return self._sequence.tokens if self._sequence is not None and self._num_dropped else held
+
+    @property
+    def _num_dropped(self) -> int:
+        return 0 if self._sequence is None else self._sequence.num_dropped
 
     def _note(self, error: Exception) -> None:
         is_bug = not isinstance(error, EdgeError)

@@ -32,10 +32,21 @@ class DraftHandle:
     `post` queues a command for the drafting thread.
     """
 
-    def __init__(self, drafting: Drafting, post: Callable[[Command], None], sequence: int) -> None:
+    def __init__(
+        self,
+        drafting: Drafting,
+        post: Callable[[Command], None],
+        sequence: int,
+        length: int,
+        on_close: Callable[[], None],
+    ) -> None:
+        self.length = length
+        """Tokens that drafting began after."""
         self._drafting = drafting
         self._post = post
         self._sequence = sequence
+        self._on_close = on_close
+        self._is_closed = False
 
     def follow(
         self, position: int, tokens: Sequence[int], limit: int, *, contradicts_drafts: bool = False
@@ -53,8 +64,16 @@ class DraftHandle:
         self._post(lambda: self._drafting.set_limit(self._sequence, limit))
 
     def close(self) -> None:
-        """No events come after this; the evaluated prefix stays reusable."""
+        """End it, and the model call that runs for it alone; the evaluated prefix stays reusable. Idempotent.
+
+        Events that were on their way may still come.
+        """
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._drafting.abort_call_for(self._sequence)
         self._post(lambda: self._drafting.close(self._sequence))
+        self._on_close()
 
 
 class DraftWorker(ABC):
@@ -65,6 +84,8 @@ class DraftWorker(ABC):
         self._drafter = drafter
         self._loop = asyncio.get_running_loop()
         self._drafting = Drafting(drafter, clock, self._call_in_loop)
+        self._slots = asyncio.Semaphore(drafter.info.max_sequences)
+        self._num_waiting = 0
 
     @abstractmethod
     def _post(self, command: Command) -> None:
@@ -79,21 +100,41 @@ class DraftWorker(ABC):
         """Use its constant `info` only; everything else belongs to whoever drafts."""
         return self._drafter
 
-    async def open(
-        self, tokens: Sequence[int], limit: int, on_event: OnEvent, picker: TokenPicker | None = None
-    ) -> DraftHandle:
-        """Start drafting after `tokens`, as `Drafter.open`. Raises `DraftCapacityError`.
+    @property
+    def num_waiting(self) -> int:
+        """Callers of `open` that wait for a sequence to end."""
+        return self._num_waiting
 
-        A `picker` that fails ends the drafts of this sequence only.
+    async def open(
+        self,
+        tokens: Sequence[int],
+        limit: int,
+        on_event: OnEvent,
+        picker: TokenPicker | None = None,
+        *,
+        slides: bool = False,
+    ) -> DraftHandle:
+        """Start drafting after `tokens`, as `Drafting.open`. Raises `DraftCapacityError`.
+
+        Callers wait for one of the drafter's `max_sequences` in the order in which they came; then `tokens`
+        are read. A `picker` that fails ends the drafts of this sequence only.
         """
+        self._num_waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._num_waiting -= 1
         started = list(tokens)
         opening = asyncio.ensure_future(
-            self.run(lambda _: self._drafting.open(started, limit, on_event, picker))
+            self.run(lambda _: self._drafting.open(started, limit, on_event, picker, slides=slides))
         )
         try:
-            return self._handle(await asyncio.shield(opening))
+            return self._handle(await asyncio.shield(opening), len(started))
         except asyncio.CancelledError:
             opening.add_done_callback(self._close_unclaimed)
+            raise
+        except BaseException:
+            self._slots.release()
             raise
 
     async def run(self, function: Callable[[Drafter], T]) -> T:
@@ -111,12 +152,14 @@ class DraftWorker(ABC):
         self._post(command)
         return await future
 
-    def _handle(self, sequence: int) -> DraftHandle:
-        return DraftHandle(self._drafting, self._post, sequence)
+    def _handle(self, sequence: int, length: int) -> DraftHandle:
+        return DraftHandle(self._drafting, self._post, sequence, length, self._slots.release)
 
     def _close_unclaimed(self, opening: asyncio.Future[int]) -> None:
-        if not opening.cancelled() and opening.exception() is None:
-            self._handle(opening.result()).close()
+        if opening.cancelled() or opening.exception() is not None:
+            self._slots.release()
+        else:
+            self._handle(opening.result(), 0).close()
 
     def _call_in_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         if not self._loop.is_closed():

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from edge_agent.api import SessionMode
 from edge_agent.control import (
+    DEFAULT_POLICY,
     AgentParameters,
+    Arm,
     BatchScheduler,
     CalibratedConfidence,
     ChainView,
@@ -14,9 +17,12 @@ from edge_agent.control import (
     Confidence,
     Decision,
     EnvironmentMonitor,
+    ModeChooser,
     Policy,
+    PolicyParameters,
     RawConfidence,
     SessionParameters,
+    Stance,
     make_policy,
 )
 from edge_agent.drafting import Drafted
@@ -28,36 +34,72 @@ __all__ = ["ControlPlane", "SessionControl"]
 
 
 class ControlPlane:
-    """What the sessions of an agent share: monitor, batch scheduler, parameters and trace."""
+    """What the sessions of an agent share: monitor, batch scheduler, mode choosers, parameters and trace."""
 
     def __init__(
-        self, parameters: AgentParameters, recorder: TraceRecorder, clock: Callable[[], float]
+        self,
+        parameters: AgentParameters,
+        recorder: TraceRecorder,
+        clock: Callable[[], float],
+        *,
+        pass_weight_ms: float = 0.0,
     ) -> None:
+        """`pass_weight_ms`: what a target pass is worth, in ms of waiting (lambda of the mode `auto`)."""
         self.monitor = EnvironmentMonitor()
         self._scheduler = BatchScheduler(self.monitor.link)
         self._parameters = parameters
         self._recorder = recorder
         self._clock = clock
-        self._sampled_confidence = CalibratedConfidence()
+        self._pass_weight_ms = pass_weight_ms
+        self._confidences: dict[tuple[bool, bool], Confidence] = {}
+        self._choosers: dict[tuple[bool, bool], ModeChooser] = {}
 
     def start_session(
-        self, request_id: str, prompt_len: int, policy: str, mode: Mode, *, sampled: bool = False
+        self, request_id: str, prompt_len: int, policy: str, mode: SessionMode, *, sampled: bool = False
     ) -> SessionControl:
         """Controls for one generation; `sampled`: at a temperature above 0.
 
         Raises `ConfigError` for an unknown policy.
         """
-        eager = mode is Mode.LATENCY
         session_parameters = self._parameters.for_session(policy, mode, self.monitor.snapshot())
+        parameters = session_parameters.parameters
         # Where passes are to be saved, drafting on has no point at which it costs more than it saves.
-        costs = None if mode is Mode.OFFLOAD else self.monitor.snapshot
-        chosen = make_policy(
-            policy, session_parameters.parameters, self._scheduler, eager_server=eager, costs=costs
-        )
+        costs = None if mode is SessionMode.OFFLOAD else self.monitor.snapshot
+        chosen = make_policy(policy, parameters, self._scheduler, costs=costs)
         trace = SessionTrace(self._recorder)
         trace.started(self._clock(), request_id, prompt_len, policy=policy, mode=str(mode))
-        confidence = self._sampled_confidence if sampled else RawConfidence()
-        return SessionControl(chosen, session_parameters, self.monitor, trace, self._clock, confidence)
+        is_ours = policy == DEFAULT_POLICY
+        return SessionControl(
+            chosen,
+            session_parameters,
+            self.monitor,
+            trace,
+            self._clock,
+            self._confidence(sampled=sampled, is_ours=is_ours),
+            mode=mode,
+            chooser=self._chooser(mode, parameters, sampled=sampled) if is_ours else None,
+        )
+
+    def _confidence(self, *, sampled: bool, is_ours: bool) -> Confidence:
+        """The literature's thresholds are about a draft's own probability, for greedy text."""
+        new = CalibratedConfidence if sampled or is_ours else RawConfidence
+        return self._confidences.setdefault((sampled, is_ours), new())
+
+    def _chooser(
+        self, mode: SessionMode, parameters: PolicyParameters, *, sampled: bool
+    ) -> ModeChooser | None:
+        if mode not in (SessionMode.AUTO, SessionMode.LATENCY):
+            return None
+        may_wait = mode is SessionMode.AUTO
+        if (sampled, may_wait) not in self._choosers:
+            self._choosers[sampled, may_wait] = ModeChooser(
+                self.monitor.snapshot,
+                may_wait=may_wait,
+                pass_weight_ms=self._pass_weight_ms,
+                max_ahead=parameters.max_ahead,
+                max_patience_ms=parameters.patience_ms,
+            )
+        return self._choosers[sampled, may_wait]
 
     def close(self) -> None:
         """Write what the trace still holds and what was tuned. Idempotent."""
@@ -76,7 +118,11 @@ class SessionControl:
         trace: SessionTrace,
         clock: Callable[[], float],
         confidence: Confidence | None = None,
+        *,
+        mode: SessionMode = SessionMode.BALANCED,
+        chooser: ModeChooser | None = None,
     ) -> None:
+        """`chooser`: what sets the session's stance; None: `mode` does."""
         self.trace = trace
         self._policy = policy
         self._session_parameters = session_parameters
@@ -84,22 +130,39 @@ class SessionControl:
         self._clock = clock
         self._confidence = confidence or RawConfidence()
         self._parameters = session_parameters.parameters
+        self._mode = Mode(mode) if mode is not SessionMode.AUTO else Mode.BALANCED
+        self._chooser = chooser
+        self._in_force = self.stance
         self._patience_in_force_ms = self._parameters.patience_ms
         self._last_commit_s: float | None = None
+        self._settled_s = 0.0
+        """Until then commits may come from before the last change of stance."""
         self._asked: tuple[float, int] | None = None
         """When verification was asked for with no other under way, and the frame's number of drafts."""
 
     @property
-    def patience_ms(self) -> int:
-        """What to ask of the server when the turn opens."""
-        return self._parameters.patience_ms
+    def stance(self) -> Stance:
+        """What the session is to do now."""
+        if self._chooser is not None:
+            return self._chooser.stance
+        return Stance(self._mode, self._parameters.patience_ms)
 
-    def on_opened(self, sent_s: float, num_bytes: int, patience_ms: int) -> None:
-        """The turn was opened, resumed or reopened; the server keeps to this patience until the next time."""
+    def on_opened(self, sent_s: float, num_bytes: int, stance: Stance) -> None:
+        """The turn was opened, resumed or reopened; the server keeps to this stance until told another."""
         self.trace.opened(sent_s, num_bytes)
-        self._patience_in_force_ms = patience_ms
+        self._follow(stance)
         self._last_commit_s = None
         self._asked = None
+
+    def on_controlled(self, sent_s: float, stance: Stance) -> None:
+        """The server was told another stance."""
+        self._follow(stance)
+        self._settled_s = sent_s + (self._monitor.snapshot().rtt_s or 0.0)
+
+    def _follow(self, stance: Stance) -> None:
+        self._in_force = stance
+        self._patience_in_force_ms = stance.patience_ms
+        self._policy.serve(eager=stance.mode is Mode.LATENCY)
 
     def max_ahead(self, view: ChainView) -> int:
         """Most drafts that may exist beyond the frontier now."""
@@ -121,13 +184,17 @@ class SessionControl:
         if draft.verify and not awaiting_commit:
             self._asked = (sent_s, len(draft.tokens))
 
-    def on_commit(self, received: ReceivedCommit, outcome: CommitOutcome, view: ChainView) -> Decision:
+    def on_commit(
+        self, received: ReceivedCommit, outcome: CommitOutcome, view: ChainView, *, is_drafting: bool = True
+    ) -> Decision:
         """The target answered; what to do with drafts that were held back meanwhile."""
         commit = received.commit
         self.trace.committed(received.received_s, commit, received.num_bytes)
         self._measure(commit, received.received_s)
         self._confidence.observe(outcome.checked_drafts)
-        self._tune(commit, len(outcome.new_tokens), received.received_s)
+        checked = outcome.checked_drafts
+        self._monitor.on_checked(len(checked), sum(draft.accepted for draft in checked))
+        self._progress(commit, len(outcome.new_tokens), received.received_s, is_drafting=is_drafting)
         self._policy.on_commit(outcome)
         return self._policy.after_commit(view)
 
@@ -145,13 +212,28 @@ class SessionControl:
             self._monitor.on_server_times(queue_s, step_s)
         self._monitor.on_acceptance(commit.drafted, commit.accepted)
 
-    def _tune(self, commit: Commit, num_tokens: int, received_s: float) -> None:
+    def _progress(self, commit: Commit, num_tokens: int, received_s: float, *, is_drafting: bool) -> None:
         last_s, self._last_commit_s = self._last_commit_s, received_s
         if last_s is None:
             return
-        self._monitor.on_progress(num_tokens, received_s - last_s)
+        elapsed_s = received_s - last_s
+        self._monitor.on_progress(num_tokens, elapsed_s)
+        if self._chooser is not None and last_s >= self._settled_s:
+            self._chooser.observe(
+                self._arm(is_drafting=is_drafting),
+                num_tokens,
+                elapsed_s,
+                drafted=commit.drafted,
+                acceptance=self._monitor.hit_rate,
+            )
         under = replace(self._parameters, patience_ms=self._patience_in_force_ms)
-        self._session_parameters.observe(num_tokens, received_s - last_s, commit.passes, under)
+        self._session_parameters.observe(num_tokens, elapsed_s, commit.passes, under)
         if self._session_parameters.parameters != self._parameters:
             self._parameters = self._session_parameters.parameters
             self._policy.retune(self._parameters)
+
+    def _arm(self, *, is_drafting: bool) -> Arm:
+        """What the last commit was measured under."""
+        if self._in_force.mode is not Mode.LATENCY:
+            return Arm.WAIT
+        return Arm.OVERLAP if is_drafting else Arm.STREAM

@@ -1,7 +1,8 @@
 """One collaborative generation: drafts go up, the committed stream comes down, chunks go out.
 
 Drafts come from the worker's thread, commits from the network. Both end in one queue of events, so that all
-state changes in one place and in one order: the loop of `CollaborativeSession.run`.
+state changes in one place and in one order: the loop of `CollaborativeSession.run`. Nothing of the answer
+waits for drafts: they join when they are ready.
 """
 
 from __future__ import annotations
@@ -21,16 +22,23 @@ from edge_agent.api import (
     Source,
 )
 from edge_agent.control import CommitOutcome, Decision
-from edge_agent.drafting import Drafted, DraftEvent, DraftHandle, DraftingStopped, DraftWorker, Rewound
-from edge_agent.errors import TRANSIENT, CloudError, CloudRefused, DraftCapacityError, EdgeError, Transient
+from edge_agent.drafting import Drafted, DraftEvent, DraftingStopped, DraftWorker, Rewound
+from edge_agent.errors import TRANSIENT, CloudError, CloudRefused, EdgeError, Transient
 from edge_agent.sampling import Pickers
+from edge_agent.session.attachment import Attached, AttachmentEvent, DraftAttachment
 from edge_agent.session.control import SessionControl
 from edge_agent.session.exchange import ApiExchange, TokenExchange, finish_reason
 from edge_agent.session.turn import ReceivedCommit, ReceivedFrame, Turn, TurnEvent, TurnLost
 from edge_agent.verifier import ConnectionPool
-from pipesd_vllm.wire import Begun, Commit, Mode, RefusalCode, Text
+from pipesd_vllm.wire import Begun, Commit, Control, Mode, RefusalCode, Text
 
 __all__ = ["CollaborativeSession"]
+
+_LEASE: Final = 64
+"""Committed tokens for which an answer keeps its place in the draft model while others wait for one."""
+_FIRST_RETRY: Final = 16
+"""Committed tokens after which drafts that stopped begin again; twice as many after each further stop."""
+_MAX_STOPS: Final = 6
 
 
 def _is_replay(commit: Commit, outcome: CommitOutcome) -> bool:
@@ -47,7 +55,6 @@ class CollaborativeSession:
         pool: ConnectionPool,
         worker: DraftWorker,
         control: SessionControl,
-        mode: Mode,
         clock: Callable[[], float],
         pickers: Pickers | None = None,
         *,
@@ -64,14 +71,19 @@ class CollaborativeSession:
             self.stats.seed = request.sampling.seed
         self._worker = worker
         self._control = control
-        self._mode = mode
         self._clock = clock
-        self._pickers = pickers or Pickers()
-        self._events: asyncio.Queue[DraftEvent | TurnEvent] = asyncio.Queue()
+        self._events: asyncio.Queue[AttachmentEvent | TurnEvent] = asyncio.Queue()
         self._chain = self.exchange.chain
         told = self._events.put_nowait
         self._turn = Turn(self.exchange, pool, clock, told, fallback=fallback, draw=draw)
-        self._handle: DraftHandle | None = None
+        self._drafts = DraftAttachment(self._chain, worker, pickers or Pickers(), told)
+        self._stance = control.stance
+        """What the server was told."""
+        self._is_unattended = False
+        """The server waits for drafts as it is told, but none will come for a while: it was told so, too."""
+        self._attach_at = 0
+        """Length of the sequence from which on drafts may begin again after they stopped."""
+        self._num_stops = 0
         self._worker_limit = 0
         """Length of the sequence up to which the worker was told to draft."""
         self._ignore_drafts = False
@@ -87,18 +99,14 @@ class CollaborativeSession:
         reason = "left"
         try:
             await self._open_turn()
-            if self.exchange.request is not None:
-                await self._start_drafting(self.exchange.request)
             while not finished:
                 match await self._events.get():
                     case ReceivedCommit() | ReceivedFrame() | TurnLost() as event if (
                         event.opening != self._turn.opening
                     ):
                         pass  # read before the turn was opened again
-                    case Drafted() | Rewound() | DraftingStopped() if self._is_drafting_over:
-                        pass
-                    case Drafted() as event:
-                        await self._send_drafts(self._on_drafted(event))
+                    case AttachmentEvent() as event:
+                        await self._on_drafting(self._drafts.take(event))
                     case ReceivedCommit() as event:
                         outcome = self.exchange.apply(event.commit)
                         if _is_replay(event.commit, outcome):
@@ -108,11 +116,13 @@ class CollaborativeSession:
                             self._count(event, outcome)
                         elif chunk.finish_reason is None:
                             await self._send_drafts(self._on_commit(event, outcome))
+                            await self._follow_control()
                         else:
                             self._on_commit(event, outcome)
                             self._end_drafting()
                             finished = self.exchange.is_whole
                             reason = str(chunk.finish_reason)
+                        self._stamp(outcome)
                         yield chunk
                     case ReceivedFrame(frame=Begun() as begun, num_bytes=num_bytes):
                         await self._on_begun(begun, num_bytes)
@@ -120,10 +130,6 @@ class CollaborativeSession:
                         for told in await self._on_text(event):
                             yield told
                         finished = self.exchange.is_whole
-                    case Rewound(position):
-                        self._on_rewound(position)
-                    case DraftingStopped():
-                        await self._go_without_drafts()
                     case TurnLost(_, error):
                         await self._on_loss(error)
         except EdgeError as error:
@@ -135,6 +141,20 @@ class CollaborativeSession:
             await self._turn.stop(finished=finished)
 
     # -- what an event changes ------------------------------------------------------------
+
+    async def _on_drafting(self, event: DraftEvent | Attached | None) -> None:
+        match event:
+            case Drafted():
+                await self._send_drafts(self._on_drafted(event))
+            case Rewound(position):
+                self._on_rewound(position)
+            case Attached(handle):
+                self._is_unattended = False  # its first drafts end the server's going alone
+                handle.follow(handle.length, self._chain.tokens[handle.length :], self._new_worker_limit())
+            case DraftingStopped():
+                self._attach_at = self._chain.frontier + (_FIRST_RETRY << self._num_stops)
+                self._num_stops = min(self._num_stops + 1, _MAX_STOPS)
+                await self._go_alone()
 
     def _on_drafted(self, event: Drafted) -> Decision:
         self._control.on_drafted(event)
@@ -153,12 +173,14 @@ class CollaborativeSession:
         """The chain has taken the commit; tell everybody else."""
         commit = received.commit
         self._count(received, outcome)
-        decision = self._control.on_commit(received, outcome, self._chain.view())
+        decision = self._control.on_commit(
+            received, outcome, self._chain.view(), is_drafting=self._drafts.handle is not None
+        )
         if outcome.rejected:
             self._ignore_drafts = True
-        if self._handle is not None:
+        if self._drafts.handle is not None:
             limit = self._new_worker_limit()
-            self._handle.follow(commit.base, commit.tokens, limit, contradicts_drafts=outcome.rejected)
+            self._drafts.handle.follow(commit.base, commit.tokens, limit, contradicts_drafts=outcome.rejected)
         return decision
 
     def _on_rewound(self, position: int) -> None:
@@ -176,11 +198,8 @@ class CollaborativeSession:
             assert self.exchange.request is not None
             request = self.exchange.request
             self._control.trace.begun(self._clock(), len(request.prompt_token_ids))
-            if self._handle is not None:
-                self._handle.close()  # of another prompt, that of a server which was lost
-            await self._start_drafting(request)
-        elif begun.first == 0 and begun.drafted and self.exchange.request is None:
-            self._events.put_nowait(DraftingStopped("there is nothing to draft from"))
+            self._drafts.detach()  # of another prompt, that of a server which was lost
+            self._attach()
         if begun.first == 0 and self.exchange.takes_drafts:
             await self._turn.send_held()
             await self._send_drafts(Decision.VERIFY)
@@ -204,51 +223,68 @@ class CollaborativeSession:
     def _end_drafting(self) -> None:
         self._is_drafting_over = True
         self._chain.void()
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
+        self._drafts.detach()
 
     async def _on_loss(self, error: CloudError) -> None:
         """Open the turn again, if that can help. Raises `error` if not."""
         if isinstance(error, TRANSIENT):
             await self._open_turn(error)
             await self._send_drafts(Decision.VERIFY)
-        elif (
-            isinstance(error, CloudRefused)
-            and error.code == RefusalCode.ABANDONED
-            and self._mode is not Mode.LATENCY
-        ):
-            await self._go_without_drafts()  # the server would not wait for them any longer
+        elif isinstance(error, CloudRefused) and error.code == RefusalCode.ABANDONED:
+            await self._open_turn()
+            await self._go_alone()  # the server waited for drafts long enough
+            await self._send_drafts(Decision.VERIFY)
         else:
             raise error
 
-    async def _go_without_drafts(self) -> None:
-        """Let the server go on from here without waiting for drafts."""
-        if self._mode is not Mode.LATENCY:
-            self._mode = Mode.LATENCY
-            await self._open_turn()
-            await self._send_drafts(Decision.VERIFY)
+    # -- attaching and detaching drafts ---------------------------------------------------
+
+    def _attach(self) -> None:
+        """Begin to draft, unless that is under way, paused, or of no use."""
+        request, target = self.exchange.request, self._turn.target
+        if request is None or self._drafts.is_wanted or self._is_drafting_over:
+            return
+        if self._stance.drafts and target.limits.max_drafts and self._chain.frontier >= self._attach_at:
+            self._ignore_drafts = False
+            self._drafts.attach(request, self._new_worker_limit(), fp64_noise=target.draws_in_fp64)
+
+    async def _follow_control(self) -> None:
+        """After a commit: draft or pause as control has it, and tell the server what it is to do."""
+        before, self._stance = self._stance, self._control.stance
+        if before[:2] != self._stance[:2]:
+            await self._control_turn()
+        others_wait = self._worker.num_waiting > 0 and self._drafts.num_committed >= _LEASE
+        if others_wait or not self._stance.drafts:
+            self._drafts.detach()
+        self._attach()
+        if self._drafts.handle is None:
+            await self._go_alone()
+
+    async def _control_turn(self) -> None:
+        stance = self._stance
+        self._is_unattended = False
+        sent = await self._turn.send(Control(self._turn.number, stance.mode, stance.patience_ms))
+        if sent is not None:
+            self.stats.uplink_bytes += sent.num_bytes
+            self._control.on_controlled(sent.sent_s, stance)
+
+    async def _go_alone(self) -> None:
+        """Tell a server that waits for drafts to decode without them until some come."""
+        if self._is_unattended or self._stance.mode is Mode.LATENCY:
+            return
+        self._is_unattended = True
+        sent = await self._turn.send(Control(self._turn.number, alone=True))
+        if sent is not None:
+            self.stats.uplink_bytes += sent.num_bytes
 
     # -- what goes out --------------------------------------------------------------------
 
     async def _open_turn(self, lost: Transient | None = None) -> None:
-        patience_ms = self._control.patience_ms
-        sent = await self._turn.open(self._mode, patience_ms, lost)
+        self._stance, self._is_unattended = self._control.stance, False
+        sent = await self._turn.open(self._stance.mode, self._stance.patience_ms, lost)
         self.stats.uplink_bytes += sent.num_bytes
-        self._control.on_opened(sent.sent_s, sent.num_bytes, patience_ms)
-
-    async def _start_drafting(self, request: GenerationRequest) -> None:
-        target = self._turn.target
-        if not target.limits.max_drafts:
-            self._events.put_nowait(DraftingStopped("the verifier checks no drafts"))
-            return
-        picker = await self._pickers.picker(request, fp64_noise=target.draws_in_fp64)
-        try:
-            self._handle = await self._worker.open(
-                self._chain.tokens, self._new_worker_limit(), self._events.put_nowait, picker
-            )
-        except DraftCapacityError as error:
-            self._events.put_nowait(DraftingStopped(str(error)))
+        self._control.on_opened(sent.sent_s, sent.num_bytes, self._stance)
+        self._attach()
 
     async def _send_drafts(self, decision: Decision) -> None:
         """Carry out `decision`, and make sure that another event will come."""
@@ -277,8 +313,8 @@ class CollaborativeSession:
             self._limit_drafting()
 
     def _limit_drafting(self) -> None:
-        if self._handle is not None:
-            self._handle.set_limit(self._new_worker_limit())
+        if self._drafts.handle is not None:
+            self._drafts.handle.set_limit(self._new_worker_limit())
 
     def _new_worker_limit(self) -> int:
         self._worker_limit = self._limit()
@@ -299,10 +335,13 @@ class CollaborativeSession:
         stats.draft_tokens_accepted += outcome.num_accepted
         stats.draft_tokens_discarded += outcome.num_discarded
         stats.completion_tokens += len(outcome.new_tokens)
+
+    def _stamp(self, outcome: CommitOutcome) -> None:
+        """The client gets the tokens now."""
         if outcome.new_tokens:
-            stats.last_token_s = received.received_s
-            if stats.first_token_s is None:
-                stats.first_token_s = received.received_s
+            self.stats.last_token_s = self._clock()
+            if self.stats.first_token_s is None:
+                self.stats.first_token_s = self.stats.last_token_s
 
     def _chunk(self, received: ReceivedCommit, outcome: CommitOutcome) -> GenerationChunk:
         reason = received.commit.finish_reason

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from edge_agent.errors import CloudError, CloudUnreachable
 from pipesd_vllm.wire import (
     PROTOCOL_VERSION,
     Cancel,
     Commit,
+    Control,
     Downstream,
     Draft,
     Fingerprint,
@@ -24,6 +26,9 @@ from pipesd_vllm.wire import (
 )
 
 NextToken = Callable[[Sequence[int]], int]
+
+_STEP_S: Final = 1e-3
+"""Between tokens of a server that was told to go alone."""
 
 
 def fake_welcome(fingerprint: Fingerprint, *, max_model_len: int = 4096) -> Welcome:
@@ -52,6 +57,8 @@ class FakeTransport:
         self._turn: Open | None = None
         self._tokens: list[int] = []
         self._pending: list[int] = []
+        self._goes_alone = False
+        self._stepping: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -67,6 +74,8 @@ class FakeTransport:
                 self._start(message)
             case Draft():
                 self._verify(message)
+            case Control():
+                self._control(message)
             case Cancel():
                 self._turn = None
         return len(data) + 6
@@ -89,13 +98,34 @@ class FakeTransport:
         """Have the server say `frame` (or lose the connection) now."""
         self._frames.put_nowait(frame)
 
+    def _control(self, control: Control) -> None:
+        if self._turn is None or control.turn != self._turn.turn:
+            return
+        if control.mode is not None:
+            self._goes_alone = False
+            if control.mode is Mode.LATENCY:
+                self._decode_to_the_end()
+        if control.alone:
+            self._goes_alone = True
+            self._stepping = asyncio.create_task(self._step_alone(control.turn))
+
+    async def _step_alone(self, turn: int) -> None:
+        while self._goes_alone and self._turn is not None and self._turn.turn == turn:
+            self._commit([], 0)
+            await asyncio.sleep(_STEP_S)
+
+    def _decode_to_the_end(self) -> None:
+        while self._turn is not None:
+            self._commit([], 0)
+
     def _start(self, opened: Open) -> None:
         self._turn = opened
+        self._goes_alone = False
         self._tokens = [*opened.prompt, *opened.committed]
         self._pending = []
         self._commit([], 0)
-        while opened.mode is Mode.LATENCY and self._turn is not None:
-            self._commit([], 0)
+        if opened.mode is Mode.LATENCY:
+            self._decode_to_the_end()
 
     def _verify(self, draft: Draft) -> None:
         if self._turn is None or draft.turn != self._turn.turn:
@@ -106,6 +136,7 @@ class FakeTransport:
         elif draft.tokens[: max(0, num_known)] == self._tokens[draft.base :][: len(draft.tokens)]:
             self._pending = draft.tokens[num_known:] if num_known >= 0 else self._pending
         if draft.verify and self._pending:
+            self._goes_alone = False
             chain, self._pending = self._pending, []
             self._commit(chain, len(chain))
 

@@ -20,11 +20,10 @@ from typing import Final
 import msgspec
 from tokenizers import Tokenizer
 
-from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route, Sampling
+from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route, Sampling, SessionMode
 from edge_agent.control import EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
 from openai_gateway.http import read_events
-from pipesd_vllm.wire import Mode
 
 __all__ = [
     "FORMULA",
@@ -211,7 +210,7 @@ class Probe:
 
     async def _generate(self, name: str, prompt: tuple[int, ...], route: Route) -> GenerationStats:
         sampling = Sampling(NUM_TOKENS, ignore_eos=True)
-        mode = Mode.OFFLOAD if route is Route.COLLABORATIVE else None
+        mode = SessionMode.OFFLOAD if route is Route.COLLABORATIVE else None
         request = GenerationRequest(f"doctor-{name}", prompt, sampling, route, mode)
         stats = GenerationStats()
         async for chunk in self.agent.generate(request):

@@ -31,6 +31,7 @@ class EngineSession:
         self._released_s: float | None = None
         self._started_s: deque[float] = deque()
         """When the passes in flight were scheduled."""
+        self._finished_s = 0.0
 
     @property
     def frontier(self) -> int:
@@ -84,7 +85,9 @@ class EngineSession:
         report.drafted += len(self._staged)
         report.accepted += common_prefix_length(self._staged, new_tokens)
         if self._started_s:
-            started_s = self._started_s.popleft()
+            # With async scheduling a pass is scheduled while the one before it still runs.
+            started_s = max(self._started_s.popleft(), self._finished_s)
+            self._finished_s = now_s
             report.step_ms = (now_s - started_s) * 1e3
             report.queue_ms = max(0.0, started_s - (self._released_s or started_s)) * 1e3
         self.trie.commit(new_tokens)

@@ -18,8 +18,8 @@ from fastapi.responses import HTMLResponse
 from openai import AsyncOpenAI
 
 from edge_agent.agent import EdgeAgent
+from edge_agent.api import SessionMode
 from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
-from pipesd_vllm.wire import Mode
 from tests.conftest import Verifier
 from tests.integration.session_client import (
     DEADLINE_S,
@@ -69,8 +69,8 @@ def relay(module_stack: tuple[Relay, AsyncOpenAI]) -> Relay:
 # -- the network fails --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", Mode)
-async def test_the_verifier_comes_back(verifier: Verifier, expected: str, mode: Mode) -> None:
+@pytest.mark.parametrize("mode", SessionMode)
+async def test_the_verifier_comes_back(verifier: Verifier, expected: str, mode: SessionMode) -> None:
     """Cut off twice in mid-answer and back within a second, the answer is whole, nothing lost or doubled."""
     pieces: list[str] = []
     connections: list[int] = []
@@ -88,7 +88,7 @@ async def test_the_verifier_comes_back(verifier: Verifier, expected: str, mode: 
     assert len(pieces) > 6
     assert connections[-1] > connections[0], "it went on without a new connection"
     assert "".join(pieces) == expected
-    assert figures["draft_tokens_accepted"] > 0 or mode is not Mode.OFFLOAD
+    assert figures["draft_tokens_accepted"] > 0 or mode is not SessionMode.OFFLOAD
     await until_idle(verifier)
 
 

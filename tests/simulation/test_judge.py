@@ -13,11 +13,10 @@ from benchmarks.sim.models import reference
 from benchmarks.sim.outcome import ChatOutcome, Emitted, End, Leftovers, Outcome
 from benchmarks.sim.plan import Blackhole, Chat, EdgePlan, Leave, Plan, Reset, Restart, Side
 from benchmarks.sim.planted import PLANTED, PlantedBug
-from edge_agent.api import Fallback, GenerationStats, Sampling
-from pipesd_vllm.wire import Mode
+from edge_agent.api import Fallback, GenerationStats, Sampling, SessionMode
 
 SAMPLING = Sampling(max_tokens=12, ignore_eos=True)
-CHAT = Chat(prompt=(300, 301, 302), sampling=SAMPLING, mode=Mode.OFFLOAD)
+CHAT = Chat(prompt=(300, 301, 302), sampling=SAMPLING, mode=SessionMode.OFFLOAD)
 CUT = Reset(edge=0, connection=0, side=Side.DOWN, after=5)
 FAULTLESS = Plan(seed=1, edges=(EdgePlan(fallback=Fallback.WAIT),), chats=(CHAT,))
 PLAN = replace(FAULTLESS, faults=(CUT,))

@@ -14,7 +14,7 @@ from benchmarks.sim.generate import plan_of
 from benchmarks.sim.limits import touches
 from benchmarks.sim.plan import Fault, Leave, Plan, Reset, decode_plan, encode_plan
 from benchmarks.sim.shrink import shrink
-from pipesd_vllm.wire import Mode
+from edge_agent.api import SessionMode
 
 SEEDS = range(400)
 
@@ -33,7 +33,7 @@ def test_the_generator_reaches_every_fault_mode_policy_and_fallback() -> None:
     faults = Counter(type(fault) for plan in plans for fault in plan.faults)
     assert set(faults) == set(Fault.__args__)
     chats = [chat for plan in plans for chat in plan.chats]
-    assert {chat.mode for chat in chats} == set(Mode)
+    assert {chat.mode for chat in chats} == set(SessionMode)
     assert {chat.policy for chat in chats} == {"adaptive", "pipesd", "edgellm", "hsl", "vanilla"}
     assert {edge.fallback for plan in plans for edge in plan.edges} == {"local", "error", "wait"}
     assert any(chat.sampling.temperature for chat in chats)

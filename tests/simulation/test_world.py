@@ -52,12 +52,12 @@ from benchmarks.sim.plan import (
     encode_plan,
 )
 from benchmarks.sim.world import answer_alone, run
-from edge_agent.api import Fallback
-from pipesd_vllm.wire import Mode, Sampling, Structure, StructureKind
+from edge_agent.api import Fallback, SessionMode
+from pipesd_vllm.wire import Sampling, Structure, StructureKind
 
 PROMPT = tuple(range(300, 320))
 SAMPLING = Sampling(max_tokens=64, ignore_eos=True)
-OFFLOAD = Chat(prompt=PROMPT, sampling=SAMPLING, mode=Mode.OFFLOAD)
+OFFLOAD = Chat(prompt=PROMPT, sampling=SAMPLING, mode=SessionMode.OFFLOAD)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -67,7 +67,7 @@ def plan_of(*faults: Fault, edge: EdgePlan | None = None, chat: Chat = OFFLOAD, 
 
 def crowd(*faults: Fault, num_blocks: int = 200) -> Plan:
     """Four edges of all modes on differing paths, two chats each."""
-    modes = list(Mode)
+    modes = list(SessionMode)
     edges = tuple(
         EdgePlan(link=LinkPlan(delay_s=0.01 * (i + 1), jitter_s=0.005 * i), agreement=0.6 + 0.1 * i)
         for i in range(4)
@@ -159,9 +159,9 @@ def test_a_plan_survives_its_json_form() -> None:
 # -- exact --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("mode", SessionMode)
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
-def test_without_faults_the_target_answers(mode: Mode, temperature: float) -> None:
+def test_without_faults_the_target_answers(mode: SessionMode, temperature: float) -> None:
     """Word for word, in fewer passes than tokens."""
     sampling = msgspec.structs.replace(
         SAMPLING, temperature=temperature, seed=11, presence_penalty=temperature
@@ -348,8 +348,13 @@ def test_the_deadline_ends_what_does_not_end() -> None:
 # -- figures ------------------------------------------------------------------------------
 
 NUM_PROMPTS = 2
-CONTENDERS = ((Mode.BALANCED, 500), (Mode.BALANCED, 2000), (Mode.LATENCY, 500), (Mode.OFFLOAD, 500))
-"""Mode and patience in ms."""
+CONTENDERS = (
+    (SessionMode.BALANCED, 500),
+    (SessionMode.BALANCED, 2000),
+    (SessionMode.LATENCY, 500),
+    (SessionMode.OFFLOAD, 500),
+)
+"""SessionMode and patience in ms."""
 FIRST_TABLE = {
     (65, 50, 4): (65.5, 38.3, 38.3, 38.9, 38.5),
     (65, 50, 43): (65.5, 82.9, 82.7, 60.3, 109.1),
@@ -369,7 +374,13 @@ the same code had them for other prompts and drafts."""
 
 
 def tpt_ms(
-    step_ms: float, rtt_ms: float, draft_ms: float, mode: Mode, patience_ms: int, *, drafts: bool = True
+    step_ms: float,
+    rtt_ms: float,
+    draft_ms: float,
+    mode: SessionMode,
+    patience_ms: int,
+    *,
+    drafts: bool = True,
 ) -> float:
     """Mean TPT of answers of 128 tokens on a warm link of 20 Mbit/s."""
     total = 0.0
@@ -400,7 +411,7 @@ def tpt_ms(
 def test_the_first_tables_order(costs: tuple[int, int, int]) -> None:
     """Who is faster, by more than 5 % there, is not slower here; plain streaming has just the same figure."""
     then = FIRST_TABLE[costs]
-    now = [tpt_ms(*costs, Mode.LATENCY, 500, drafts=False)]
+    now = [tpt_ms(*costs, SessionMode.LATENCY, 500, drafts=False)]
     now += [tpt_ms(*costs, mode, patience_ms) for mode, patience_ms in CONTENDERS]
     assert now[0] == pytest.approx(then[0], abs=0.1)
     for (then_a, now_a), (then_b, now_b) in itertools.permutations(zip(then, now, strict=True), 2):

@@ -1,15 +1,14 @@
-"""The default policy: PipeSD's trigger, several verifications under way, few and small frames."""
+"""The default policy: a break-even trigger, several verifications under way, few and small frames."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Final
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, PolicyParameters
-from edge_agent.control.policies.window import NavWindow, TriggerSettings
+from edge_agent.control.policies.window import NEVER, NavWindow, TriggerSettings
 
 MIN_BATCH: Final = 4
 """Tokens below which a batch waits for the trigger: a frame's header costs as much as 4 to 8 tokens."""
@@ -17,10 +16,6 @@ _MIN_SAVING: Final = 0.01
 """Share of the window's time that a plan of several batches must save."""
 _SLOW_DRAFT_S: Final = 0.01
 """A draft that takes longer is worth a frame of its own to a server that does not wait for it."""
-_KEEPS_UP_SHARE: Final = 0.9
-"""Drafting keeps up if a draft takes less than this share of a target pass."""
-_NUM_MEASURING_COMMITS: Final = 8
-"""Draft for this many commits in any case: gamma can only be measured by drafting."""
 MAX_BREAK_EVEN: Final = 0.7
 """Upper limit for R1's lower bound: above it most passes would yield one token."""
 
@@ -40,25 +35,21 @@ class AdaptivePolicy:
     """A `Policy` that asks for verification at every trigger, even while an answer is awaited.
 
     The server keeps the continuation in its trie and verifies it as soon as it fits: no round trip lies
-    between two passes. R1 is at least the confidence at which drafting on breaks even by `costs`, which
-    are read at each commit.
-
-    `eager_server` (mode `latency`): the server verifies what has arrived without being asked.
+    between two passes. The trigger is the confidence at which drafting on breaks even by `costs`, which are
+    read at each commit; without `costs` it is the parameters' R1 and R2. To a server that decodes by itself
+    drafts go as soon as they make a frame.
     """
 
     def __init__(
         self,
         parameters: PolicyParameters,
         scheduler: BatchScheduler,
-        costs: Callable[[], EnvironmentSnapshot],
-        *,
-        eager_server: bool = False,
+        costs: Callable[[], EnvironmentSnapshot] | None = None,
     ) -> None:
         self._parameters = parameters
         self._scheduler = scheduler
         self._costs = costs
-        self._eager_server = eager_server
-        self._num_commits = 0
+        self._is_eager = False
         self._read_costs()
         self._window = NavWindow(self._trigger())
 
@@ -66,12 +57,11 @@ class AdaptivePolicy:
         self._window.observe(probability, view)
         if self._window.due or view.num_drafted >= self._parameters.max_ahead:
             return self._verify()
-        if self._eager_server:
+        if self._is_eager:
             return Decision.UPLOAD if view.num_unsent >= self._min_batch else Decision.KEEP
         return Decision.UPLOAD if self._is_batch(view) else Decision.KEEP
 
     def on_commit(self, outcome: CommitOutcome) -> None:
-        self._num_commits += 1
         self._read_costs()
         self._window.trigger = self._trigger()
         if outcome.rejected:
@@ -87,14 +77,14 @@ class AdaptivePolicy:
         self._window.void()
 
     def ahead(self, view: ChainView) -> int:
-        """0 for a server that does not wait and makes tokens faster than they are drafted here."""
-        if self._eager_server and not self._keeps_up and self._num_commits >= _NUM_MEASURING_COMMITS:
-            return 0
         return self._window.ahead(view, self._parameters.max_ahead)
 
     def retune(self, parameters: PolicyParameters) -> None:
         self._parameters = parameters
         self._window.trigger = self._trigger()
+
+    def serve(self, *, eager: bool) -> None:
+        self._is_eager = eager
 
     def _verify(self) -> Decision:
         self._scheduler.finish_window(self._window.num_tokens)
@@ -111,12 +101,12 @@ class AdaptivePolicy:
         )
 
     def _read_costs(self) -> None:
-        costs = self._costs()
-        self._keeps_up = (costs.gamma_s or 0.0) < _KEEPS_UP_SHARE * (costs.step_s or math.inf)
+        costs = EnvironmentSnapshot() if self._costs is None else self._costs()
         self._min_batch = MIN_BATCH if (costs.gamma_s or 0.0) < _SLOW_DRAFT_S else 1
         self._break_even = break_even_confidence(costs)
 
     def _trigger(self) -> TriggerSettings:
         given = self._parameters
-        r1 = max(given.sequence_threshold, self._break_even)
-        return TriggerSettings(r1, given.token_threshold, given.window_bound)
+        if self._costs is None:
+            return TriggerSettings(given.sequence_threshold, given.token_threshold, given.window_bound)
+        return TriggerSettings(self._break_even, NEVER, given.window_bound)

@@ -104,3 +104,7 @@ class Policy(Protocol):
     def retune(self, parameters: PolicyParameters) -> None:
         """Work with other parameters from now on."""
         ...
+
+    def serve(self, *, eager: bool) -> None:
+        """`eager`: the server decodes by itself and verifies what has arrived without being asked."""
+        ...

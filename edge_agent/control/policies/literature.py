@@ -54,6 +54,9 @@ class _OneUpload:
         self._parameters = parameters
         self._window.trigger = self._trigger()
 
+    def serve(self, *, eager: bool) -> None:
+        """Changes nothing: the papers' servers wait."""
+
     def _verify(self) -> Decision:
         self._window.close()
         return Decision.VERIFY

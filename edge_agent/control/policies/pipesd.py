@@ -48,6 +48,9 @@ class PipeSdPolicy:
         self._parameters = parameters
         self._window.trigger = _trigger(parameters)
 
+    def serve(self, *, eager: bool) -> None:
+        """Changes nothing: the paper's server waits."""
+
     def _verify(self) -> Decision:
         self._scheduler.finish_window(self._window.num_tokens)
         self._window.close()

@@ -47,20 +47,16 @@ def make_policy(
     scheduler: BatchScheduler,
     *,
     task: Task = "code",
-    eager_server: bool = False,
     costs: Callable[[], EnvironmentSnapshot] | None = None,
 ) -> Policy:
     """A policy for one session; `scheduler` is shared by the sessions of a link.
 
-    `task` sets vanilla's window; `eager_server`: the server verifies drafts without being asked;
-    `costs` tells what drafting and a token cost now (None: unknown).
+    `task` sets vanilla's window; `costs` tells what drafting and a token cost now (None: unknown).
     Raises `ConfigError` for an unknown name.
     """
     match name:
         case "adaptive":
-            return AdaptivePolicy(
-                parameters, scheduler, costs or EnvironmentSnapshot, eager_server=eager_server
-            )
+            return AdaptivePolicy(parameters, scheduler, costs)
         case "pipesd":
             return PipeSdPolicy(parameters, scheduler)
         case "edgellm":

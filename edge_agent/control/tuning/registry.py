@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final, Protocol
 
+from edge_agent.api import SessionMode
 from edge_agent.control.monitor import EnvironmentSnapshot
 from edge_agent.control.parameters import FixedParameters, SessionParameters
 from edge_agent.control.policies.base import PolicyParameters
@@ -26,7 +27,6 @@ from edge_agent.control.tuning.search import (
 )
 from edge_agent.control.tuning.store import TuningKey, TuningStore, link_class
 from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings, TunerState
-from pipesd_vllm.wire import Mode
 
 __all__ = ["Autotuner", "FindSpec", "TunedParameters", "make_proposer"]
 
@@ -82,7 +82,9 @@ class TunedParameters:
         self._autotuners: dict[TuningKey, Autotuner] = {}
         self._has_warned = False
 
-    def for_session(self, policy: str, mode: Mode, environment: EnvironmentSnapshot) -> SessionParameters:
+    def for_session(
+        self, policy: str, mode: SessionMode, environment: EnvironmentSnapshot
+    ) -> SessionParameters:
         """The first call for a link class and mode reads its file."""
         if policy != DEFAULT_POLICY or environment.rtt_s is None:
             return FixedParameters(self._base)

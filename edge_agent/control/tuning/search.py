@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from edge_agent.api import SessionMode
 from edge_agent.control.policies.base import PolicyParameters
-from pipesd_vllm.wire import Mode
 
 __all__ = [
     "DIMENSIONS",
@@ -92,9 +92,9 @@ PATIENCE: Final = Dimension("patience_ms", 20, 2000, Scale.LOG, 0)
 DIMENSIONS: Final = (SEQUENCE_THRESHOLD, TOKEN_THRESHOLD, MAX_AHEAD, PATIENCE)
 
 
-def dimensions_for(mode: Mode) -> tuple[Dimension, ...]:
+def dimensions_for(mode: SessionMode) -> tuple[Dimension, ...]:
     """The dimensions searched in `mode`: patience matters in `balanced` only."""
-    return DIMENSIONS if mode is Mode.BALANCED else DIMENSIONS[:-1]
+    return DIMENSIONS if mode is SessionMode.BALANCED else DIMENSIONS[:-1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 import platformdirs
 
+from edge_agent.api import SessionMode
 from edge_agent.control.tuning.tuner import TunerState
 from edge_agent.files import replace_file
-from pipesd_vllm.wire import Mode
 
 __all__ = ["LinkClass", "TuningKey", "TuningStore", "default_folder", "link_class"]
 
@@ -55,7 +55,7 @@ class TuningKey:
     draft: str
     target: str
     link: LinkClass
-    mode: Mode
+    mode: SessionMode
     pass_weight_ms: float = 0.0
 
 

@@ -34,7 +34,7 @@ from benchmarks.harness.prompts import (
 from benchmarks.harness.recorder import RecordingGenerator
 from benchmarks.harness.rivals import EVERYBODY, Rival, Way, Wire, interleaved, parse_rivals, rival_parameters
 from benchmarks.harness.server import running_server
-from edge_agent.api import GenerationChunk, GenerationRequest, Sampling
+from edge_agent.api import GenerationChunk, GenerationRequest, Sampling, SessionMode
 from edge_agent.control import PolicyParameters
 from edge_agent.errors import ModelError
 from edge_agent.sampling import DraftToken
@@ -42,7 +42,6 @@ from edge_agent.testing import FakeDrafter, FakeGenerator, fake_tokenizer_bundle
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
 from openai_gateway.local.text.tokenizer import TargetText
-from pipesd_vllm.wire import Mode
 from tests.e2e.stack import serving
 from tests.unit.benchmarks.conftest import MAX_MODEL_LEN, ConnectPair, MakeFake
 
@@ -335,8 +334,8 @@ def test_rivals_by_name() -> None:
     assert len(labels) == len(set(labels)) == 2 + 4 * 2 + 3
     assert {"cloud", "local", "hsl:published", "hsl:thin", "adaptive:latency"} <= set(labels)
     assert parse_rivals(["pipesd:thin", "adaptive:offload", "pipesd:thin"]) == [
-        Rival("pipesd", Wire.THIN, Mode.OFFLOAD),
-        Rival("adaptive", Wire.THIN, Mode.OFFLOAD),
+        Rival("pipesd", Wire.THIN, SessionMode.OFFLOAD),
+        Rival("adaptive", Wire.THIN, SessionMode.OFFLOAD),
     ]
 
 

@@ -37,7 +37,7 @@ def write_config(text: str, file: Path | None = None) -> Path:
 def test_defaults_need_only_the_server() -> None:
     """With the server's address alone, everything else has a usable default."""
     settings = load_settings({"cloud_url": URL, "draft": None})
-    assert (settings.draft, settings.mode, settings.listen_host) == ("embedded", "balanced", "127.0.0.1")
+    assert (settings.draft, settings.mode, settings.listen_host) == ("embedded", "auto", "127.0.0.1")
     assert (settings.listen_port, settings.max_ahead, settings.api_key) == (8650, 16, None)
 
 

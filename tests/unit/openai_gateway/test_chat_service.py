@@ -1,16 +1,16 @@
-"""Mode and policy per request."""
+"""SessionMode and policy per request."""
 
 import pytest
 
+from edge_agent.api import SessionMode
 from openai_gateway.chat_service import SessionOptions, session_options
 from openai_gateway.errors import InvalidRequest
-from pipesd_vllm.wire import Mode
 
 
 def test_headers_choose_mode_and_policy() -> None:
     """Both headers are read; without them the agent's settings stand."""
     chosen = session_options({"x-pipesd-mode": "latency", "x-pipesd-policy": "vanilla"})
-    assert chosen == SessionOptions(Mode.LATENCY, "vanilla")
+    assert chosen == SessionOptions(SessionMode.LATENCY, "vanilla")
     assert session_options({}) == SessionOptions()
 
 

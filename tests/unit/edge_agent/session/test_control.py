@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from edge_agent.api import SessionMode
 from edge_agent.control import (
     BatchScheduler,
     ChainView,
@@ -18,7 +19,7 @@ from edge_agent.drafting import Drafted
 from edge_agent.sampling import DraftToken
 from edge_agent.session import ControlPlane, ReceivedCommit, SessionControl
 from edge_agent.tracing import NullRecorder, SessionTrace
-from pipesd_vllm.wire import Commit, Mode
+from pipesd_vllm.wire import Commit
 
 PARAMETERS = PolicyParameters(0.1, 0.05, max_ahead=16, patience_ms=500, max_window=12)
 NOTHING = ChainView(0, 0, awaiting_commit=False)
@@ -36,9 +37,9 @@ def decide(control: SessionControl, number: int, probability: float) -> Decision
 
 
 @pytest.mark.parametrize(
-    ("mode", "expected"), [(Mode.OFFLOAD, Decision.KEEP), (Mode.BALANCED, Decision.VERIFY)]
+    ("mode", "expected"), [(SessionMode.OFFLOAD, Decision.KEEP), (SessionMode.BALANCED, Decision.VERIFY)]
 )
-def test_time_is_weighed_against_passes(mode: Mode, expected: Decision) -> None:
+def test_time_is_weighed_against_passes(mode: SessionMode, expected: Decision) -> None:
     """A draft takes 60 ms, a token 100: at C = 0.56 drafting on costs time, but in `offload` saves passes."""
     plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), lambda: 0.0)
     control = plane.start_session("r", 1, "adaptive", mode)
@@ -69,21 +70,22 @@ def control_of(source: Source) -> SessionControl:
     return SessionControl(policy, source, monitor, SessionTrace(NullRecorder()), lambda: 0.0)
 
 
-def test_a_changed_patience_counts_from_the_next_opening() -> None:
-    """The server keeps to the patience it was opened with, whatever the tuner wants meanwhile."""
+def test_a_changed_patience_counts_once_the_server_was_told() -> None:
+    """The server keeps to the patience it was told last, whatever the tuner wants meanwhile."""
     source = Source()
     control = control_of(source)
-    control.on_opened(0.0, 90, control.patience_ms)
+    control.on_opened(0.0, 90, control.stance)
     commit(control, 1.0)
     source.parameters = wanted = replace(PARAMETERS, patience_ms=50, max_ahead=4)
     commit(control, 1.5)
     commit(control, 1.75)
-    control.on_opened(2.0, 90, control.patience_ms)
+    control.on_controlled(2.0, control.stance)
     commit(control, 3.0)
     commit(control, 3.5)
     assert source.seen == [
         (2, 0.5, PARAMETERS),
         (2, 0.25, replace(wanted, patience_ms=PARAMETERS.patience_ms)),
+        (2, 1.25, wanted),
         (2, 0.5, wanted),
     ]
 
@@ -92,8 +94,8 @@ def test_the_time_a_turn_takes_to_resume_is_not_the_parameters_fault() -> None:
     """Like a turn's first commit, the first after a resumption is not reported."""
     source = Source()
     control = control_of(source)
-    control.on_opened(0.0, 90, 500)
+    control.on_opened(0.0, 90, control.stance)
     commit(control, 1.0)
-    control.on_opened(5.0, 90, 500)
+    control.on_opened(5.0, 90, control.stance)
     commit(control, 6.0)
     assert source.seen == []

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from edge_agent.api import Fallback, GenerationRequest, Sampling
+from edge_agent.api import Fallback, GenerationRequest, Sampling, SessionMode
 from edge_agent.control import FixedParameters, PolicyParameters
 from edge_agent.drafting import DraftThread
 from edge_agent.errors import CloudUnreachable, PairingError, TargetChanged
@@ -19,7 +19,7 @@ from edge_agent.testing import FakeDrafter, FakeTransport, fake_welcome
 from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import ConnectionPool, check_pairing, check_same_target
 from edge_agent.verifier.cache import decode_info
-from pipesd_vllm.wire import Downstream, Identity, Mode, Upstream, Welcome, fingerprint
+from pipesd_vllm.wire import Downstream, Identity, Upstream, Welcome, fingerprint
 
 from ..conftest import VOCABULARY, target_next, target_text
 from .conftest import HastyLoop
@@ -106,7 +106,7 @@ class Line(FakeTransport):
         return received
 
 
-async def answer(server: Server, mode: Mode, fallback: Fallback) -> tuple[list[int], Exception | None]:
+async def answer(server: Server, mode: SessionMode, fallback: Fallback) -> tuple[list[int], Exception | None]:
     """The tokens that came from the server, and what ended them early."""
 
     def draft(tokens: Sequence[int]) -> DraftToken:
@@ -124,7 +124,7 @@ async def answer(server: Server, mode: Mode, fallback: Fallback) -> tuple[list[i
     control = plane.start_session("r", len(PROMPT), "adaptive", mode)
     request = GenerationRequest("r", PROMPT, Sampling(NUM_TOKENS))
     session = CollaborativeSession(
-        request, pool, worker, control, mode, time.monotonic, fallback=fallback, draw=lambda: 0.0
+        request, pool, worker, control, time.monotonic, fallback=fallback, draw=lambda: 0.0
     )
     tokens: list[int] = []
     try:
@@ -139,11 +139,13 @@ async def answer(server: Server, mode: Mode, fallback: Fallback) -> tuple[list[i
 
 
 @pytest.mark.parametrize("fallback", [Fallback.WAIT, Fallback.ERROR])
-@pytest.mark.parametrize("mode", [Mode.OFFLOAD, Mode.LATENCY])
+@pytest.mark.parametrize("mode", [SessionMode.OFFLOAD, SessionMode.LATENCY])
 @pytest.mark.parametrize(
     "successor", [OTHER_WEIGHTS, OTHER_NAME, OTHER_VOCABULARY], ids=["weights", "name", "vocabulary"]
 )
-async def test_no_restart_mixes_two_targets(successor: Welcome, mode: Mode, fallback: Fallback) -> None:
+async def test_no_restart_mixes_two_targets(
+    successor: Welcome, mode: SessionMode, fallback: Fallback
+) -> None:
     """Whichever step meets the successor: whole from one target, or cut short with the reason."""
     servers = [Server(step, WELCOME, successor) for step in range(1, 49)]
     answers = await asyncio.gather(*(answer(server, mode, fallback) for server in servers))
@@ -171,7 +173,9 @@ async def test_the_same_target_goes_on_under_another_name() -> None:
             return line
 
     servers = [Same(step, WELCOME, renamed) for step in range(3, 19)]
-    answers = await asyncio.gather(*(answer(server, Mode.OFFLOAD, Fallback.ERROR) for server in servers))
+    answers = await asyncio.gather(
+        *(answer(server, SessionMode.OFFLOAD, Fallback.ERROR) for server in servers)
+    )
     assert all(each == (target_text(PROMPT, NUM_TOKENS), None) for each in answers)
 
 

@@ -3,16 +3,23 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 
 import msgspec
 import pytest
 
-from edge_agent.api import FinishReason, GenerationRequest, Sampling
+from edge_agent.api import FinishReason, GenerationRequest, Sampling, SessionMode
 from edge_agent.control import POLICY_NAMES, FixedParameters, PolicyParameters
 from edge_agent.drafting import DraftThread
-from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
+from edge_agent.errors import (
+    CloudError,
+    CloudMisbehaved,
+    CloudRefused,
+    CloudUnreachable,
+    ModelError,
+    PairingError,
+)
 from edge_agent.sampling import DraftToken
 from edge_agent.session import CollaborativeSession, ControlPlane
 from edge_agent.session.turn import TurnLost
@@ -22,9 +29,9 @@ from edge_agent.verifier import ConnectionPool, check_pairing
 from pipesd_vllm.wire import (
     Cancel,
     Commit,
+    Control,
     Downstream,
     Draft,
-    Mode,
     Open,
     RefusalCode,
     Refused,
@@ -62,14 +69,14 @@ class Bench:
         check_pairing("fake", draft, welcome)
 
     def session(
-        self, wanted: GenerationRequest, policy: str = "adaptive", mode: Mode = Mode.OFFLOAD
+        self, wanted: GenerationRequest, policy: str = "adaptive", mode: SessionMode = SessionMode.OFFLOAD
     ) -> CollaborativeSession:
         plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
         control = plane.start_session("r", len(wanted.prompt_token_ids), policy, mode)
-        return CollaborativeSession(wanted, self.pool, self.worker, control, mode, time.monotonic)
+        return CollaborativeSession(wanted, self.pool, self.worker, control, time.monotonic)
 
     async def run(
-        self, wanted: GenerationRequest, policy: str = "adaptive", mode: Mode = Mode.OFFLOAD
+        self, wanted: GenerationRequest, policy: str = "adaptive", mode: SessionMode = SessionMode.OFFLOAD
     ) -> tuple[list[int], CollaborativeSession, str | None]:
         session, tokens, reason = self.session(wanted, policy, mode), [], None
         try:
@@ -82,11 +89,11 @@ class Bench:
         return tokens, session, reason
 
 
-@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("mode", list(SessionMode))
 @pytest.mark.parametrize("policy", POLICY_NAMES)
 @pytest.mark.parametrize("wrong_every", [0, 2, 3, 7])
 async def test_the_text_is_the_targets_whatever_the_draft(
-    make_drafter: Callable[..., FakeDrafter], wrong_every: int, policy: str, mode: Mode
+    make_drafter: Callable[..., FakeDrafter], wrong_every: int, policy: str, mode: SessionMode
 ) -> None:
     """However often the draft errs, under every policy and mode: the target's own tokens, each once."""
     bench = Bench(make_drafter(wrong_every), transport())
@@ -245,15 +252,75 @@ async def test_leaving_early_cancels_on_the_server(make_drafter: Callable[..., F
     assert len([m for m in line.sent if isinstance(m, Open)]) == 2
 
 
-async def test_a_full_draft_context_hands_over_to_the_server(
+async def test_an_answer_longer_than_the_draft_context_is_drafted_to_its_end(
     make_drafter: Callable[..., FakeDrafter],
 ) -> None:
-    """When nothing can be drafted any more the server goes on alone, from what is committed."""
+    """The draft model goes on after the first tokens and the last."""
     line = transport()
-    drafter = make_drafter(context_length=16)
-    tokens, _, _ = await Bench(drafter, line).run(request())
+    tokens, _, _ = await Bench(make_drafter(context_length=32), line).run(request(120))
+    assert tokens == target_text(PROMPT, 120)
+    assert max(m.base for m in line.sent if isinstance(m, Draft)) > 100
+
+
+async def test_a_draft_model_that_fails_hands_over_to_the_server(
+    make_drafter: Callable[..., FakeDrafter],
+) -> None:
+    """The server is told to go alone, on the same turn, and later drafts are tried again."""
+    line, drafter = transport(), make_drafter()
+    calls = 0
+
+    def failing(sequences: Sequence[int]) -> Mapping[int, DraftToken]:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise ModelError("llama.cpp failed")
+        return FakeDrafter.draft(drafter, sequences)
+
+    drafter.draft = failing  # type: ignore[method-assign]
+    tokens, _, _ = await Bench(drafter, line).run(request(200))
+    assert tokens == target_text(PROMPT, 200)
+    assert any(isinstance(m, Control) and m.alone for m in line.sent)
+    assert len([m for m in line.sent if isinstance(m, Open)]) == 1
+    assert calls > 3
+
+
+async def welcomed(welcome: Welcome) -> None:
+    """A check that finds nothing, and waits for nobody."""
+
+
+@pytest.mark.parametrize("mode", [SessionMode.AUTO, SessionMode.LATENCY, SessionMode.OFFLOAD])
+async def test_tokens_do_not_wait_for_a_busy_drafting_thread(
+    make_drafter: Callable[..., FakeDrafter], mode: SessionMode
+) -> None:
+    """While a model call for another chat runs, the answer is shown, in every mode."""
+    bench, release = Bench(make_drafter()), threading.Event()
+    bench.pool = ConnectionPool(FakeConnector([transport()]), welcomed, 1.0)
+    busy = asyncio.create_task(bench.worker.run(lambda _: release.wait(20)))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        tokens = [token async for c in bench.session(request(), mode=mode).run() for token in c.token_ids]
+    assert not busy.done()
+    release.set()
+    await busy
+    await bench.pool.close()
+    await bench.worker.close()
     assert tokens == target_text(PROMPT, 40)
-    assert [m for m in line.sent if isinstance(m, Open)][-1].mode is Mode.LATENCY
+
+
+async def test_every_chat_drafts_some_of_the_time(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """More chats than places in the draft model: they take turns."""
+    num_chats = 6
+    bench = Bench(make_drafter(max_sequences=2), *(transport() for _ in range(num_chats)))
+    sessions = [bench.session(GenerationRequest("r", (i, 2, 3), Sampling(400))) for i in range(num_chats)]
+
+    async def collect(session: CollaborativeSession) -> list[int]:
+        return [token async for chunk in session.run() for token in chunk.token_ids]
+
+    texts = await asyncio.gather(*map(collect, sessions))
+    await bench.pool.close()
+    await bench.worker.close()
+    assert texts == [target_text((i, 2, 3), 400) for i in range(num_chats)]
+    assert all(session.stats.draft_tokens_accepted for session in sessions)
 
 
 async def test_a_turn_given_up_for_want_of_drafts_goes_on(make_drafter: Callable[..., FakeDrafter]) -> None:
@@ -262,7 +329,8 @@ async def test_a_turn_given_up_for_want_of_drafts_goes_on(make_drafter: Callable
     line.push(Refused(1, RefusalCode.ABANDONED, "no drafts came; open the turn again"))
     tokens, _, _ = await Bench(make_drafter(), line).run(request())
     assert tokens == target_text(PROMPT, 40)
-    assert [m.mode for m in line.sent if isinstance(m, Open)] == [Mode.OFFLOAD, Mode.LATENCY]
+    assert len([m for m in line.sent if isinstance(m, Open)]) == 2
+    assert any(isinstance(m, Control) and m.alone for m in line.sent)
 
 
 async def test_a_prompt_too_long_for_the_draft_is_still_answered(

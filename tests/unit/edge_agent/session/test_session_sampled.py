@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edge_agent.api import GenerationRequest, GenerationStats, Sampling
+from edge_agent.api import GenerationRequest, GenerationStats, Sampling, SessionMode
 from edge_agent.control import FixedParameters, PolicyParameters
 from edge_agent.drafting import DraftThread
 from edge_agent.sampling import Pickers, SampledPicker
@@ -16,7 +16,7 @@ from edge_agent.session import CollaborativeSession, ControlPlane, generate_loca
 from edge_agent.testing import FakeConnector, FakeDrafter, FakeTransport, fake_welcome
 from edge_agent.tracing import NullRecorder
 from edge_agent.verifier import ConnectionPool
-from pipesd_vllm.wire import FP64_NOISE, Identity, Mode, Open, Welcome, fingerprint
+from pipesd_vllm.wire import FP64_NOISE, Identity, Open, Welcome, fingerprint
 
 from ..conftest import VOCABULARY
 
@@ -73,7 +73,7 @@ def transport(sampling: Sampling, commits_before_loss: int = -1) -> FakeTranspor
 
 
 async def collaborate(
-    sampling: Sampling, error: float, *lines: FakeTransport, mode: Mode = Mode.OFFLOAD
+    sampling: Sampling, error: float, *lines: FakeTransport, mode: SessionMode = SessionMode.OFFLOAD
 ) -> tuple[list[int], GenerationStats]:
     """The text and the figures of a session whose draft is off by `error` (a deviation of logits)."""
     worker = DraftThread(FakeDrafter(lambda tokens: draft_logits(tokens, error), VOCABULARY))
@@ -81,7 +81,7 @@ async def collaborate(
     plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
     control = plane.start_session("r", len(PROMPT), "adaptive", mode, sampled=sampling.temperature > 0)
     wanted = GenerationRequest("r", PROMPT, sampling)
-    session = CollaborativeSession(wanted, pool, worker, control, mode, time.monotonic)
+    session = CollaborativeSession(wanted, pool, worker, control, time.monotonic)
     try:
         tokens = [token async for chunk in session.run() for token in chunk.token_ids]
     finally:
@@ -92,9 +92,9 @@ async def collaborate(
 
 @pytest.mark.parametrize("fields", SETTINGS, ids="-".join)
 @pytest.mark.parametrize("error", [0.0, 0.5, 5.0])
-@pytest.mark.parametrize("mode", [Mode.OFFLOAD, Mode.LATENCY])
+@pytest.mark.parametrize("mode", [SessionMode.OFFLOAD, SessionMode.LATENCY])
 async def test_the_text_is_that_of_the_target_alone(
-    fields: dict[str, object], error: float, mode: Mode
+    fields: dict[str, object], error: float, mode: SessionMode
 ) -> None:
     """With the same seed, good, fair and useless drafts all give the target's own text."""
     sampling = settings(fields)

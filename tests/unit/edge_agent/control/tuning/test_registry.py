@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.api import SessionMode
 from edge_agent.control import EnvironmentSnapshot, FixedParameters, SessionParameters
 from edge_agent.control.tuning.background import BackgroundProposer
 from edge_agent.control.tuning.registry import (
@@ -18,11 +19,10 @@ from edge_agent.control.tuning.registry import (
 from edge_agent.control.tuning.search import Evaluation, SobolProposer, Suggestion
 from edge_agent.control.tuning.store import LinkClass, TuningKey, TuningStore
 from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings, TunerState
-from pipesd_vllm.wire import Mode
 
 from .surface import BASE, SPACE, START, bowl
 
-KEY = TuningKey("draft.gguf", "org/target", LinkClass.METRO, Mode.BALANCED)
+KEY = TuningKey("draft.gguf", "org/target", LinkClass.METRO, SessionMode.BALANCED)
 
 
 class Inline(Executor):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.api import SessionMode
 from edge_agent.control import PolicyParameters
 from edge_agent.control.tuning.search import DIMENSIONS, PATIENCE, SearchSpace, dimensions_for
-from pipesd_vllm.wire import Mode
 
 from .surface import BASE, SPACE
 
@@ -78,7 +78,7 @@ def test_scales_treat_like_alike() -> None:
 
 def test_what_is_not_searched_stays_as_set() -> None:
     """Patience is left alone in modes in which the server does not wait that long, or waits for ever."""
-    assert PATIENCE in dimensions_for(Mode.BALANCED)
-    for mode in (Mode.OFFLOAD, Mode.LATENCY):
+    assert PATIENCE in dimensions_for(SessionMode.BALANCED)
+    for mode in (SessionMode.OFFLOAD, SessionMode.LATENCY):
         space = SearchSpace(BASE, dimensions_for(mode))
         assert space.from_unit((0.0, 0.0, 0.0)).patience_ms == BASE.patience_ms

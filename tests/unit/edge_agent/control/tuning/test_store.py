@@ -8,13 +8,13 @@ from pathlib import Path
 import platformdirs
 import pytest
 
+from edge_agent.api import SessionMode
 from edge_agent.control.tuning.store import LinkClass, TuningKey, TuningStore, default_folder, link_class
 from edge_agent.control.tuning.tuner import Observation, TunerState
-from pipesd_vllm.wire import Mode
 
 from .surface import BASE, OPTIMUM
 
-KEY = TuningKey("draft.gguf", "org/target", LinkClass.METRO, Mode.BALANCED)
+KEY = TuningKey("draft.gguf", "org/target", LinkClass.METRO, SessionMode.BALANCED)
 STATE = TunerState((Observation(BASE, 21.5, 64, 0.08), Observation(OPTIMUM, 17.25, 192, 0.05)), OPTIMUM, 17.5)
 
 
@@ -33,7 +33,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
         {"draft": "other.gguf"},
         {"target": "org/other"},
         {"link": LinkClass.FAR},
-        {"mode": Mode.OFFLOAD},
+        {"mode": SessionMode.OFFLOAD},
         {"pass_weight_ms": 5.0},
     ],
     ids=lambda change: next(iter(change)),
