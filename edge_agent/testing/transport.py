@@ -27,7 +27,7 @@ from pipesd_vllm.wire import (
 
 NextToken = Callable[[Sequence[int]], int]
 
-_STEP_S: Final = 1e-3
+_STEP_S: Final = 0.01
 """Between tokens of a server that was told to go alone."""
 
 

@@ -331,7 +331,7 @@ OURS = PolicyParameters(0.3, 0.35, max_ahead=16, patience_ms=500, max_window=8)
 def test_rivals_by_name() -> None:
     """The literature's four on both wires, ours in three modes, each end alone; a variant with a colon."""
     labels = [rival.label for rival in parse_rivals(EVERYBODY)]
-    assert len(labels) == len(set(labels)) == 2 + 4 * 2 + 3
+    assert len(labels) == len(set(labels)) == 2 + 4 * 2 + 4
     assert {"cloud", "local", "hsl:published", "hsl:thin", "adaptive:latency"} <= set(labels)
     assert parse_rivals(["pipesd:thin", "adaptive:offload", "pipesd:thin"]) == [
         Rival("pipesd", Wire.THIN, SessionMode.OFFLOAD),
