@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable
+from typing import Final
 
 from edge_agent.api import (
     AnswerHead,

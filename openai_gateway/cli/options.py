@@ -34,8 +34,8 @@ Mode = Annotated[
     str | None,
     _flag(
         "--mode",
-        text="What the server does without drafts (default balanced).",
-        metavar="offload|balanced|latency",
+        text="What the server does without drafts (default auto: what costs no time).",
+        metavar="auto|latency|balanced|offload",
     ),
 ]
 Policy = Annotated[

@@ -171,13 +171,13 @@ def test_rows_and_picture(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["sim", *arguments])
     assert done.exit_code == 0, done.output
     rows = json.loads(files[0].read_text())
-    assert [list(row) for row in rows] == [KEYS] * 8
+    assert [list(row) for row in rows] == [KEYS] * 10
     for row in rows:
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
         assert row["speedup"] == pytest.approx(row["streaming_tpt_ms"] / row["tpt_ms"], rel=1e-3)
     assert [row["speedup"] for row in rows if row["policy"] == "cloud"] == [1.0, 1.0]
-    assert [row["mode"] for row in rows if row["is_default"]] == ["balanced", "balanced"]
-    assert "balanced (default): slower than streaming in" in done.output
+    assert [row["mode"] for row in rows if row["is_default"]] == ["auto", "auto"]
+    assert "auto (default): slower than streaming in" in done.output
     assert files[1].read_bytes().startswith(b"\x89PNG")
 
 
