@@ -27,7 +27,7 @@ from pipesd_vllm.wire import (
 
 NextToken = Callable[[Sequence[int]], int]
 
-_STEP_S: Final = 0.01
+_STEP_S: Final = 0.03
 """Between tokens of a server that was told to go alone."""
 
 
@@ -110,6 +110,7 @@ class FakeTransport:
             self._stepping = asyncio.create_task(self._step_alone(control.turn))
 
     async def _step_alone(self, turn: int) -> None:
+        await asyncio.sleep(_STEP_S)
         while self._goes_alone and self._turn is not None and self._turn.turn == turn:
             self._commit([], 0)
             await asyncio.sleep(_STEP_S)
