@@ -109,4 +109,5 @@ class AdaptivePolicy:
         given = self._parameters
         if self._costs is None:
             return TriggerSettings(given.sequence_threshold, given.token_threshold, given.window_bound)
-        return TriggerSettings(self._break_even, NEVER, given.window_bound)
+        threshold = min(MAX_BREAK_EVEN, given.confidence_margin * self._break_even)
+        return TriggerSettings(threshold, NEVER, given.window_bound)

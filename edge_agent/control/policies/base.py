@@ -56,7 +56,7 @@ class CommitOutcome:
 
 @dataclass(frozen=True, slots=True)
 class PolicyParameters:
-    """What a policy works with; the tuner varies the first four."""
+    """What a policy works with; the tuner varies what acts in a mode (`dimensions_for`)."""
 
     sequence_threshold: float
     """R1: ask for verification once the window's probability product is at most this."""
@@ -68,6 +68,8 @@ class PolicyParameters:
     """How long the server waits for drafts in mode `balanced`; a session asks for it when it opens."""
     max_window: int
     """Most drafts between two requests to verify."""
+    confidence_margin: float = 1.0
+    """Ask for verification below this multiple of the break-even confidence."""
 
     @property
     def window_bound(self) -> int:

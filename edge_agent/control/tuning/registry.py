@@ -45,7 +45,7 @@ class StoppableSolver(Solver, Protocol):
 
 
 class TunedParameters:
-    """`AgentParameters` with an autotuner for each mode and link class, for our own policy only.
+    """`AgentParameters` with an autotuner for each set mode and link class, for our own policy only.
 
     The baselines of the literature keep `base`: they are there to be compared with. So does everything
     where BoTorch is not installed, and until the round trip is known: results would be filed under the
@@ -86,7 +86,7 @@ class TunedParameters:
         self, policy: str, mode: SessionMode, environment: EnvironmentSnapshot
     ) -> SessionParameters:
         """The first call for a link class and mode reads its file."""
-        if policy != DEFAULT_POLICY or environment.rtt_s is None:
+        if policy != DEFAULT_POLICY or environment.rtt_s is None or not dimensions_for(mode):
             return FixedParameters(self._base)
         link = link_class(environment.rtt_s * 1e3)
         key = TuningKey(self._draft, self._target, link, mode, self._pass_weight_ms)

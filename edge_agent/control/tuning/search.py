@@ -15,6 +15,7 @@ from edge_agent.api import SessionMode
 from edge_agent.control.policies.base import PolicyParameters
 
 __all__ = [
+    "CONFIDENCE_MARGIN",
     "DIMENSIONS",
     "MAX_AHEAD",
     "MAX_DIMENSIONS",
@@ -89,12 +90,19 @@ SEQUENCE_THRESHOLD: Final = Dimension("sequence_threshold", 0.01, 0.99, Scale.LO
 TOKEN_THRESHOLD: Final = Dimension("token_threshold", 0.01, 0.99, Scale.LOGIT, 3)
 MAX_AHEAD: Final = Dimension("max_ahead", 2, 32, Scale.LOG, 0)
 PATIENCE: Final = Dimension("patience_ms", 20, 2000, Scale.LOG, 0)
+CONFIDENCE_MARGIN: Final = Dimension("confidence_margin", 0.25, 4.0, Scale.LOG, 2)
 DIMENSIONS: Final = (SEQUENCE_THRESHOLD, TOKEN_THRESHOLD, MAX_AHEAD, PATIENCE)
 
 
 def dimensions_for(mode: SessionMode) -> tuple[Dimension, ...]:
-    """The dimensions searched in `mode`: patience matters in `balanced` only."""
-    return DIMENSIONS if mode is SessionMode.BALANCED else DIMENSIONS[:-1]
+    """The dimensions that act in `mode`; none in those whose arms are chosen (`control/modes.py`)."""
+    match mode:
+        case SessionMode.OFFLOAD:
+            return SEQUENCE_THRESHOLD, TOKEN_THRESHOLD, MAX_AHEAD
+        case SessionMode.BALANCED:
+            return CONFIDENCE_MARGIN, MAX_AHEAD, PATIENCE
+        case _:
+            return ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from edge_agent.control.tuning.tuner import Phase, Tuner, TunerSettings, TunerSt
 
 from .surface import BASE, SPACE, START, bowl
 
-KEY = TuningKey("draft.gguf", "org/target", LinkClass.METRO, SessionMode.BALANCED)
+KEY = TuningKey("draft.gguf", "org/target", LinkClass.METRO, SessionMode.OFFLOAD)
 
 
 class Inline(Executor):
