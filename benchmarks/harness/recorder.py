@@ -5,11 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from edge_agent.api import GenerationChunk, GenerationRequest, GenerationStats, Generator
+from edge_agent.api import (
+    AnswerEvent,
+    AnswerHead,
+    AskRequest,
+    GenerationChunk,
+    GenerationRequest,
+    GenerationStats,
+    Generator,
+)
 
 __all__ = ["Recording", "RecordingGenerator"]
+
+_EventT = TypeVar("_EventT", bound=AnswerEvent)
 
 
 @dataclass(slots=True)
@@ -34,22 +44,30 @@ class RecordingGenerator:
         self._clock = clock
         self._recordings: dict[str, Recording] = {}
 
-    def take(self, request_id: str) -> Recording:
-        """The recording of a generation, which is forgotten. The gateway's answer id is its request id."""
-        return self._recordings.pop(request_id)
+    def take(self, answer_id: str) -> Recording:
+        """The recording of a generation, by the gateway's answer id; it is forgotten."""
+        return self._recordings.pop(answer_id)
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
-        recording = self._recordings[request.request_id] = Recording(self._clock())
-        chunks = self._generator.generate(request)
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationChunk]:
+        return self._recorded(request.request_id, self._generator.generate(request))
+
+    def ask(self, request: AskRequest) -> AsyncIterator[AnswerEvent]:
+        prefix = "chatcmpl-" if "chat" in request.path else "cmpl-"  # as vLLM names its answers
+        return self._recorded(prefix + request.request_id, self._generator.ask(request))
+
+    async def _recorded(self, answer_id: str, events: AsyncIterator[_EventT]) -> AsyncIterator[_EventT]:
+        recording = self._recordings[answer_id] = Recording(self._clock())
         try:
-            async for chunk in chunks:
-                if chunk.token_ids:
-                    recording.given_s.append(self._clock())
-                recording.token_ids += chunk.token_ids
-                recording.stats = chunk.stats
-                yield chunk
+            async for event in events:
+                if isinstance(event, GenerationChunk):
+                    if event.token_ids:
+                        recording.given_s.append(self._clock())
+                    recording.token_ids += event.token_ids
+                if isinstance(event, GenerationChunk | AnswerHead):
+                    recording.stats = event.stats
+                yield event
         finally:
-            if (close := getattr(chunks, "aclose", None)) is not None:
+            if (close := getattr(events, "aclose", None)) is not None:
                 await close()  # a reader that leaves early ends the generation now
 
     def __getattr__(self, name: str) -> Any:

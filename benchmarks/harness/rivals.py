@@ -31,7 +31,11 @@ __all__ = [
 ]
 
 DEFAULT_PARAMETERS: Final = PolicyParameters(
-    **{field.name: EdgeSettings.model_fields[field.name].default for field in fields(PolicyParameters)}
+    **{
+        field.name: EdgeSettings.model_fields[field.name].default
+        for field in fields(PolicyParameters)
+        if field.name in EdgeSettings.model_fields  # the others are the tuner's alone
+    }
 )
 """Our policy's unless a flag says otherwise: the agent's own defaults, read where they stand."""
 

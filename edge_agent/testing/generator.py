@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -158,6 +158,8 @@ class FakeGenerator:
         if self.cloud is not _no_cloud and script.error is None:
             return _play(_as_scripted(self.cloud(request.path, body), record.stats), script, record)
         texts = _Texts(self._tokenizer, request, body, self._target.model)
+        if (refusal := _refusal(texts, self._target.max_model_len)) is not None:
+            return _play(_as_scripted(refusal, record.stats), script, record)
         return _play(_answer(script, record, texts), script, record)
 
     def _start(
@@ -193,6 +195,7 @@ def _no_cloud(path: str, body: Mapping[str, Any]) -> ForwardedAnswer:
     raise CloudUnreachable("no server's API was scripted")
 
 
+_NO_LIMIT: Final = 1 << 30
 _EventT = TypeVar("_EventT", bound=AnswerEvent)
 
 
@@ -257,6 +260,18 @@ async def _answer(script: Script, record: GenerationRecord, texts: _Texts) -> As
             return
 
 
+def _refusal(texts: _Texts, max_model_len: int) -> ForwardedAnswer | None:
+    """As vLLM words it, for a prompt or a limit beyond the context."""
+    if len(texts.prompt) >= max_model_len:
+        param, message = "input_tokens", f"This model's maximum context length is {max_model_len} tokens."
+    elif max_model_len < texts.max_tokens < _NO_LIMIT:
+        param, message = "max_tokens", f"max_tokens cannot be greater than max_model_len={max_model_len}."
+    else:
+        return None
+    detail = {"message": message, "type": "BadRequestError", "param": param, "code": 400}
+    return FakeForwardedAnswer(400, [msgspec.json.encode({"error": detail})])
+
+
 async def _as_scripted(answer: ForwardedAnswer, stats: GenerationStats) -> AsyncIterator[AnswerEvent]:
     yield AnswerHead(answer.status, stats)
     try:
@@ -282,14 +297,16 @@ class _Texts:
         answer_id = f"{'chatcmpl' if self._is_chat else 'cmpl'}-{request.request_id}"
         self._envelope = {"id": answer_id, "object": kind, "created": 1, "model": model}
         self._text = ""
-        said = str(body.get("messages") or body.get("prompt"))
-        self.prompt = tuple(self._tokenizer.encode(said, add_special_tokens=False).ids)
+        said = body.get("messages") or body.get("prompt")
+        if self._is_chat or not isinstance(said, list):
+            said = self._tokenizer.encode(str(said), add_special_tokens=False).ids
+        self.prompt: tuple[int, ...] = tuple(said)
         self.token_ids: list[int] = []
         self.stop_string: str | None = None
         """That ended the answer, if one did."""
         stops = body.get("stop") or []
         self._stops: list[str] = [stops] if isinstance(stops, str) else stops
-        self.max_tokens: int = body.get("max_tokens") or body.get("max_completion_tokens") or 1 << 20
+        self.max_tokens: int = body.get("max_tokens") or body.get("max_completion_tokens") or _NO_LIMIT
 
     def add(self, chunk: GenerationChunk) -> bytes:
         """What `chunk` adds to the body."""

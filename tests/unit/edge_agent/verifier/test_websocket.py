@@ -20,7 +20,7 @@ from edge_agent.errors import (
 )
 from edge_agent.verifier import WebSocketConnector
 from edge_agent.verifier.websocket import WebSocketTransport
-from pipesd_vllm.wire import SUBPROTOCOL, Cancel, CloseReason, Commit, encode
+from pipesd_vllm.wire import SUBPROTOCOL, Ask, Cancel, CloseReason, Commit, Part, decode_upstream, encode
 
 
 @asynccontextmanager
@@ -141,3 +141,49 @@ async def test_a_refused_upgrade(status: int, headers: dict[str, str], error: Cl
             await WebSocketConnector(f"http://127.0.0.1:{port}", None, 10.0).connect()
     for told in ("code", "retry_after_s"):
         assert getattr(caught.value, told, None) == getattr(error, told, None)
+
+
+LARGE = Ask(1, "/v1/completions", b"x" * 40_000_000, "r")
+
+
+async def test_a_message_larger_than_a_frame_goes_in_parts() -> None:
+    """The server can put it together again."""
+    received: list[bytes] = []
+    done = asyncio.Event()
+
+    async def handle(connection: ServerConnection) -> None:
+        async for data in connection:
+            part = decode_upstream(data if isinstance(data, bytes) else b"")
+            assert isinstance(part, Part)
+            received.append(part.data)
+            if part.last:
+                break
+        done.set()
+
+    async with serve(handle, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)]) as server:
+        port = server.sockets[0].getsockname()[1]
+        transport = await WebSocketConnector(f"http://127.0.0.1:{port}", None, 10.0).connect()
+        assert await transport.send(LARGE) > len(LARGE.body)
+        await asyncio.wait_for(done.wait(), 20)
+        await transport.close()
+    assert decode_upstream(b"".join(received), 1 << 26) == LARGE
+
+
+async def test_a_connection_left_in_the_middle_of_a_message_is_of_no_use() -> None:
+    """Whoever gives up sending parts has nothing else to send there: the server would take it for one."""
+
+    done = asyncio.Event()
+
+    async def handle(connection: ServerConnection) -> None:
+        await done.wait()  # reads nothing
+
+    async with serve(handle, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)], max_queue=1) as server:
+        port = server.sockets[0].getsockname()[1]
+        transport = await WebSocketConnector(f"http://127.0.0.1:{port}", None, 10.0).connect()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(transport.send(LARGE), 0.2)
+        assert not transport.is_open
+        with pytest.raises(CloudUnreachable, match="middle of a message"):
+            await transport.send(Cancel(1))
+        done.set()
+        await transport.close()
