@@ -1,4 +1,4 @@
-"""The edge agent: one draft model, one verifier, many generations, each on the route it asks for."""
+"""The edge agent: one draft model or none, one verifier, many generations, each on the route it asks for."""
 
 from __future__ import annotations
 
@@ -37,12 +37,24 @@ from edge_agent.control import (
     PolicyParameters,
     TunedParameters,
 )
-from edge_agent.drafting import Drafter, DraftThread, DraftWorker, load_drafter, own_tokenizer
+from edge_agent.drafting import (
+    Drafter,
+    DraftLibrary,
+    DraftThread,
+    DraftWorker,
+    drafts_without_model,
+    load_drafter,
+    own_tokenizer,
+)
 from edge_agent.errors import (
     TRANSIENT,
     CloudRefused,
+    CloudUnreachable,
     DraftAnswers,
     DraftCapacityError,
+    EdgeError,
+    NoDraftModel,
+    PairingError,
     Transient,
     VerifierTooOld,
 )
@@ -68,13 +80,14 @@ from edge_agent.verifier import (
     check_pairing,
     probe_link,
 )
-from edge_agent.verifier.target import no_own_tokenizer
+from edge_agent.verifier.target import no_own_tokenizer, nobody_else
 from pipesd_vllm.wire import Fingerprint, Welcome
 
 __all__ = ["EdgeAgent", "agent_parameters", "cloud_api", "cloud_connector", "policy_parameters"]
 
 logger = logging.getLogger("pipesd.edge")
 
+_NO_MODEL: Final = "none"
 _DRAW_BITS: Final = 16
 """Random bits behind each draw of a delay."""
 
@@ -84,7 +97,7 @@ class EdgeAgent:
 
     def __init__(
         self,
-        worker: DraftWorker,
+        worker: DraftWorker | None,
         connector: Connector,
         api: CloudApi,
         control: ControlPlane,
@@ -93,24 +106,34 @@ class EdgeAgent:
         policy: str = DEFAULT_POLICY,
         fallback: Fallback = Fallback.LOCAL,
         own_tokenizer: Callable[[], TokenizerBundle] = no_own_tokenizer,
+        library: DraftLibrary | None = None,
         connect_timeout_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
         draw_bits: Callable[[int], int] = secrets.randbits,
     ) -> None:
-        """`mode` and `policy` are those of requests that name none. `clock` in seconds."""
+        """`worker`: drafts with a model; None: there is none. `library` makes what looks drafts up; None:
+        nothing does. `mode` and `policy` are those of requests that name none. `clock` in seconds."""
         self._worker = worker
         self._api = api
         self._control = control
         self._mode = mode
         self._policy = policy
         self._fallback = fallback
+        self._library = library
         self._clock = clock
         self._draw_bits = draw_bits
         self._pool = ConnectionPool(RetryTimeoutConnector(connector), self._check, connect_timeout_s)
         self._fingerprints: dict[int, Fingerprint] = {}
-        info = worker.drafter.info
+        self._misfits: set[Fingerprint] = set()
+        """Vocabularies that the draft model does not have."""
+        self._misfit: PairingError | None = None
+        """Why the draft model cannot continue texts of the present target."""
         self._served = ServedTarget(
-            api, info, self._fingerprint, own_tokenizer, may_be_away=fallback is not Fallback.ERROR
+            api,
+            None if worker is None else worker.drafter.info,
+            self._fingerprint,
+            own_tokenizer,
+            may_be_away=fallback is not Fallback.ERROR,
         )
         self._pickers = Pickers(self._served.tokenizer)
 
@@ -121,15 +144,20 @@ class EdgeAgent:
         load: Callable[[EdgeSettings], Drafter] | None = None,
         parameters: AgentParameters | None = None,
     ) -> EdgeAgent:
-        """Load the draft (with `load`, if given), reach the verifier, check that the two fit.
+        """Load the draft (with `load`, if given), reach the verifier, read the texts to draft from.
 
-        `parameters`: those that sessions work with, if not those of `settings`.
-        A verifier that is out of reach is an error only with `fallback = error`. Raises `ModelError`,
-        `PairingError`, `CloudUnreachable`, `CloudRefused`.
+        `parameters`: those that sessions work with, if not those of `settings`. Without `load` and where
+        `drafts_without_model` says so, there is no draft model. A verifier that is out of reach is an error
+        only then and with `fallback = error`. Raises `ModelError`, `ConfigError`, `CloudUnreachable`,
+        `CloudRefused`.
         """
+        library = DraftLibrary(settings.draft_from, history_folder()) if settings.lookup else None
+        if load is None and not drafts_without_model(settings):
+            load = load_drafter
         api = cloud_api(settings)
-        target_name, worker = await _reach_and_load(api, settings, load or load_drafter)
-        own = parameters or agent_parameters(settings, worker.drafter.info.name, target_name)
+        target_name, worker = await _reach_and_load(api, settings, load)
+        draft_name = _NO_MODEL if worker is None else worker.drafter.info.name
+        own = parameters or agent_parameters(settings, draft_name, target_name)
         agent = cls(
             worker,
             cloud_connector(settings),
@@ -139,20 +167,30 @@ class EdgeAgent:
             policy=settings.policy,
             fallback=settings.fallback,
             own_tokenizer=lambda: own_tokenizer(settings),
+            library=library,
             connect_timeout_s=settings.connect_timeout_s,
         )
         if target_name is not None:
-            await agent._warm_up_or_close(settings.fallback)
+            await agent._prepare_or_close(settings.fallback)
         return agent
 
-    async def _warm_up_or_close(self, fallback: Fallback) -> None:
+    async def _prepare_or_close(self, fallback: Fallback) -> None:
         """Raises as `start`; the agent is closed then."""
         try:
             await unless_away(self.warm_up(), fallback)
             await unless_away(self._served.target(), fallback)
+            await self._load_library()
         except BaseException:
             await self.close()
             raise
+
+    async def _load_library(self) -> None:
+        """Read the texts to draft from, once the target's vocabulary is known; without them if it is not."""
+        if self._library is not None and not self._library.is_empty:
+            try:
+                await self._library.load(await self._served.tokenizer())
+            except EdgeError as error:
+                logger.warning("drafting without files and history: %s", error)
 
     async def warm_up(self) -> None:
         """Make (and so check) the first connection, and time it; an older server's has nothing to time."""
@@ -168,8 +206,8 @@ class EdgeAgent:
 
     @property
     def draft_name(self) -> str:
-        """Name of the draft model."""
-        return self._worker.drafter.info.name
+        """Name of the draft model, "none" without one."""
+        return _NO_MODEL if self._worker is None else self._worker.drafter.info.name
 
     def link_snapshot(self) -> EnvironmentSnapshot:
         """What link, draft and server cost now, as measured by this agent's sessions."""
@@ -177,7 +215,8 @@ class EdgeAgent:
 
     async def target(self, *, offline: bool = False) -> TargetInfo:
         """See `Generator.target`."""
-        return await self._served.target(offline=offline)
+        target = await self._served.target(offline=offline)
+        return target if self._misfit is None else replace(target, has_draft=False)
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
         """See `Generator.tokenizer`."""
@@ -206,9 +245,13 @@ class EdgeAgent:
                                 yield event
                     return
                 except TRANSIENT as error:
+                    if self._worker is None:
+                        raise nobody_else(error) from error
                     if self._fallback is not Fallback.LOCAL:
                         raise
                     lost = error
+                finally:
+                    self._remember(session)
                 logger.warning("the draft model answers alone: %s", lost)
                 stats = session.stats
                 stats.route_reason = local_reason(lost, begun=bool(committed))
@@ -225,7 +268,11 @@ class EdgeAgent:
                     yield event
             return
         except TRANSIENT as error:
+            if self._worker is None:
+                raise nobody_else(error) from error
             lost = error
+        finally:
+            self._remember(session)
         if self._fallback is not Fallback.LOCAL:
             raise lost
         exchange = session.exchange
@@ -248,13 +295,13 @@ class EdgeAgent:
     async def _alone(
         self, request: GenerationRequest, stats: GenerationStats, lost: Transient | None
     ) -> AsyncIterator[GenerationChunk]:
-        """The draft model's own tokens; `lost`, if the verifier was, in place of `DraftCapacityError`."""
+        """The draft model's own tokens; `lost`, if the verifier was, in place of what keeps it from it."""
         try:
             local = await self._local(request, stats)
             async with aclosing(local) as chunks:
                 async for chunk in chunks:
                     yield chunk
-        except DraftCapacityError:
+        except (DraftCapacityError, NoDraftModel):
             if lost is None:
                 raise
             raise lost from None
@@ -273,20 +320,33 @@ class EdgeAgent:
             control,
             self._clock,
             self._pickers,
+            fits=self._fits,
+            sources=None if self._library is None else self._library.source,
             fallback=self._fallback,
             draw=lambda: self._draw_bits(_DRAW_BITS) / 2**_DRAW_BITS,
         )
 
+    def _remember(self, session: CollaborativeSession) -> None:
+        if self._library is not None:
+            self._library.remember(session.exchange.chain.tokens)
+
     async def _local(
         self, request: GenerationRequest, stats: GenerationStats
     ) -> AsyncGenerator[GenerationChunk, None]:
+        if self._worker is None:
+            raise NoDraftModel
+        if self._misfit is not None:
+            raise NoDraftModel(str(self._misfit))
         bundle = await self._served.tokenizer(offline=True)
         choice = await self._pickers.choose(request, bundle)
         return generate_locally(request, self._worker, choice, bundle.eos_token_ids, stats, self._clock)
 
     async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
         """See `Generator.forward`."""
-        return await self._api.forward(path, body)
+        try:
+            return await self._api.forward(path, body)
+        except CloudUnreachable as error:
+            raise error if self._worker is not None else nobody_else(error) from error
 
     async def health(self) -> dict[str, str]:
         """`status` is "degraded" while the verifier does not answer; `link_rtt_ms` once it was measured."""
@@ -303,16 +363,32 @@ class EdgeAgent:
         """Idempotent."""
         await self._pool.close()
         await self._api.close()
-        await self._worker.close()
+        if self._worker is not None:
+            await self._worker.close()
+        if self._library is not None:
+            await self._library.close()
         self._control.close()
 
     async def _check(self, welcome: Welcome) -> None:
         self._served.notice(welcome)
-        draft = await self._fingerprint(welcome.fingerprint.num_tokens)
-        check_pairing(self.draft_name, draft, welcome)
+        self._misfit = None
+        if self._worker is None:
+            return
+        try:
+            check_pairing(self.draft_name, await self._fingerprint(welcome.fingerprint.num_tokens), welcome)
+        except PairingError as error:
+            self._misfit = error
+            if welcome.fingerprint not in self._misfits:
+                self._misfits.add(welcome.fingerprint)
+                logger.warning("drafting by lookup only: %s", error)
+
+    def _fits(self, welcome: Welcome) -> bool:
+        """Whether the draft model has the target's vocabulary."""
+        return self._worker is not None and welcome.fingerprint not in self._misfits
 
     async def _fingerprint(self, num_tokens: int) -> Fingerprint:
         """The draft model's, kept: a new connection does not wait for a call of the draft model to end."""
+        assert self._worker is not None
         if num_tokens not in self._fingerprints:
             made = await self._worker.run(lambda drafter: drafter.fingerprint(num_tokens))
             self._fingerprints[num_tokens] = made
@@ -320,10 +396,15 @@ class EdgeAgent:
 
 
 async def _reach_and_load(
-    api: CloudApi, settings: EdgeSettings, load: Callable[[EdgeSettings], Drafter]
-) -> tuple[str | None, DraftWorker]:
-    """The target's name, unless the verifier is away, and the loaded draft model. An error closes `api`."""
+    api: CloudApi, settings: EdgeSettings, load: Callable[[EdgeSettings], Drafter] | None
+) -> tuple[str | None, DraftWorker | None]:
+    """The target's name, unless the verifier is away, and the draft model that `load` gives.
+
+    An error closes `api`.
+    """
     try:
+        if load is None:
+            return await _reached(api), None
         target = await unless_away(api.target(), settings.fallback)
         worker = DraftThread(await asyncio.to_thread(load, settings))
     except BaseException:
@@ -332,10 +413,26 @@ async def _reach_and_load(
     return None if target is None else target.model, worker
 
 
+async def _reached(api: CloudApi) -> str:
+    try:
+        return (await api.target()).model
+    except TRANSIENT as error:
+        raise nobody_else(error) from error
+
+
 def cloud_api(settings: EdgeSettings) -> CloudApi:
     """The verifier's HTTP routes; what they answer is kept in the user's cache folder."""
-    cache_dir = Path(platformdirs.user_cache_dir("pipesd")) / "tokenizers"
+    cache_dir = _cache_folder() / "tokenizers"
     return CloudApi(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s, cache_dir)
+
+
+def history_folder() -> Path:
+    """Where earlier answers are kept, if that was asked for."""
+    return _cache_folder() / "history"
+
+
+def _cache_folder() -> Path:
+    return Path(platformdirs.user_cache_dir("pipesd"))
 
 
 def cloud_connector(settings: EdgeSettings) -> Connector:

@@ -69,7 +69,7 @@ class TargetInfo:
     reasoning_marks: tuple[str, str] | None = None
     """Start and end of reasoning in the text, if the parser does no more than to cut there."""
     has_draft: bool = True
-    """False where no draft model is installed: the routes `collaborative` and `local` are not there."""
+    """False where no draft model could answer alone: the route `local` is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,9 @@ class Source(enum.StrEnum):
     """Where a shown token comes from."""
 
     DRAFTED = "drafted"
-    """The edge had sent it as a draft and the target agreed."""
+    """The edge's draft model had sent it as a draft and the target agreed."""
+    LOOKED_UP = "looked_up"
+    """As `DRAFTED`, but the draft was looked up in the text itself or in texts of this machine."""
     CORRECTED = "corrected"
     """The target's own: instead of a draft, after the last draft, or while there was none."""
     UNVERIFIED = "unverified"

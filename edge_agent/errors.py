@@ -2,7 +2,7 @@
 
 EdgeError
 ├── ModelError            a draft model that cannot be found, read or loaded
-│   └── NoDraftModel      nothing that could draft is installed
+│   └── NoDraftModel      there is none that could answer alone
 ├── PairingError          draft and target do not share a vocabulary
 ├── DraftCapacityError    the draft context has no room for this sequence
 ├── CloudError            the verifier cannot serve the collaborative path
@@ -32,11 +32,11 @@ class ModelError(EdgeError):
 
 
 class NoDraftModel(ModelError):
-    """Nothing that could draft is installed."""
+    """No model is there that could answer alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, reason: str = "no draft model is there that could answer alone") -> None:
         super().__init__(
-            "no draft model is installed: run `pip install 'pipesd[edge]'` and name one with --draft"
+            f"{reason}: run `pip install 'pipesd[edge]'` and name one of the target's family with --draft"
         )
 
 

@@ -80,7 +80,12 @@ class EdgeSettings(BaseSettings):
     api_key: SecretStr | None = None
     """Key of the vLLM server."""
     draft: str = Field("embedded", min_length=1)
-    """"embedded", the path of a GGUF file, or "hf:repo/file"."""
+    """"embedded", the path of a GGUF file, "hf:repo/file", or "none": drafts are only looked up."""
+    lookup: bool = True
+    """Look drafts up in the prompt and the answer itself, beside the model's."""
+    draft_from: Names = ()
+    """Look drafts up in these files and folders, too; `history`: in your earlier answers, which are then kept
+    on this machine (docs/privacy.md)."""
     draft_threads: int = Field(default_factory=default_draft_threads, ge=1, le=256)
     draft_context: int = Field(4096, ge=256, le=1 << 20)
     """Tokens that one conversation can hold in the draft model."""
@@ -148,7 +153,7 @@ class EdgeSettings(BaseSettings):
             raise ValueError("a key is one line of printable characters")
         return SecretStr(key) if value else value
 
-    @field_validator("allowed_hosts", "allow_origins", mode="before")
+    @field_validator("allowed_hosts", "allow_origins", "draft_from", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, str):

@@ -14,11 +14,11 @@ __all__ = ["COSTS", "GPU_COSTS", "Costs", "costs_named"]
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """A server's costs, and the least that a draft token costs."""
+    """A server's costs, and what a draft token costs here."""
 
     step: StepCost
     draft_s: float = 0.008
-    """A call of the draft model on this machine; a scenario may say that its device is slower."""
+    """A call of the draft model on this machine; a scenario may name another device's."""
     front_s: float = 0.0
     """Between connection and engine, both ways together, beyond the IPC of `ServerPlan`."""
     async_scheduling: bool = True
@@ -26,7 +26,7 @@ class Costs:
 
     def draft(self, gamma_s: float) -> DraftCost:
         """Of a device that takes `gamma_s` a token; 0: this machine."""
-        return DraftCost(call_s=max(gamma_s, self.draft_s))
+        return DraftCost(call_s=gamma_s or self.draft_s)
 
 
 _H100_OVERHEAD_S: Final = 1.207e-3

@@ -16,7 +16,7 @@ from benchmarks.sim.network import SimNetwork
 from benchmarks.sim.plan import DraftCost, EdgePlan, Side
 from edge_agent.agent import EdgeAgent
 from edge_agent.control import AgentParameters, FixedParameters
-from edge_agent.drafting import DraftWorker, GuardedPicker
+from edge_agent.drafting import DraftLibrary, DraftWorker, GuardedPicker
 from edge_agent.errors import ModelError
 from edge_agent.sampling import DraftToken, TokenPicker
 from edge_agent.session import ControlPlane
@@ -210,6 +210,7 @@ class SimEdge:
             ControlPlane(parameters or FixedParameters(plan.parameters), NullRecorder(), clock),
             fallback=plan.fallback,
             own_tokenizer=models.bundle,
+            library=DraftLibrary((), cache_dir) if plan.lookup else None,
             connect_timeout_s=plan.connect_timeout_s,
             clock=clock,
             draw_bits=rng.getrandbits,

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
-from benchmarks.sim.models import EOS_ID, VOCAB_SIZE, reference
+from benchmarks.sim.models import EOS_ID, HABITUAL, VOCAB_SIZE, reference
 from benchmarks.sim.plan import (
     DEFAULT_PARAMETERS,
     AbortAll,
@@ -66,7 +66,10 @@ def plan_of(seed: int) -> Plan:
     )
     plan = kind(draw)
     servers = [replace(server, async_scheduling=draw.chance(0.4)) for server in plan.servers]
-    return replace(plan, seed=seed, servers=tuple(servers))
+    if draw.chance(0.4):
+        servers = [replace(server, target=HABITUAL) for server in servers]
+    edges = [replace(edge, lookup=draw.chance(0.9)) for edge in plan.edges]
+    return replace(plan, seed=seed, servers=tuple(servers), edges=tuple(edges))
 
 
 class _Draw:

@@ -34,6 +34,7 @@ from pipesd_vllm.wire import Fingerprint, common_prefix_length, fingerprint
 __all__ = [
     "CHAT_TEMPLATE",
     "EOS_ID",
+    "HABITUAL",
     "VOCAB_SIZE",
     "KnownDraft",
     "KnownTarget",
@@ -68,6 +69,11 @@ _LEAD_BYTE: Final = 0xC3
 _LEAD_ID: Final = _NUM_SPECIAL + _LEAD_BYTE
 _NUM_QUANTILES: Final = 1024
 _RECORDED: Final = "recorded:"
+HABITUAL: Final = "habitual"
+"""A target that repeats itself: mostly a token depends on the one before it only."""
+_SURPRISE_ONE_IN: Final = 12
+_NUM_HABITS: Final = 40
+"""Words that follow out of habit."""
 
 CHAT_TEMPLATE: Final = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -168,6 +174,8 @@ class KnownTarget:
         if (scripted := self.script.tokens.get(total)) is not None:
             return scripted
         z = _mix(total ^ _TOKEN)
+        if self.name == HABITUAL and token != _LEAD_ID and z % _SURPRISE_ONE_IN:
+            return _FIRST_WORD + _mix(self.salt ^ token) % _NUM_HABITS
         if token == _LEAD_ID:
             return _NUM_SPECIAL + 0x80 + z % 64
         if not z % _EOS_ONE_IN:
@@ -262,6 +270,8 @@ class ReplayedAnswer:
     """By position of the answer."""
     detours: dict[int, tuple[DraftToken, ...]]
     """By position of a wrong draft: what the draft goes on with after it."""
+    constructed: bool = False
+    """Written by hand: no target said it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +316,7 @@ def _replayed(number: int, answer: RecordedAnswer) -> ReplayedAnswer:
         tokens=tuple(map(word, answer.tokens)),
         drafts=tuple(draft(*each) for each in zip(answer.picks, answer.tokens, strict=True)),
         detours={at: tuple(draft(said, None) for said in after) for at, after in answer.detours.items()},
+        constructed=answer.constructed,
     )
 
 

@@ -160,6 +160,8 @@ class EdgePlan(_Data, frozen=True, kw_only=True):
     """Which drafts are right; None: drawn from the plan's seed."""
     drafts: bool = True
     """False: the draft model has no free sequence, so that the edge streams."""
+    lookup: bool = True
+    """Drafts are also looked up in the text, which takes no time."""
     context_length: int = 512
     max_sequences: int = 4
     fallback: Fallback = Fallback.WAIT

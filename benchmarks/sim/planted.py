@@ -85,9 +85,8 @@ def _deaf(real: Callable[..., None], self: Keepalive, *_: Any, **__: Any) -> Non
     real(self, silence_s=1e7)
 
 
-def _goes_on_ignoring(real: Callable[..., None], self: Any, position: int) -> None:
-    real(self, position)
-    self._ignore_drafts = True
+def _goes_on_ignoring(_: Callable[..., None], self: Any) -> None:
+    self._valid_from = 1 << 30
 
 
 def _forgets_committed(**fields: Any) -> Open:
@@ -162,7 +161,7 @@ PLANTED: Final[tuple[PlantedBug, ...]] = (
     PlantedBug(
         "ignores-drafts",
         "After a rejection the edge ignores its own drafts for good.",
-        (_wrapped(CollaborativeSession, "_on_rewound", _goes_on_ignoring),),
+        (_wrapped(CollaborativeSession, "_ignore_drafts", _goes_on_ignoring),),
     ),
     PlantedBug(
         "hangs-from-root",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
+import msgspec
 import numpy as np
 import typer
 from numpy.typing import NDArray
@@ -18,13 +19,14 @@ from benchmarks.harness.pair import Pair, paced_drafter, started_pair
 from benchmarks.harness.prompts import HUMANEVAL, TokenisedPrompt, load_prompts, tokenised
 from benchmarks.harness.server import running_server
 from benchmarks.pairs.catalog import Catalog, draft_description, target_description
-from benchmarks.sim.agreements import QUESTIONS, RecordedAnswer, RecordedPair, Said, write_pair
+from benchmarks.sim.agreements import CONSTRUCTED, QUESTIONS, RecordedAnswer, RecordedPair, Said, write_pair
 from edge_agent.api import GenerationRequest, Sampling, SessionMode
 from edge_agent.drafting import Drafter
 from edge_agent.sampling import DraftToken, GreedyPicker, SampledPicker, TokenPicker
 from openai_gateway.cli.console import live_status
+from openai_gateway.local.text.tokenizer import TargetText
 
-__all__ = ["record", "record_answer"]
+__all__ = ["constructed_answers", "record", "record_answer"]
 
 _DETOUR: Final = 8
 """Drafts kept after a wrong one; our policies seldom draft further before they hear of it."""
@@ -44,7 +46,8 @@ def record(
 ) -> None:
     """Record what a real draft says along a real target's answers, for `pipesd bench sim` to replay.
 
-    Without --prompts: HumanEval, and ten questions of our own.
+    Without --prompts: HumanEval, ten questions of our own, and answers that were written by hand, for which
+    only the draft is asked.
     """
     catalog = Catalog()
     given = {name: flags.given[name] for name in ("draft", "target")}
@@ -61,11 +64,12 @@ def record(
             async with started_pair(settings) as pair:
                 show("Tokenising")
                 chosen = [each for source in sources for each in await _chosen(source, num, pair)]
-                return [
+                own = [
                     await _answered(pair, prompt, category, sampling, show)
                     for sampling in samplings
                     for category, prompt in chosen
                 ]
+                return own if prompts else own + await constructed_answers(num, pair.text)
 
         answers = asyncio.run(ask())
     with live_status() as show:
@@ -89,6 +93,35 @@ def record(
         of_category = [answer for answer in followed if answer.category == category]
         mean = sum(answer.agreement for answer in of_category) / len(of_category)
         print(f"{category}: {len(of_category)} answers, agreement {mean:.3f}")
+
+
+async def constructed_answers(num: int, text: TargetText) -> list[RecordedAnswer]:
+    """Those written by hand, the first `num` of each category; the draft's part is empty as yet."""
+    answers = [
+        msgspec.json.decode(line, type=_Answer).answer for line in CONSTRUCTED.read_bytes().splitlines()
+    ]
+    num_special = len(await text.encode_prompt(""))
+    found: dict[str, list[RecordedAnswer]] = {}
+    for prompt, answer in zip(load_prompts(str(CONSTRUCTED)), answers, strict=True):
+        category = prompt.name.split("/")[0]
+        asked, ids = await tokenised(prompt, text), await text.encode_prompt(answer)
+        found.setdefault(category, []).append(
+            RecordedAnswer(
+                name=prompt.name,
+                category=category,
+                prompt=list(asked.token_ids),
+                tokens=list(ids[num_special:]),
+                picks=[],
+                others=[],
+                detours={},
+                constructed=True,
+            )
+        )
+    return [each for of_category in found.values() for each in of_category[:num]]
+
+
+class _Answer(msgspec.Struct):
+    answer: str
 
 
 def _described(model: str | None, describe: Callable[[str], str]) -> str:
@@ -151,17 +184,7 @@ def record_answer(drafter: Drafter, answer: RecordedAnswer) -> RecordedAnswer:
                 drafter.rewrite(sequence, start + number, [token])
     finally:
         drafter.close_sequence(sequence)
-    return RecordedAnswer(
-        name=answer.name,
-        category=answer.category,
-        temperature=answer.temperature,
-        seed=answer.seed,
-        prompt=answer.prompt,
-        tokens=answer.tokens,
-        picks=picks,
-        others=others,
-        detours=detours,
-    )
+    return msgspec.structs.replace(answer, picks=picks, others=others, detours=detours)
 
 
 def _picker(answer: RecordedAnswer) -> TokenPicker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
 from pipesd_vllm.fill_in import MAX_DRAFTS
 from pipesd_vllm.wire import Sampling
 
-__all__ = ["Cell", "plan_of"]
+__all__ = ["Cell", "Sources", "plan_of"]
 
 _ENDLESS_BYTES_S: Final = 1e10
 _BLOCK_SIZE: Final = 16
@@ -28,6 +29,15 @@ _CONTEXT: Final = 1024
 _BETWEEN_S: Final = 30.0
 _MOST_S_A_TOKEN: Final = 2.0
 _SPREAD_S: Final = 1.0
+
+
+class Sources(enum.StrEnum):
+    """Where an edge's drafts come from."""
+
+    BOTH = "both"
+    MODEL = "model"
+    LOOKUP = "lookup"
+    """An edge without a draft model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +79,8 @@ class Cell:
         ]
 
 
-def plan_of(cell: Cell, rival: Rival, seed: int = 0) -> Plan:
-    """`rival` in `cell`; plain streaming is an edge that has no draft model.
+def plan_of(cell: Cell, rival: Rival, seed: int = 0, sources: Sources = Sources.BOTH) -> Plan:
+    """`rival` in `cell`, drafting from `sources`; plain streaming is an edge that has none.
 
     Chats are those of `cell.asked()`, in its order; what comes after them belongs to no rival.
     """
@@ -86,7 +96,8 @@ def plan_of(cell: Cell, rival: Rival, seed: int = 0) -> Plan:
         draft=cell.costs.draft(cell.scenario.gamma_ms / 1e3),
         agreement=_agreement(cell.answers),
         agreement_seed=0,
-        drafts=not is_streaming,
+        drafts=not is_streaming and sources is not Sources.LOOKUP,
+        lookup=not is_streaming and sources is not Sources.MODEL,
         context_length=_CONTEXT,
         parameters=rival_parameters(rival.policy, DEFAULT_PARAMETERS, cell.task),
         warm=True,

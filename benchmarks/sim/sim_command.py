@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -56,6 +57,10 @@ def sim(
     ] = None,
     prompts: Annotated[int, typer.Option("--prompts", min=1, help="Prompts of each category.")] = 4,
     temperature: Annotated[float, typer.Option("--temperature", help="Replay answers sampled at it.")] = 0.0,
+    sources: Annotated[
+        str,
+        typer.Option("--sources", metavar="A,B", help="Also our default from one source: model, lookup."),
+    ] = "model,lookup",
     edges: Annotated[
         str, typer.Option("--edges", metavar="N,M", help="Edges on the one server, up to about 300.")
     ] = "1",
@@ -89,8 +94,10 @@ def sim(
         names, servers, pair, counts, categories=wanted, num_prompts=prompts, temperature=temperature
     )
     console = Console(highlight=False)
-    rows = _run(cells, chosen)
+    rows = _run(cells, chosen, sources.split(",") if sources else ())
     console.print(*_tables(rows), sep="\n")
+    if any(row.is_default for row in rows):
+        console.print(by_source(rows))
     console.print(slower(rows))
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(rows)) + b"\n")
@@ -135,12 +142,18 @@ def cells_of(
     ]
 
 
-def _run(cells: Sequence[Cell], rivals: Sequence[Rival]) -> list[Row]:
-    """As many rows as there was time for."""
-    from benchmarks.sim.speed import measured
+def _run(cells: Sequence[Cell], rivals: Sequence[Rival], sources: Sequence[str]) -> list[Row]:
+    """As many rows as there was time for. Raises `CliError`."""
+    from benchmarks.sim.scenarios import Sources
+    from benchmarks.sim.speed import is_default, measured
 
+    try:
+        also = [Sources(name) for name in sources]
+    except ValueError as error:
+        raise CliError(f"{error}: choose from model, lookup.", exit_code=2) from None
     rows: list[Row] = []
-    began_s, done, total = time.monotonic(), 0, len(cells) * (len(rivals) + 1)
+    num_runs = 1 + len(rivals) + len(also) * sum(map(is_default, rivals))
+    began_s, done, total = time.monotonic(), 0, len(cells) * num_runs
     try:
         with live_status() as show:
             for cell in cells:
@@ -151,7 +164,7 @@ def _run(cells: Sequence[Cell], rivals: Sequence[Rival]) -> list[Row]:
                     left_s = (time.monotonic() - began_s) / done * (total - done)
                     show(f"{cell.name}, {cell.category}: run {done} of {total}, about {left_s:.0f} s left")
 
-                rows += measured(cell, rivals, note)
+                rows += measured(cell, rivals, note, also)
     except KeyboardInterrupt:
         pass
     return rows
@@ -159,7 +172,7 @@ def _run(cells: Sequence[Cell], rivals: Sequence[Rival]) -> list[Row]:
 
 def slower(rows: Sequence[Row]) -> str:
     """In how many cells a mode of ours is slower than plain streaming."""
-    ours = [row for row in rows if row.policy == "adaptive"]
+    ours = [row for row in rows if row.policy == "adaptive" and row.sources == "both"]
     lines = []
     for mode in dict.fromkeys(row.mode for row in ours):
         of_mode = [row for row in ours if row.mode == mode]
@@ -167,6 +180,28 @@ def slower(rows: Sequence[Row]) -> str:
         default = " (default)" if of_mode[0].is_default else ""
         lines.append(f"{mode}{default}: slower than streaming in {num_slower} of {len(of_mode)} cells")
     return "\n".join(lines)
+
+
+def by_source(rows: Sequence[Row]) -> Table:
+    """Our default by category and sources: mean speedup over all scenarios, and target passes a token."""
+    default = next(row for row in rows if row.is_default)
+    ours = [row for row in rows if (row.policy, row.mode) == (default.policy, default.mode)]
+    sources = list(dict.fromkeys(row.sources for row in ours))
+    title = f"{default.mode} by source of drafts: mean speedup (target passes a token); *: texts by hand"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.add_column("", no_wrap=True)
+    for name in sources:
+        table.add_column(name, justify="right", no_wrap=True)
+    for category in dict.fromkeys(row.category for row in ours):
+        of_category = [row for row in ours if row.category == category]
+        cells = []
+        for name in sources:
+            found = [row for row in of_category if row.sources == name]
+            speedup = fmean(row.speedup for row in found)
+            passes = fmean(row.target_passes_per_token for row in found)
+            cells.append(f"{speedup:.2f} ({passes:.2f})")
+        table.add_row(category + "*" * of_category[0].constructed, *cells)
+    return table
 
 
 def _tables(rows: Sequence[Row]) -> list[Table]:
@@ -194,7 +229,7 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
 def _heading(label: str) -> str:
     """In lines of a few letters, so that a table fits into 80 characters; ours goes by its mode."""
     word = label.split()[-1]
-    return "\n".join(word[start : start + 5] for start in range(0, len(word), 5))
+    return "\n".join(word[start : start + 6] for start in range(0, len(word), 6))
 
 
 def _draw(rows: Sequence[Row], path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.harness.rivals import CLOUD, Rival
 from benchmarks.sim.outcome import ChatOutcome
 from benchmarks.sim.plan import Plan
-from benchmarks.sim.scenarios import Cell, plan_of
+from benchmarks.sim.scenarios import Cell, Sources, plan_of
 from benchmarks.sim.world import run
 from edge_agent.api import GenerationStats
 from edge_agent.control.policies.registry import DEFAULT_POLICY
@@ -41,6 +41,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """"cloud": plain streaming once more (A/A)."""
     mode: str | None
     is_default: bool
+    sources: str = Sources.BOTH
+    """What our edge drafted from; the policies of the literature use the model only."""
+    constructed: bool = False
+    """The texts were written by hand."""
     tpt_ms: float
     streaming_tpt_ms: float
     speedup: float
@@ -57,7 +61,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def label(self) -> str:
         """Short and unique in a cell."""
-        return f"{self.policy} {self.mode}" if self.policy == DEFAULT_POLICY else self.policy
+        if self.policy != DEFAULT_POLICY:
+            return self.policy
+        only = "" if self.sources == Sources.BOTH else f" {self.sources}"
+        return f"{self.policy} {self.mode}{only}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +93,9 @@ class Answer:
         )
 
 
-def answers_of(cell: Cell, rival: Rival, seed: int = 0) -> list[Answer]:
+def answers_of(cell: Cell, rival: Rival, seed: int = 0, sources: Sources = Sources.BOTH) -> list[Answer]:
     """All answers of `rival` in `cell`. Raises `RuntimeError` if one is not the recorded text."""
-    plan = plan_of(cell, rival, seed)
+    plan = plan_of(cell, rival, seed, sources)
     outcome = run(plan)
     if outcome.problems:
         raise RuntimeError(f"{cell.name}, {rival.label}: {outcome.problems[0]}")
@@ -109,17 +116,32 @@ def _checked(cell: Cell, plan: Plan, number: int, chat: ChatOutcome, tokens: Seq
     return Answer.of(chat.stats)
 
 
-def measured(cell: Cell, rivals: Sequence[Rival], note: Callable[[], None]) -> Iterator[Row]:
-    """A row a rival; `note` is called after each of `len(rivals) + 1` runs. Plain streaming comes first."""
+def measured(
+    cell: Cell,
+    rivals: Sequence[Rival],
+    note: Callable[[], None],
+    also: Sequence[Sources] = (),
+) -> Iterator[Row]:
+    """A row a rival, and of the default one another from each of the sources `also`.
+
+    `note` is called after each run; plain streaming comes first.
+    """
     streaming = answers_of(cell, STREAMING)
     note()
     for rival in rivals:
-        answers = answers_of(cell, rival, _AGAIN_SEED if rival == STREAMING else 0)
-        note()
-        yield row_of(cell, rival, answers, streaming)
+        for sources in (Sources.BOTH, *(also if is_default(rival) else ())):
+            answers = answers_of(cell, rival, _AGAIN_SEED if rival == STREAMING else 0, sources)
+            note()
+            yield row_of(cell, rival, answers, streaming, sources)
 
 
-def row_of(cell: Cell, rival: Rival, answers: Sequence[Answer], streaming: Sequence[Answer]) -> Row:
+def row_of(
+    cell: Cell,
+    rival: Rival,
+    answers: Sequence[Answer],
+    streaming: Sequence[Answer],
+    sources: Sources = Sources.BOTH,
+) -> Row:
     """`answers` and `streaming` are of the same prompts, in the same order."""
     num_tokens = sum(answer.num_tokens for answer in answers)
     total_s, streaming_s = ([each.total_s for each in of] for of in (answers, streaming))
@@ -130,7 +152,9 @@ def row_of(cell: Cell, rival: Rival, answers: Sequence[Answer], streaming: Seque
         category=cell.category,
         policy=rival.policy,
         mode=None if rival.mode is None else str(rival.mode),
-        is_default=is_default(rival),
+        is_default=is_default(rival) and sources is Sources.BOTH,
+        sources=sources,
+        constructed=any(answer.constructed for answer in cell.answers),
         tpt_ms=_rounded(sum(total_s) * 1e3 / num_tokens),
         streaming_tpt_ms=_rounded(sum(streaming_s) * 1e3 / num_tokens),
         speedup=_rounded(sum(streaming_s) / sum(total_s)),

@@ -110,7 +110,7 @@ def answer_alone(target: str, prompt: Sequence[int], sampling: Sampling) -> list
     plan = Plan(
         seed=0,
         servers=(ServerPlan(target=target),),
-        edges=(EdgePlan(drafts=False),),
+        edges=(EdgePlan(drafts=False, lookup=False),),
         chats=(Chat(prompt=tuple(prompt), sampling=sampling, mode=SessionMode.LATENCY),),
         settle_s=0.0,
     )

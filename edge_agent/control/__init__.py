@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.confidence import CalibratedConfidence, CheckedDraft, Confidence, RawConfidence
+from edge_agent.control.mixing import expected_length, takes_lookup
 from edge_agent.control.modes import Arm, ModeChooser, Stance
 from edge_agent.control.monitor import EnvironmentMonitor, EnvironmentSnapshot, LinkEstimate
 from edge_agent.control.parameters import AgentParameters, FixedParameters, SessionParameters
+from edge_agent.control.policies.adaptive import AdaptivePolicy
 from edge_agent.control.policies.base import ChainView, CommitOutcome, Decision, Policy, PolicyParameters
 from edge_agent.control.policies.registry import DEFAULT_POLICY, POLICY_NAMES, make_policy
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_POLICY",
     "POLICY_NAMES",
+    "AdaptivePolicy",
     "AgentParameters",
     "Arm",
     "BatchScheduler",
@@ -39,7 +42,9 @@ __all__ = [
     "SessionParameters",
     "Stance",
     "TunedParameters",
+    "expected_length",
     "make_policy",
+    "takes_lookup",
 ]
 
 _MODULES = {"TunedParameters": "edge_agent.control.tuning.registry"}

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from edge_agent.drafting.drafter import Drafter, DraftModelInfo
 from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
+from edge_agent.drafting.library import DraftLibrary
 from edge_agent.drafting.loop import GuardedPicker
 from edge_agent.drafting.models import (
     EMBEDDED,
+    NO_MODEL,
     can_draft,
     check_model,
+    drafts_without_model,
     embedded_model,
     load_drafter,
     own_tokenizer,
     resolve_model,
 )
+from edge_agent.drafting.source import DraftSource, GuardedSource
 from edge_agent.drafting.worker import DraftHandle, DraftThread, DraftWorker
 
 __all__ = [
     "EMBEDDED",
+    "NO_MODEL",
     "DraftEvent",
     "DraftHandle",
+    "DraftLibrary",
     "DraftModelInfo",
+    "DraftSource",
     "DraftThread",
     "DraftWorker",
     "Drafted",
     "Drafter",
     "DraftingStopped",
     "GuardedPicker",
+    "GuardedSource",
     "OnEvent",
     "Rewound",
     "can_draft",
     "check_model",
+    "drafts_without_model",
     "embedded_model",
     "load_drafter",
     "own_tokenizer",

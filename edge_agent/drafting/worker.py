@@ -47,17 +47,25 @@ class DraftHandle:
         self._sequence = sequence
         self._on_close = on_close
         self._is_closed = False
+        self.num_followed = 0
+        """Calls of `follow` so far."""
 
     def follow(
         self, position: int, tokens: Sequence[int], limit: int, *, contradicts_drafts: bool = False
     ) -> None:
-        """The target committed `tokens` at `position`; draft on up to length `limit`.
+        """`tokens` were committed, or drafted elsewhere, at `position`; draft on up to length `limit`.
 
-        `contradicts_drafts`: the drafts being made now are known to be void.
+        `contradicts_drafts`: the drafts being made now, and those after `tokens`, are known to be void.
         """
+        self.num_followed += 1
         if contradicts_drafts:
             self._drafting.abort_call_for(self._sequence)
-        self._post(lambda: self._drafting.follow(self._sequence, position, list(tokens), limit))
+        told = list(tokens)
+        self._post(
+            lambda: self._drafting.follow(
+                self._sequence, position, told, limit, drops_rest=contradicts_drafts
+            )
+        )
 
     def set_limit(self, limit: int) -> None:
         """Draft on up to length `limit` only."""
@@ -125,11 +133,12 @@ class DraftWorker(ABC):
         finally:
             self._num_waiting -= 1
         started = list(tokens)
+        length = len(started)  # the thread adds to them
         opening = asyncio.ensure_future(
             self.run(lambda _: self._drafting.open(started, limit, on_event, picker, slides=slides))
         )
         try:
-            return self._handle(await asyncio.shield(opening), len(started))
+            return self._handle(await asyncio.shield(opening), length)
         except asyncio.CancelledError:
             opening.add_done_callback(self._close_unclaimed)
             raise

@@ -9,12 +9,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent.api import Source
+
 __all__ = ["DraftToken", "TokenMask", "TokenPicker"]
 
 
 @dataclass(frozen=True, slots=True)
 class DraftToken:
-    """One drafted token and the draft's own probability of it, in (0, 1].
+    """One drafted token and its source's own probability of it, in (0, 1].
 
     At a temperature above 0 it is a measure of how likely the target's pick is the same
     (`edge_agent/sampling/sampled.py`).
@@ -22,6 +24,7 @@ class DraftToken:
 
     token_id: int
     probability: float
+    source: Source = Source.DRAFTED
 
 
 class TokenPicker(Protocol):

@@ -37,13 +37,13 @@ class DraftAttachment:
     """The drafts of one answer: none, on their way, or there. Every method returns at once.
 
     Attaching chooses a picker, which may compile a form, and waits for its turn at the worker; what came of
-    it is told to `on_event`, as is every event of the drafts.
+    it is told to `on_event`, as is every event of the drafts. Without a worker there are none.
     """
 
     def __init__(
         self,
         chain: DraftChain,
-        worker: DraftWorker,
+        worker: DraftWorker | None,
         pickers: Pickers,
         on_event: Callable[[AttachmentEvent], None],
     ) -> None:
@@ -70,9 +70,10 @@ class DraftAttachment:
     def attach(self, request: GenerationRequest, limit: int, *, fp64_noise: bool) -> None:
         """Begin to draft for `request`, up to length `limit` for now. Nothing may be attached."""
         assert not self.is_wanted, "detach first"
-        self._number += 1
-        opening = self._open(self._number, request, limit, fp64_noise=fp64_noise)
-        self._opening = asyncio.create_task(opening)
+        if self._worker is not None:
+            self._number += 1
+            opening = self._open(self._worker, self._number, request, limit, fp64_noise=fp64_noise)
+            self._opening = asyncio.create_task(opening)
 
     def detach(self) -> None:
         """Draft no more, and leave the place to another answer. Idempotent."""
@@ -97,15 +98,15 @@ class DraftAttachment:
                 self.detach()
         return event.event
 
-    async def _open(self, number: int, request: GenerationRequest, limit: int, *, fp64_noise: bool) -> None:
+    async def _open(
+        self, worker: DraftWorker, number: int, request: GenerationRequest, limit: int, *, fp64_noise: bool
+    ) -> None:
         def on_event(event: DraftEvent | Attached) -> None:
             self._on_event(AttachmentEvent(number, event))
 
         try:
             picker = await self._pickers.picker(request, fp64_noise=fp64_noise)
-            on_event(
-                Attached(await self._worker.open(self._chain.tokens, limit, on_event, picker, slides=True))
-            )
+            on_event(Attached(await worker.open(self._chain.tokens, limit, on_event, picker, slides=True)))
         except EdgeError as error:
             on_event(DraftingStopped(str(error)))
         except Exception as error:  # drafts are a help only: what they fail of is no reason to end an answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from edge_agent.api import Source
 from edge_agent.control import ChainView, CheckedDraft, CommitOutcome
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.sampling import DraftToken
@@ -64,6 +65,11 @@ class DraftChain:
         """Verification was asked for and has not been answered."""
         return self._verify_until > self.frontier
 
+    @property
+    def drafted(self) -> Sequence[DraftToken]:
+        """The drafts beyond the frontier."""
+        return self._drafted
+
     def view(self) -> ChainView:
         """What a policy decides by."""
         return ChainView(self.num_drafted, self.num_unsent, self.awaits_commit)
@@ -76,8 +82,8 @@ class DraftChain:
         return True
 
     def agrees_with_committed(self, position: int, token: int) -> bool:
-        """Whether a draft of an already committed position was right."""
-        return self.tokens[position] == token
+        """Whether a draft was right, as far as its position has been committed."""
+        return position >= self.frontier or self.tokens[position] == token
 
     def take_unsent(self, turn: int, *, verify: bool) -> Draft | None:
         """The frame that brings the server up to date; with `verify` its answer is awaited from now on.
@@ -124,15 +130,17 @@ class DraftChain:
         new = self._new_part(commit.base, commit.tokens)
         logprobs = _logprobs_of(commit, len(new))
         rejected, num_discarded = False, 0
-        from_draft = []
+        sources = []
         checked = []
         for token in new:
-            accepted = bool(self._drafted) and self._drafted[0].token_id == token
-            from_draft.append(accepted and self._num_sent > 0)
+            draft = self._drafted[0] if self._drafted else None
+            accepted = draft is not None and draft.token_id == token
             self.tokens.append(token)
-            if not self._drafted:
+            sources.append(draft.source if draft and accepted and self._num_sent else Source.CORRECTED)
+            if draft is None:
                 continue
-            checked.append(CheckedDraft(self._drafted[0].probability, accepted))
+            if draft.source is Source.DRAFTED:
+                checked.append(CheckedDraft(draft.probability, accepted))
             if accepted:
                 self._drafted.popleft()
                 self._num_sent = max(0, self._num_sent - 1)
@@ -145,7 +153,7 @@ class DraftChain:
             num_accepted=commit.accepted,
             rejected=rejected,
             num_discarded=num_discarded,
-            from_draft=tuple(from_draft),
+            sources=tuple(sources),
             checked_drafts=tuple(checked),
             logprobs=logprobs,
         )

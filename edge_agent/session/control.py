@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from edge_agent.api import SessionMode
+from edge_agent.api import SessionMode, Source
 from edge_agent.control import (
     DEFAULT_POLICY,
+    AdaptivePolicy,
     AgentParameters,
     Arm,
     BatchScheduler,
@@ -24,8 +26,10 @@ from edge_agent.control import (
     SessionParameters,
     Stance,
     make_policy,
+    takes_lookup,
 )
 from edge_agent.drafting import Drafted
+from edge_agent.sampling import DraftToken
 from edge_agent.session.turn import ReceivedCommit
 from edge_agent.tracing import SessionTrace, TraceRecorder
 from pipesd_vllm.wire import Commit, Draft, Mode
@@ -168,14 +172,43 @@ class SessionControl:
         """Most drafts that may exist beyond the frontier now."""
         return self._policy.ahead(view)
 
-    def on_drafted(self, event: Drafted) -> None:
-        """The worker made a draft, useful or not."""
+    def on_drafted(self, event: Drafted, *, taken: bool) -> None:
+        """The worker made a draft; `taken`: it has joined the chain."""
         self._monitor.on_draft_step(event.ended_s - event.started_s)
-        self.trace.drafted(event.started_s, event.ended_s, event.position, event.draft)
+        self.trace.drafted(event.started_s, event.ended_s, event.position, event.draft, taken=taken)
 
     def decide(self, event: Drafted, view: ChainView) -> Decision:
         """What to do now that `event` has joined the chain."""
         return self._policy.on_draft(self._confidence.estimate(event.draft.probability), view)
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether the policy has a use for drafts that are looked up."""
+        return isinstance(self._policy, AdaptivePolicy)
+
+    def survival(self, drafted: Iterable[DraftToken]) -> float:
+        """The chance that all of `drafted` are right."""
+        return math.prod(
+            draft.probability
+            if draft.source is Source.LOOKED_UP
+            else self._confidence.estimate(draft.probability)
+            for draft in drafted
+        )
+
+    def prefers(self, run: Sequence[DraftToken]) -> bool:
+        """Whether a run that was looked up is to be taken instead of what the model would draft now."""
+        costs = None if self._mode is Mode.OFFLOAD else self._monitor.snapshot()
+        return takes_lookup(
+            [draft.probability for draft in run], costs, self._monitor.hit_rate, self._parameters.max_ahead
+        )
+
+    def on_looked_up(self, position: int, run: Sequence[DraftToken], view: ChainView) -> Decision:
+        """`run` has joined the chain from `position` on."""
+        assert isinstance(self._policy, AdaptivePolicy), "asked without `looks_up`"
+        now_s = self._clock()
+        for i, draft in enumerate(run):
+            self.trace.drafted(now_s, now_s, position + i, draft)
+        return self._policy.on_run([draft.probability for draft in run], view)
 
     def on_sent(self, sent_s: float, draft: Draft, num_bytes: int, *, awaiting_commit: bool) -> None:
         """A draft frame went out; `awaiting_commit`: another verification was under way before."""
@@ -198,10 +231,9 @@ class SessionControl:
         self._policy.on_commit(outcome)
         return self._policy.after_commit(view)
 
-    def on_void(self, position: int, num_discarded: int) -> None:
-        """Drafts from `position` on were taken back."""
-        self.trace.rolled_back(self._clock(), position, num_discarded)
-        self._policy.on_void()
+    def on_rewound(self, position: int) -> None:
+        """The worker dropped its drafts from `position` on."""
+        self.trace.rolled_back(self._clock(), position, 0)
 
     def _measure(self, commit: Commit, received_s: float) -> None:
         queue_s, step_s = commit.queue_ms / 1e3, commit.step_ms / 1e3

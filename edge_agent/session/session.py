@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.api import (
@@ -20,18 +21,25 @@ from edge_agent.api import (
     GenerationChunk,
     GenerationRequest,
     GenerationStats,
-    Source,
 )
 from edge_agent.control import CommitOutcome, Decision
-from edge_agent.drafting import Drafted, DraftEvent, DraftingStopped, DraftWorker, Rewound
+from edge_agent.drafting import (
+    Drafted,
+    DraftEvent,
+    DraftingStopped,
+    DraftSource,
+    DraftWorker,
+    GuardedSource,
+    Rewound,
+)
 from edge_agent.errors import TRANSIENT, CloudError, CloudRefused, EdgeError, Transient
-from edge_agent.sampling import Pickers
+from edge_agent.sampling import DraftToken, Pickers
 from edge_agent.session.attachment import Attached, AttachmentEvent, DraftAttachment
 from edge_agent.session.control import SessionControl
 from edge_agent.session.exchange import ApiExchange, TokenExchange, finish_reason
 from edge_agent.session.turn import ReceivedCommit, ReceivedFrame, Turn, TurnEvent, TurnLost
 from edge_agent.verifier import ConnectionPool
-from pipesd_vllm.wire import Begun, Commit, Control, Mode, RefusalCode, Text
+from pipesd_vllm.wire import Begun, Commit, Control, Mode, RefusalCode, Text, Welcome
 
 __all__ = ["CollaborativeSession"]
 
@@ -40,11 +48,24 @@ _LEASE: Final = 64
 _FIRST_RETRY: Final = 16
 """Committed tokens after which drafts that stopped begin again; twice as many after each further stop."""
 _MAX_STOPS: Final = 6
+_LONG_PROMPT: Final = 10_000
+"""Tokens that are read in a few ms."""
+_LEAST_RUN: Final = 4
+"""Tokens that a run must have to continue drafts that are under way: a frame's header costs as much."""
 
 
 def _is_replay(commit: Commit, outcome: CommitOutcome) -> bool:
     """Whether the frame brings nothing new: its passes and drafts were counted when it came first."""
     return bool(commit.tokens) and not outcome.new_tokens and commit.finish_reason is None
+
+
+@dataclass(frozen=True, slots=True)
+class _TextRead:
+    """`source` has read the first `length` tokens of prompt `number`."""
+
+    number: int
+    source: DraftSource
+    length: int
 
 
 class CollaborativeSession:
@@ -54,15 +75,19 @@ class CollaborativeSession:
         self,
         request: GenerationRequest | AskRequest,
         pool: ConnectionPool,
-        worker: DraftWorker,
+        worker: DraftWorker | None,
         control: SessionControl,
         clock: Callable[[], float],
         pickers: Pickers | None = None,
         *,
+        fits: Callable[[Welcome], bool] = lambda _: True,
+        sources: Callable[[Sequence[int]], DraftSource] | None = None,
         fallback: Fallback = Fallback.ERROR,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """`fallback` says how long to try to reach the verifier; `draw` gives 0 to 1, for the delays."""
+        """`fits`: whether the worker's model has the target's vocabulary. `sources` makes what looks drafts
+        up after a prompt; None: nothing does. `fallback` says how long to try to reach the verifier; `draw`
+        gives 0 to 1, for the delays."""
         self.stats = GenerationStats(started_s=clock())
         self.exchange: TokenExchange | ApiExchange
         if isinstance(request, AskRequest):
@@ -71,10 +96,16 @@ class CollaborativeSession:
             self.exchange = TokenExchange(request)
             self.stats.seed = request.sampling.seed
         self._worker = worker
+        self._fits = fits
         self._control = control
         self._clock = clock
-        self._events: asyncio.Queue[AttachmentEvent | TurnEvent] = asyncio.Queue()
+        self._events: asyncio.Queue[AttachmentEvent | TurnEvent | _TextRead] = asyncio.Queue()
         self._chain = self.exchange.chain
+        self._sources = sources if control.looks_up else None
+        self._lookup: GuardedSource | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._num_texts = 0
+        """Prompts that lookup began with, or was ended after."""
         told = self._events.put_nowait
         self._turn = Turn(self.exchange, pool, clock, told, fallback=fallback, draw=draw)
         self._drafts = DraftAttachment(self._chain, worker, pickers or Pickers(), told)
@@ -87,8 +118,9 @@ class CollaborativeSession:
         self._num_stops = 0
         self._worker_limit = 0
         """Length of the sequence up to which the worker was told to draft."""
-        self._ignore_drafts = False
-        """A draft was rejected: what still comes builds on it, until the worker has rewound."""
+        self._valid_from = 0
+        """The worker's drafts count once it has heard of so many `DraftHandle.follow`: those made before
+        build on a token that the chain does not have."""
         self._is_drafting_over = False
 
     async def run(self) -> AsyncGenerator[GenerationChunk | AnswerHead | AnswerText, None]:
@@ -100,6 +132,8 @@ class CollaborativeSession:
         reason = "left"
         try:
             await self._open_turn()
+            if self.exchange.request is not None:
+                self._begin_lookup()
             while not finished:
                 match await self._events.get():
                     case ReceivedCommit() | ReceivedFrame() | TurnLost() as event if (
@@ -108,6 +142,8 @@ class CollaborativeSession:
                         pass  # read before the turn was opened again
                     case AttachmentEvent() as event:
                         await self._on_drafting(self._drafts.take(event))
+                    case _TextRead() as event:
+                        await self._on_text_read(event)
                     case ReceivedCommit() as event:
                         outcome = self.exchange.apply(event.commit)
                         if _is_replay(event.commit, outcome):
@@ -116,7 +152,7 @@ class CollaborativeSession:
                         if event.commit.stream:
                             self._count(event, outcome)
                         elif chunk.finish_reason is None:
-                            await self._send_drafts(self._on_commit(event, outcome))
+                            await self._send_drafts(self._looked_up(self._on_commit(event, outcome)))
                             await self._follow_control()
                         else:
                             self._on_commit(event, outcome)
@@ -146,29 +182,46 @@ class CollaborativeSession:
     async def _on_drafting(self, event: DraftEvent | Attached | None) -> None:
         match event:
             case Drafted():
-                await self._send_drafts(self._on_drafted(event))
+                await self._send_drafts(self._looked_up(self._on_drafted(event)))
             case Rewound(position):
-                self._on_rewound(position)
+                self._control.on_rewound(position)
             case Attached(handle):
                 self._is_unattended = False  # its first drafts end the server's going alone
-                handle.follow(handle.length, self._chain.tokens[handle.length :], self._new_worker_limit())
+                missing = self._chain.tokens[handle.length :]
+                missing += [draft.token_id for draft in self._chain.drafted]
+                void = self._valid_from > 0
+                handle.follow(handle.length, missing, self._new_worker_limit(), contradicts_drafts=void)
             case DraftingStopped():
                 self._attach_at = self._chain.frontier + (_FIRST_RETRY << self._num_stops)
                 self._num_stops = min(self._num_stops + 1, _MAX_STOPS)
                 await self._go_alone()
 
     def _on_drafted(self, event: Drafted) -> Decision:
-        self._control.on_drafted(event)
-        if self._ignore_drafts:
-            return Decision.KEEP
-        if event.position < self._chain.frontier:
-            # Drafted before the commit was known; if wrong, a Rewound is on its way.
-            self._ignore_drafts = not self._chain.agrees_with_committed(event.position, event.draft.token_id)
-            return Decision.KEEP
-        if not self._chain.append(event.position, event.draft):
-            return Decision.KEEP
-        # The policy says when a batch is sent: by default control/policies/adaptive.py.
-        return self._control.decide(event, self._chain.view())
+        is_valid = event.num_followed >= self._valid_from
+        taken = is_valid and self._chain.append(event.position, event.draft)
+        self._control.on_drafted(event, taken=taken)
+        if taken:
+            if self._lookup is not None:
+                self._lookup.extend([event.draft.token_id])
+            # The policy says when a batch is sent: by default control/policies/adaptive.py.
+            return self._control.decide(event, self._chain.view())
+        if is_valid and not self._chain.agrees_with_committed(event.position, event.draft.token_id):
+            self._ignore_drafts()  # drafted before the commit was known
+        elif is_valid and event.position > self._chain.length:
+            self._follow_drafts(self._chain.length, [])  # some before it were ignored, and are to come again
+        return Decision.KEEP
+
+    def _ignore_drafts(self) -> None:
+        """What the worker has drafted builds on a wrong token: wait until it has heard of the right one."""
+        handle = self._drafts.handle
+        self._valid_from = 1 if handle is None else handle.num_followed
+
+    def _follow_drafts(self, position: int, tokens: Sequence[int]) -> None:
+        """Have the worker draft after `tokens`, the end of the chain from `position` on, and nothing else."""
+        if self._drafts.handle is not None:
+            limit = self._new_worker_limit()
+            self._drafts.handle.follow(position, tokens, limit, contradicts_drafts=True)
+        self._ignore_drafts()
 
     def _on_commit(self, received: ReceivedCommit, outcome: CommitOutcome) -> Decision:
         """The chain has taken the commit; tell everybody else."""
@@ -177,19 +230,14 @@ class CollaborativeSession:
         decision = self._control.on_commit(
             received, outcome, self._chain.view(), is_drafting=self._drafts.handle is not None
         )
-        if outcome.rejected:
-            self._ignore_drafts = True
+        if self._lookup is not None:
+            self._lookup.follow(outcome.new_tokens)
         if self._drafts.handle is not None:
             limit = self._new_worker_limit()
             self._drafts.handle.follow(commit.base, commit.tokens, limit, contradicts_drafts=outcome.rejected)
+            if outcome.rejected:
+                self._ignore_drafts()
         return decision
-
-    def _on_rewound(self, position: int) -> None:
-        """What the worker drafts from here on builds on committed tokens again."""
-        num_discarded = self._chain.void()
-        self.stats.draft_tokens_discarded += num_discarded
-        self._control.on_void(position, num_discarded)
-        self._ignore_drafts = False
 
     async def _on_begun(self, begun: Begun, num_bytes: int) -> None:
         """The server has the prompt: draft from it, or go on drafting after a resumption."""
@@ -201,9 +249,12 @@ class CollaborativeSession:
             self._control.trace.begun(self._clock(), len(request.prompt_token_ids))
             self._drafts.detach()  # of another prompt, that of a server which was lost
             self._attach()
+            self._begin_lookup()
         if begun.first == 0 and self.exchange.takes_drafts:
             await self._turn.send_held()
             await self._send_drafts(Decision.VERIFY)
+            if not self._drafts.is_wanted:
+                await self._go_alone()
 
     async def _on_text(self, received: ReceivedFrame) -> list[AnswerHead | AnswerText]:
         """What the client gets; nothing if the server is too busy, so that it is asked again."""
@@ -225,6 +276,7 @@ class CollaborativeSession:
         self._is_drafting_over = True
         self._chain.void()
         self._drafts.detach()
+        self._end_lookup()
 
     async def _on_loss(self, error: CloudError) -> None:
         """Open the turn again, if that can help. Raises `error` if not."""
@@ -243,10 +295,10 @@ class CollaborativeSession:
     def _attach(self) -> None:
         """Begin to draft, unless that is under way, paused, or of no use."""
         request, target = self.exchange.request, self._turn.target
-        if request is None or self._drafts.is_wanted or self._is_drafting_over:
+        if request is None or self._drafts.is_wanted or self._is_drafting_over or not self._fits(target):
             return
         if self._stance.drafts and target.limits.max_drafts and self._chain.frontier >= self._attach_at:
-            self._ignore_drafts = False
+            self._valid_from = 1 if self._chain.num_drafted else 0
             self._drafts.attach(request, self._new_worker_limit(), fp64_noise=target.draws_in_fp64)
 
     async def _follow_control(self) -> None:
@@ -254,11 +306,12 @@ class CollaborativeSession:
         before, self._stance = self._stance, self._control.stance
         if before[:2] != self._stance[:2]:
             await self._control_turn()
-        others_wait = self._worker.num_waiting > 0 and self._drafts.num_committed >= _LEASE
+        num_waiting = 0 if self._worker is None else self._worker.num_waiting
+        others_wait = num_waiting > 0 and self._drafts.num_committed >= _LEASE
         if others_wait or not self._stance.drafts:
             self._drafts.detach()
         self._attach()
-        if self._drafts.handle is None:
+        if self._drafts.handle is None and not self._chain.num_drafted:
             await self._go_alone()
 
     async def _control_turn(self) -> None:
@@ -278,6 +331,68 @@ class CollaborativeSession:
         if sent is not None:
             self.stats.uplink_bytes += sent.num_bytes
 
+    # -- drafts that are looked up --------------------------------------------------------
+
+    def _begin_lookup(self) -> None:
+        """Have the prompt read, a long one in a thread."""
+        self._end_lookup()
+        if self._sources is None or not self._turn.target.limits.max_drafts:
+            return
+        prompt, number = list(self._chain.tokens), self._num_texts
+        if len(prompt) <= _LONG_PROMPT:
+            self._events.put_nowait(_TextRead(number, self._sources(prompt), len(prompt)))
+        else:
+            self._reading = asyncio.create_task(self._read(self._sources, number, prompt))
+
+    async def _read(
+        self, sources: Callable[[Sequence[int]], DraftSource], number: int, prompt: list[int]
+    ) -> None:
+        source = await asyncio.to_thread(sources, prompt)
+        self._events.put_nowait(_TextRead(number, source, len(prompt)))
+
+    async def _on_text_read(self, read: _TextRead) -> None:
+        if read.number == self._num_texts:
+            self._lookup = GuardedSource(read.source, self._chain.vocab_size)
+            self._lookup.follow(self._chain.tokens[read.length :])
+            self._lookup.extend([draft.token_id for draft in self._chain.drafted])
+            await self._send_drafts(self._looked_up(Decision.KEEP))
+
+    def _end_lookup(self) -> None:
+        self._num_texts += 1
+        self._lookup = None
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _looked_up(self, decision: Decision) -> Decision:
+        """Let a run from the text continue the chain, if that is best now; what to do then."""
+        run = self._proposed()
+        if not run:
+            return decision
+        position, ids = self._chain.length, [draft.token_id for draft in run]
+        for i, draft in enumerate(run):
+            self._chain.append(position + i, draft)
+        assert self._lookup is not None
+        self._lookup.extend(ids)
+        self._follow_drafts(position, ids)
+        found = self._control.on_looked_up(position, run, self._chain.view())
+        is_last = self._drafts.handle is None or self._chain.length >= self._worker_limit
+        return Decision.VERIFY if is_last or Decision.VERIFY in (decision, found) else found
+
+    def _proposed(self) -> Sequence[DraftToken]:
+        """The run to take now; empty: none."""
+        if self._lookup is None:
+            return ()
+        chain = self._chain
+        end = min(chain.frontier + self._turn.target.limits.max_drafts, self.exchange.max_length)
+        room = end - chain.length
+        if room < (_LEAST_RUN if chain.num_drafted else 1):
+            return ()
+        run = self._lookup.propose(room, self._control.survival(chain.drafted))
+        if chain.num_drafted and len(run) < _LEAST_RUN:
+            return ()
+        return run if self._drafts.handle is None or (run and self._control.prefers(run)) else ()
+
     # -- what goes out --------------------------------------------------------------------
 
     async def _open_turn(self, lost: Transient | None = None) -> None:
@@ -286,6 +401,8 @@ class CollaborativeSession:
         self.stats.uplink_bytes += sent.num_bytes
         self._control.on_opened(sent.sent_s, sent.num_bytes, self._stance)
         self._attach()
+        if self.exchange.takes_drafts and not self._drafts.is_wanted:
+            await self._go_alone()
 
     async def _send_drafts(self, decision: Decision) -> None:
         """Carry out `decision`, and make sure that another event will come."""
@@ -306,6 +423,7 @@ class CollaborativeSession:
         draft = self._chain.take_unsent(self._turn.number, verify=verify)
         if draft is None or (sent := await self._turn.send(draft)) is None:
             return
+        self._is_unattended = False
         self._control.on_sent(sent.sent_s, draft, sent.num_bytes, awaiting_commit=awaiting_commit)
         self.stats.draft_tokens_sent += len(draft.tokens)
         self.stats.uplink_draft_bytes += sent.num_bytes
@@ -346,7 +464,8 @@ class CollaborativeSession:
 
     def _chunk(self, received: ReceivedCommit, outcome: CommitOutcome) -> GenerationChunk:
         reason = received.commit.finish_reason
-        sources = tuple(Source.DRAFTED if drafted else Source.CORRECTED for drafted in outcome.from_draft)
         finished = None if reason is None else finish_reason(reason)
         stream = received.commit.stream
-        return GenerationChunk(outcome.new_tokens, finished, self.stats, sources, outcome.logprobs, stream)
+        return GenerationChunk(
+            outcome.new_tokens, finished, self.stats, outcome.sources, outcome.logprobs, stream
+        )

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from edge_agent.api import Source
 from pipesd_vllm.wire import Commit, Draft
 
 __all__ = [
@@ -61,13 +62,18 @@ class Opened(_Event, frozen=True, tag="opened"):
 
 
 class Drafted(_Event, frozen=True, tag="drafted"):
-    """The draft model made one token; `t_start` is when the first call for it began."""
+    """The draft model made one token, or it was looked up; `t_start` is when the first call for it began.
+
+    `taken`: it joined the session's drafts; what the model makes meanwhile after a void token does not.
+    """
 
     t_start: float
     t_end: float
     position: int
     token: int
     probability: float
+    source: Source = Source.DRAFTED
+    taken: bool = True
 
 
 class Sent(_Event, frozen=True, tag="sent"):

@@ -44,11 +44,22 @@ class SessionTrace:
         if self._recorder.enabled:
             self._recorder.record(Opened(self._session, sent_s, num_bytes))
 
-    def drafted(self, started_s: float, ended_s: float, position: int, draft: DraftToken) -> None:
-        """The worker reported a draft, whether or not the session has a use for it."""
+    def drafted(
+        self, started_s: float, ended_s: float, position: int, draft: DraftToken, *, taken: bool = True
+    ) -> None:
+        """A draft was made; `taken`: the session has a use for it."""
         if self._recorder.enabled:
             self._recorder.record(
-                Drafted(self._session, started_s, ended_s, position, draft.token_id, draft.probability)
+                Drafted(
+                    self._session,
+                    started_s,
+                    ended_s,
+                    position,
+                    draft.token_id,
+                    draft.probability,
+                    draft.source,
+                    taken,
+                )
             )
 
     def sent(self, sent_s: float, draft: Draft, num_bytes: int) -> None:

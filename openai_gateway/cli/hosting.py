@@ -36,7 +36,7 @@ KEEP_ALIVE_S = 120
 """How long a connection may be idle: longer than clients keep theirs (Go's 90 s), so that none is closed
 just as its next request leaves. uvicorn's own 5 s cost 4 of 1000 requests of 200 clients a `ReadError`."""
 _WATCH_INTERVAL_S = 0.5
-_NO_DRAFT = "none is installed, the server answers alone; `pip install 'pipesd[edge]'` brings llama.cpp"
+_NO_DRAFT = "no model, only lookup: `pip install 'pipesd[edge]'` brings llama.cpp, --draft names one"
 _TELLTALES = ("httpcore", "httpx", "openai", "sse_starlette", "websockets")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -20,7 +20,24 @@ def _flag(*names: str, text: str, panel: str = _EDGE, metavar: str | None = None
 
 Draft = Annotated[
     str | None,
-    _flag("--draft", text="Draft model: embedded (default), a GGUF file, or hf:repo/file.", metavar="MODEL"),
+    _flag(
+        "--draft",
+        text="Draft model: embedded (default), a GGUF file, hf:repo/file, none.",
+        metavar="MODEL",
+    ),
+]
+Lookup = Annotated[
+    bool | None,
+    _flag("--lookup/--no-lookup", text="Look drafts up in prompt and answer, too (default: yes)."),
+]
+DraftFrom = Annotated[
+    list[str] | None,
+    _flag(
+        "--draft-from",
+        text="Look drafts up in this file or folder, too; 'history': in your earlier answers, which are then "
+        "kept on this machine. May be repeated.",
+        metavar="PATH",
+    ),
 ]
 DraftThreads = Annotated[int | None, _flag("--draft-threads", text="CPU threads of the draft model.")]
 DraftContext = Annotated[

@@ -29,6 +29,8 @@ def up(
         typer.Option("--target-port", help="Port of the server (default: a free one).", show_default=False),
     ] = None,
     draft: options.Draft = None,
+    lookup: options.Lookup = None,
+    draft_from: options.DraftFrom = None,
     draft_threads: options.DraftThreads = None,
     mode: options.Mode = None,
     policy: options.Policy = None,

@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 
 from edge_agent.api import AWAY, BUSY, LOST, NOT_DRAFTED
 from openai_gateway.observe.requests import Finished
-from openai_gateway.routing.routes import ASKED_FOR, BY_DEFAULT, NO_DRAFT
+from openai_gateway.routing.routes import ASKED_FOR, BY_DEFAULT
 from openai_gateway.target import TOO_OLD
 
 __all__ = ["GatewayMetrics", "metrics_router"]
@@ -32,7 +32,7 @@ _LATENCY_BUCKETS: Final = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0),
     *(50.0, 60.0, 120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
 )
-_REASONS: Final = frozenset({BY_DEFAULT, ASKED_FOR, AWAY, BUSY, LOST, NO_DRAFT, TOO_OLD})
+_REASONS: Final = frozenset({BY_DEFAULT, ASKED_FOR, AWAY, BUSY, LOST, TOO_OLD})
 _OF_MODEL: Final = ("model_name", "route")
 
 

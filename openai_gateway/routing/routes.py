@@ -14,7 +14,6 @@ __all__ = [
     "ASKED_FOR",
     "BY_DEFAULT",
     "DEFAULT_MODEL",
-    "NO_DRAFT",
     "asked_route",
     "check_model",
     "choose_route",
@@ -27,7 +26,6 @@ DEFAULT_MODEL: Final = "default"
 
 ASKED_FOR: Final = "asked for"
 BY_DEFAULT: Final = "default"
-NO_DRAFT: Final = "no draft model installed"
 _SUFFIXES: Final = {f":{route}": route for route in (Route.CLOUD, Route.LOCAL)}
 
 
@@ -61,7 +59,7 @@ def check_model(name: str | None, target: TargetInfo) -> None:
 
 
 def choose_route(asked: Route | None, needs: Requirements, *, has_draft: bool = True) -> RouteChoice:
-    """The route for a request that has `needs`. Without `has_draft` every request goes to the server.
+    """The route for a request that has `needs`.
 
     Raises `UnsupportedParameter` if `asked` does not support one of the parameters, `NoDraftModel` if it is
     `local` without `has_draft`.
@@ -73,6 +71,4 @@ def choose_route(asked: Route | None, needs: Requirements, *, has_draft: bool = 
         raise UnsupportedParameter(beyond[0], message)
     if asked is not None:
         return RouteChoice(asked, ASKED_FOR, needs.server)
-    if not has_draft:
-        return RouteChoice(Route.CLOUD, NO_DRAFT, needs.server)
     return RouteChoice(Route.COLLABORATIVE, BY_DEFAULT, needs.server)

@@ -3,6 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const SOURCES = {
   drafted: "a draft that the target accepted",
+  looked_up: "a draft looked up in the text or in files of this machine, which the target accepted",
   corrected: "the target's own choice",
   unverified: "the draft model's own, not verified",
 };

@@ -19,7 +19,7 @@ from openai import AsyncOpenAI
 
 from edge_agent.agent import EdgeAgent
 from edge_agent.api import SessionMode
-from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable, PairingError
+from edge_agent.errors import CloudError, CloudMisbehaved, CloudRefused, CloudUnreachable
 from tests.conftest import Verifier
 from tests.integration.session_client import (
     DEADLINE_S,
@@ -29,7 +29,16 @@ from tests.integration.session_client import (
 )
 from tests.integration.test_llama_rollback import LLAMA, WIDTH, write_model
 
-from .stack import Relay, edge_settings, relay_to, server_client, serving, stack_behind
+from .stack import (
+    Relay,
+    agent_of,
+    edge_settings,
+    gateway_client,
+    relay_to,
+    server_client,
+    serving,
+    stack_behind,
+)
 
 pytestmark = [pytest.mark.engine, pytest.mark.asyncio(loop_scope="module")]
 
@@ -177,14 +186,26 @@ async def start_error(error: type[Exception], url: str, key: str = "key", **sett
     return caught.value
 
 
-async def test_a_draft_of_another_family(verifier: Verifier, tmp_path: Path) -> None:
-    """A draft model with another vocabulary is refused, and the message names both models."""
+@pytest.mark.parametrize("has_model", [False, True], ids=["none", "another family"])
+async def test_without_a_draft_that_fits_the_answer_is_the_same(
+    verifier: Verifier, expected: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, has_model: bool
+) -> None:
+    """Drafts are looked up; a model of another vocabulary is a notice that names both models."""
     path = tmp_path / "tiny-llama.gguf"
     write_model(path, "llama", LLAMA, heads=2, feed_forward=WIDTH)
-    error = await start_error(PairingError, verifier.base_url, verifier.api_key, draft=str(path))
-    assert "tiny-llama" in str(error)
-    assert verifier.model in str(error)
-    assert "--draft" in str(error)
+    draft = str(path) if has_model else "none"
+    async with agent_of(verifier, draft=draft) as agent, gateway_client(agent) as client:
+        answer = await client.chat.completions.with_raw_response.create(model=verifier.model, **FIELDS)
+        names = {model.id async for model in client.models.list()}
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(model=f"{verifier.model}:local", **FIELDS)
+    assert answer.parse().choices[0].message.content == expected
+    assert answer.headers["x-pipesd-route"].startswith("collaborative")
+    assert f"{verifier.model}:local" not in names
+    assert caught.value.code == "no_draft_model"
+    if has_model:
+        assert "drafting by lookup only: the draft tiny-llama does not fit the target" in caplog.text
+        assert verifier.model in caplog.text
 
 
 async def test_a_wrong_key(verifier: Verifier) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -157,8 +158,17 @@ def test_no_record() -> None:
 # -- the command --------------------------------------------------------------------------
 
 KEYS = [
-    *("scenario", "category", "policy", "mode", "is_default", "tpt_ms", "streaming_tpt_ms", "speedup"),
-    *("speedup_low", "speedup_high", "target_passes_per_token", "drafted_per_token", "bytes_up_per_token"),
+    *("scenario", "category", "policy", "mode", "is_default", "sources", "constructed"),
+    *(
+        "tpt_ms",
+        "streaming_tpt_ms",
+        "speedup",
+        "speedup_low",
+        "speedup_high",
+        "target_passes_per_token",
+        "drafted_per_token",
+        "bytes_up_per_token",
+    ),
     *("ttft_ms", "p95_tpt_ms"),
 ]
 SMALL = ["--scenarios", "fast-edge", "--costs", "gpu-30,cpu", "--categories", "code", "--prompts", "2"]
@@ -171,13 +181,15 @@ def test_rows_and_picture(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["sim", *arguments])
     assert done.exit_code == 0, done.output
     rows = json.loads(files[0].read_text())
-    assert [list(row) for row in rows] == [KEYS] * 10
+    assert [list(row) for row in rows] == [KEYS] * 14
     for row in rows:
         assert row["speedup_low"] <= row["speedup"] <= row["speedup_high"]
         assert row["speedup"] == pytest.approx(row["streaming_tpt_ms"] / row["tpt_ms"], rel=1e-3)
     assert [row["speedup"] for row in rows if row["policy"] == "cloud"] == [1.0, 1.0]
     assert [row["mode"] for row in rows if row["is_default"]] == ["auto", "auto"]
-    assert "auto (default): slower than streaming in" in done.output
+    assert [row["sources"] for row in rows if row["mode"] == "auto"] == ["both", "model", "lookup"] * 2
+    assert "auto by source of drafts" in done.output
+    assert re.search(r"auto \(default\): slower than streaming in . of 2 cells", done.output)
     assert files[1].read_bytes().startswith(b"\x89PNG")
 
 
@@ -211,6 +223,7 @@ def test_misuse(arguments: list[str]) -> None:
 def test_slower_counts_cells() -> None:
     """Of each mode of ours, a thousandth below streaming is none."""
     row = dict.fromkeys(KEYS, 0.0) | {"category": "code", "policy": "adaptive", "is_default": False}
+    row |= {"sources": "both", "constructed": False}
     rows = [
         msgspec.convert(row | {"scenario": str(i), "mode": mode, "speedup": value}, Row)
         for i, (mode, value) in enumerate([("latency", 0.999), ("offload", 0.9), ("offload", 1.2)])

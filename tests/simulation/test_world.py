@@ -175,6 +175,27 @@ def test_without_faults_the_target_answers(mode: SessionMode, temperature: float
     assert chat.targets == ("target",)
 
 
+@pytest.mark.parametrize("mode", SessionMode)
+@pytest.mark.parametrize("has_model", [False, True])
+@pytest.mark.parametrize("temperature", [0.0, 0.05])
+def test_a_target_that_repeats_itself_is_drafted_for_by_lookup(
+    mode: SessionMode, has_model: bool, temperature: float
+) -> None:
+    """Word for word, beside a model and without one, also where the connection is lost in between."""
+    sampling = msgspec.structs.replace(SAMPLING, max_tokens=160, temperature=temperature, seed=11)
+    chat = msgspec.structs.replace(OFFLOAD, mode=mode, sampling=sampling)
+    edge = EdgePlan(drafts=has_model, agreement=0.6, warm=True)
+    server = ServerPlan(target=models.HABITUAL)
+    cut = Reset(edge=0, connection=0, side=Side.DOWN, after=20)
+    for faults in ((), (cut,)):
+        outcome = run(Plan(seed=4, servers=(server,), edges=(edge,), chats=(chat,), faults=faults))
+        check_whole(outcome, models.HABITUAL)
+        answer = outcome.chats[0]
+        assert "looked_up" in {token.source for token in answer.tokens}
+        assert has_model or "drafted" not in {token.source for token in answer.tokens}
+        assert answer.target_passes < 0.85 * len(answer.tokens)
+
+
 def test_edges_share_few_blocks_and_stay_exact() -> None:
     """Preempted, suspended and parked sessions are computed again from their tokens."""
     outcome = run(crowd(num_blocks=24))

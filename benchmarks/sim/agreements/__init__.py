@@ -14,6 +14,7 @@ import msgspec
 from openai_gateway.cli.errors import CliError
 
 __all__ = [
+    "CONSTRUCTED",
     "QUESTIONS",
     "RecordedAnswer",
     "RecordedPair",
@@ -26,6 +27,8 @@ __all__ = [
 _FOLDER: Final = Path(__file__).parent
 QUESTIONS: Final = _FOLDER / "questions.jsonl"
 """Prompts of our own, in Spec-Bench's format."""
+CONSTRUCTED: Final = _FOLDER / "constructed.jsonl"
+"""More of them, each with an `answer` that we wrote, as an able target would have."""
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True):
@@ -51,6 +54,8 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """By position: the draft's next likely tokens besides its pick, the likeliest first."""
     detours: dict[int, list[Said]]
     """By position of a pick that is not the target's: what the draft goes on with after it."""
+    constructed: bool = False
+    """`tokens` were written by hand: no target said them."""
 
     @property
     def agreement(self) -> float:

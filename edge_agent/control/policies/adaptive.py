@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from edge_agent.control.batch_schedule import BatchScheduler
@@ -73,8 +74,14 @@ class AdaptivePolicy:
             return self._verify()
         return Decision.KEEP
 
-    def on_void(self) -> None:
-        self._window.void()
+    def on_run(self, confidences: Sequence[float], view: ChainView) -> Decision:
+        """Drafts that cost nothing have joined the chain, which `view` shows: send them at once."""
+        num_before = view.num_drafted - len(confidences)
+        for i, confidence in enumerate(confidences, start=1):
+            self._window.observe(confidence, replace(view, num_drafted=num_before + i))
+        if self._window.due or view.num_drafted >= self._parameters.max_ahead:
+            return self._verify()
+        return Decision.UPLOAD
 
     def ahead(self, view: ChainView) -> int:
         return self._window.ahead(view, self._parameters.max_ahead)

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_agent.api import Source
 from edge_agent.control.confidence import CheckedDraft
 from pipesd_vllm.wire import TokenLogprobs
 
@@ -46,10 +47,10 @@ class CommitOutcome:
     """A draft was contradicted: everything drafted after it is void."""
     num_discarded: int = 0
     """Drafts dropped for that."""
-    from_draft: tuple[bool, ...] = ()
-    """For each new token, whether it is a draft that the server had been sent."""
+    sources: tuple[Source, ...] = ()
+    """Of each new token: that of its draft, if the server had been sent it."""
     checked_drafts: tuple[CheckedDraft, ...] = ()
-    """The drafts of committed positions, sent or not, oldest first: all accepted but maybe the last."""
+    """The model's drafts of committed positions, sent or not, oldest first: only the last may be wrong."""
     logprobs: tuple[TokenLogprobs, ...] | None = None
     """The target's view of each new token, where it was asked for."""
 
@@ -93,10 +94,6 @@ class Policy(Protocol):
 
         Without this call they would leave with the next draft, one draft step later.
         """
-        ...
-
-    def on_void(self) -> None:
-        """Unverified drafts were dropped; a new window begins."""
         ...
 
     def ahead(self, view: ChainView) -> int:

@@ -38,9 +38,6 @@ class _OneUpload:
             return self._verify()
         return Decision.KEEP
 
-    def on_void(self) -> None:
-        self._window.void()
-
     def ahead(self, view: ChainView) -> int:
         """No draft while waiting; one that was under way at the trigger is kept."""
         if view.awaiting_commit:

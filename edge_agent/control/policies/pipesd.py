@@ -38,9 +38,6 @@ class PipeSdPolicy:
             return Decision.KEEP
         return self._verify() if self._window.due else Decision.UPLOAD
 
-    def on_void(self) -> None:
-        self._window.void()
-
     def ahead(self, view: ChainView) -> int:
         return self._window.ahead(view, self._parameters.max_ahead)
 

@@ -6,6 +6,7 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from edge_agent.api import Source
 from edge_agent.tracing.events import (
     Committed,
     Drafted,
@@ -134,7 +135,9 @@ class _Replay:
     def _on_drafted(self, event: Drafted) -> None:
         draft = DraftRecord(event, is_ahead=bool(self._pending) or event.t_start < self._answered_s)
         self.history.drafts.append(draft)
-        if self._stale:
+        if event.source is Source.LOOKED_UP:
+            self._stale = False  # it builds on what is committed, whatever the model builds on
+        if self._stale or not event.taken:
             return
         if event.position < self._frontier:
             self._stale = self._committed.get(event.position, event.token) != event.token

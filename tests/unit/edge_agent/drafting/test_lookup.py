@@ -21,6 +21,13 @@ from edge_agent.drafting.lookup import (
 from pipesd_vllm.wire import common_prefix_length
 
 
+class FirstRates(LookupRates):
+    """Learns nothing."""
+
+    def observe(self, length: int, *, right: bool) -> None:
+        pass
+
+
 def source(text: Sequence[int]) -> LookupSource:
     return LookupSource(text, LookupRates())
 
@@ -50,6 +57,7 @@ def test_longer_matches_promise_more_and_run_further() -> None:
     short, long = source([*head, 500, 10, 11, 12]), source([*head, *range(10, 30)])
     assert [short.propose()[0].probability, long.propose()[0].probability] == [0.71, 0.97]
     assert 3 < len(short.propose()) < len(long.propose()) <= MAX_RUN
+    assert len(short.propose(survival=0.5)) < len(short.propose())
     probabilities = [draft.probability for draft in short.propose()]
     assert probabilities == sorted(probabilities), "each token that is right makes the match longer"
 
@@ -83,7 +91,7 @@ def test_commits_are_followed_as_if_the_text_had_begun_with_them() -> None:
     """However drafts and commits come, proposals are those of a source that starts from the whole text."""
     rng = random.Random(3)
     text = [rng.randrange(4) for _ in range(40)]
-    lookup = source(text)
+    lookup = LookupSource(text, FirstRates())
     for _ in range(300):
         run = [draft.token_id for draft in lookup.propose(rng.randrange(8))]
         lookup.extend([token if rng.random() < 0.9 else rng.randrange(4) for token in run])
@@ -93,8 +101,8 @@ def test_commits_are_followed_as_if_the_text_had_begun_with_them() -> None:
         lookup.void()
         length = longest_match(text)
         found = lookup.propose(1)
-        assert bool(found) == (length >= MIN_MATCH)
-        if found:
+        if length > MIN_MATCH:
+            assert found
             assert follows_a_match(text, length, found[0].token_id)
 
 
@@ -112,6 +120,24 @@ def follows_a_match(text: Sequence[int], length: int, token: int) -> bool:
     return any(text[end] == token and text[end - length : end] == text[-length:] for end in ends)
 
 
+def test_an_edited_copy_is_taken_up_again_before_three_tokens_agree() -> None:
+    """A token replaced, some left out, one put in: after the next token that is the original's."""
+    original = [*range(10, 40)]
+    copied = original[:12]
+    for edited, expected in [
+        ([*copied, 500, original[13]], original[14]),
+        ([*copied, original[15]], original[16]),
+        ([*copied, 500, original[12]], original[13]),
+        ([*copied, 500, 501, original[14]], original[15]),
+    ]:
+        assert proposed(source([*original, 99, *edited]), 1) == []
+        lookup = source([*original, 99])
+        lookup.follow(edited)
+        assert proposed(lookup, 1) == [expected]
+    lookup.follow(range(600, 610))
+    assert proposed(lookup, 1) == []
+
+
 def test_rates_are_learnt() -> None:
     """A text whose trigrams never go on as they did: after some time hardly anything is expected of them."""
     rates = LookupRates()
@@ -124,19 +150,19 @@ def test_rates_are_learnt() -> None:
 
 
 def test_a_library_is_used_where_it_is_likelier_and_ends_with_its_text() -> None:
-    lookup = LookupSource([5, 6, 7], LookupRates(), library([1, 5, 6, 7, 8, 9], [5, 6, 2]))
+    lookup = LookupSource([5, 6, 7], LookupRates(), [library([1, 5, 6, 7, 8, 9], [5, 6, 2])])
     assert proposed(lookup) == [8, 9]
-    lookup = LookupSource([1, 5, 6, 7, 30, 5, 6, 7], LookupRates(), library([4, 30, 5, 6, 7, 8]))
+    lookup = LookupSource([1, 5, 6, 7, 30, 5, 6, 7], LookupRates(), [library([4, 30, 5, 6, 7, 8])])
     assert proposed(lookup, 1) == [8], "four tokens match there, three here"
 
 
 def test_the_newest_text_of_a_library_wins_and_none_goes_on_into_the_next() -> None:
     books = library([1, 2, 3, 10], [1, 2, 3, 20], [7, 1, 2, 3])
-    assert proposed(LookupSource([1, 2, 3], LookupRates(), books)) == [20]
+    assert proposed(LookupSource([1, 2, 3], LookupRates(), [books])) == [20]
 
 
 def test_an_empty_library_is_none() -> None:
-    lookup = LookupSource([1, 2, 3, 4, 1, 2, 3], LookupRates(), library())
+    lookup = LookupSource([1, 2, 3, 4, 1, 2, 3], LookupRates(), [library()])
     assert proposed(lookup, 1) == [4]
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.api import Source
 from edge_agent.control import ChainView, CheckedDraft
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.sampling import DraftToken
@@ -159,4 +160,16 @@ def test_tokens_say_whether_they_were_drafted() -> None:
     chain = chain_with(10)
     chain.take_unsent(1, verify=True)
     chain.append(4, DraftToken(11, 0.9))
-    assert chain.apply(Commit(1, 3, [10, 11, 12])).from_draft == (True, False, False)
+    outcome = chain.apply(Commit(1, 3, [10, 11, 12]))
+    assert outcome.sources == (Source.DRAFTED, Source.CORRECTED, Source.CORRECTED)
+
+
+def test_tokens_say_whether_they_were_looked_up() -> None:
+    """Such drafts are none of the model's, by which its confidence is calibrated."""
+    chain = chain_with(10)
+    chain.append(4, DraftToken(11, 0.9, Source.LOOKED_UP))
+    chain.append(5, DraftToken(12, 0.9))
+    chain.take_unsent(1, verify=True)
+    outcome = chain.apply(Commit(1, 3, [10, 11, 99]))
+    assert outcome.sources == (Source.DRAFTED, Source.LOOKED_UP, Source.CORRECTED)
+    assert [draft.accepted for draft in outcome.checked_drafts] == [True, False]

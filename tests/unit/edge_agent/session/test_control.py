@@ -32,7 +32,7 @@ def commit(control: SessionControl, received_s: float, *, rejected: bool = False
 
 def decide(control: SessionControl, number: int, probability: float) -> Decision:
     drafted = Drafted(number, DraftToken(7, probability), number * 0.06, number * 0.06 + 0.06)
-    control.on_drafted(drafted)
+    control.on_drafted(drafted, taken=True)
     return control.decide(drafted, ChainView(number, number, awaiting_commit=False))
 
 

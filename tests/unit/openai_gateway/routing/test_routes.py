@@ -8,7 +8,7 @@ from openai_gateway.chat_service import route_header
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 from openai_gateway.routing import asked_route, check_model, full_name
 from openai_gateway.routing.parameters import Requirements
-from openai_gateway.routing.routes import NO_DRAFT, choose_route
+from openai_gateway.routing.routes import choose_route
 
 TARGET = TargetInfo("org/target", max_model_len=10, vocab_size=100)
 
@@ -80,8 +80,8 @@ def test_what_the_draft_alone_cannot_do() -> None:
 
 
 def test_without_a_draft_model() -> None:
-    """The server answers everything; `local` is refused."""
-    assert choose_route(None, Requirements(("tools",)), has_draft=False).reason == NO_DRAFT
+    """Answers are drafted for without one; only `local` is refused."""
+    assert choose_route(None, Requirements(("tools",)), has_draft=False).route is Route.COLLABORATIVE
     assert choose_route(Route.CLOUD, Requirements(), has_draft=False).reason == "asked for"
     with pytest.raises(NoDraftModel, match="pip install"):
         choose_route(Route.LOCAL, Requirements(), has_draft=False)

@@ -396,16 +396,6 @@ def test_drafts_that_no_window_holds_count_towards_the_bound(name: str) -> None:
     assert rig.draft(1.0) == [VERIFY]
 
 
-@pytest.mark.parametrize("name", POLICY_NAMES)
-def test_a_new_window_begins_when_drafts_are_void(name: str) -> None:
-    """What was drafted before does not count."""
-    rig = Rig(policy(name))
-    rig.draft(0.8, 0.8)
-    rig.policy.on_void()
-    rig.num_drafted = rig.num_sent = 0
-    assert VERIFY not in rig.draft(0.8, 0.8)
-
-
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("name", POLICY_NAMES)
