@@ -37,7 +37,7 @@ from pipesd_vllm.scheduling.engine_session import EngineSession
 from pipesd_vllm.scheduling.scheduler import SchedulesSessions
 from pipesd_vllm.scheduling.sessions import Sessions
 from pipesd_vllm.scheduling.trie import DraftTrie
-from pipesd_vllm.wire import Open
+from pipesd_vllm.wire import Open, Resume
 
 __all__ = ["PLANTED", "PlantedBug"]
 
@@ -95,6 +95,10 @@ def _forgets_committed(**fields: Any) -> Open:
 
 def _committed_as_prompt(**fields: Any) -> Open:
     return Open(**{**fields, "prompt": [*fields["prompt"], *fields["committed"]], "committed": []})
+
+
+def _forgets_delivered(prompt: Any, streams: Any, delivered: Any) -> Resume:
+    return Resume(prompt, streams)
 
 
 def _one_too_many(
@@ -186,6 +190,11 @@ PLANTED: Final[tuple[PlantedBug, ...]] = (
         "committed-as-prompt",
         "A resumed turn counts what was generated as prompt.",
         ((edge_exchange, "Open", _committed_as_prompt),),
+    ),
+    PlantedBug(
+        "delivered-again",
+        "An answer of the server's API that is taken over begins anew for the client.",
+        ((edge_exchange, "Resume", _forgets_delivered),),
     ),
     PlantedBug(
         "verified-anyway",

@@ -95,7 +95,8 @@ async def test_the_verifier_comes_back(verifier: Verifier, expected: str, mode: 
         connections.append(relay.num_connections)
     figures = (chunk.model_extra or {})["pipesd"]
     assert len(pieces) > 6
-    assert connections[-1] > connections[0], "it went on without a new connection"
+    waits = mode in (SessionMode.OFFLOAD, SessionMode.BALANCED)  # the others may be done before the cut
+    assert connections[-1] > connections[0] or not waits, "it went on without a new connection"
     assert "".join(pieces) == expected
     assert figures["draft_tokens_accepted"] > 0 or mode is not SessionMode.OFFLOAD
     await until_idle(verifier)

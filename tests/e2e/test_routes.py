@@ -287,8 +287,9 @@ async def test_starting_without_it(verifier: Verifier) -> None:
 
 async def test_provenance(verifier: Verifier, client: AsyncOpenAI) -> None:
     """Drafted and corrected spans make up the text, and as many tokens as were generated."""
+    headers = {"x-pipesd-provenance": "1", "x-pipesd-mode": "offload"}
     stream = await client.chat.completions.create(
-        model=verifier.model, stream=True, extra_headers={"x-pipesd-provenance": "1"}, **FIELDS
+        model=verifier.model, stream=True, extra_headers=headers, **FIELDS
     )
     chunks = [chunk async for chunk in stream]
     spans = [s for c in chunks for s in (c.model_extra or {}).get("pipesd", {}).get("provenance", [])]
