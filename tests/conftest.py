@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,12 @@ def pruned_verifier(log_dir: Path, *flags: str) -> Iterator[Verifier]:
     flags = ("--enforce-eager", "--served-model-name", pruned_pair.NAME, *flags)
     with running_verifier(str(pair.target), pruned_pair.NAME, str(pair.draft), [*flags], log_dir) as verifier:
         yield verifier
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_logged() -> None:
+    """Packages that vLLM's front end brings along raise the root logger's level for the whole process."""
+    logging.root.setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,7 @@ def load_drafter(settings: EdgeSettings) -> Drafter:
     llama = LlamaSettings(
         n_threads=settings.draft_threads,
         n_ctx=settings.draft_context * settings.max_sequences,
+        max_length=settings.draft_context,
         max_sequences=settings.max_sequences,
     )
     return LlamaDrafter.load(resolve_model(settings.draft), llama)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -254,10 +254,24 @@ async def _answer(script: Script, record: GenerationRecord, texts: _Texts) -> As
             is_local = True
             yield AnswerContinued(texts.prompt, tuple(texts.token_ids))
         yield chunk
-        if not is_local and (data := texts.add(chunk)):
-            yield AnswerText(data)
+        for piece in _singly(chunk) if texts.names_tokens else (chunk,):
+            if not is_local and (data := texts.add(piece)):
+                yield AnswerText(data)
         if texts.stop_string is not None:
             return
+
+
+def _singly(chunk: GenerationChunk) -> Iterator[GenerationChunk]:
+    """The chunk token by token, as the server words a session's answer."""
+    for place, token in enumerate(chunk.token_ids):
+        is_last = place + 1 == len(chunk.token_ids)
+        yield replace(
+            chunk,
+            token_ids=(token,),
+            finish_reason=chunk.finish_reason if is_last else None,
+            sources=chunk.sources[place : place + 1],
+            logprobs=None if chunk.logprobs is None else chunk.logprobs[place : place + 1],
+        )
 
 
 def _refusal(texts: _Texts, max_model_len: int) -> ForwardedAnswer | None:
@@ -289,6 +303,7 @@ class _Texts:
     ) -> None:
         self._tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
         self._body = body
+        self.names_tokens = bool(body.get("return_token_ids"))
         self._is_chat = "chat" in request.path
         self._ends = bundle.eos_token_ids
         self._streamed = bool(body.get("stream"))

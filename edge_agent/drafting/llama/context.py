@@ -64,7 +64,7 @@ class LlamaContext:
         self.name: str = path.stem
         self.num_tokens: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         trained: int = llama_cpp.llama_model_n_ctx_train(self._model)
-        self.context_length: int = min(trained, settings.n_ctx // settings.max_sequences)
+        self.context_length: int = min(trained, settings.max_length or settings.n_ctx)
         self.is_recurrent = _is_recurrent(self._model)
 
     def decode(self, chunks: Sequence[Chunk]) -> DecodeStatus:

@@ -33,6 +33,8 @@ class LlamaSettings:
 
     n_ctx: int = 8192
     max_sequences: int = 4
+    max_length: int | None = None
+    """Tokens that one sequence may have; None: as many as there is room for."""
     n_batch: int = 512
     n_threads: int = 1
     n_gpu_layers: int = 0
