@@ -79,12 +79,15 @@ async def started_pair(
     `rtt_s` is added to the link, for agent and plain streaming alike; a draft token takes `gamma_s` at least.
     """
     from edge_agent.agent import EdgeAgent
+    from edge_agent.drafting import drafts_without_model
 
     async with AsyncExitStack() as stack:
         if rtt_s:
             url = await stack.enter_async_context(delayed_link(settings.cloud_url, rtt_s))
             settings = settings.model_copy(update={"cloud_url": url})
-        agent = await EdgeAgent.start(settings, lambda chosen: paced_drafter(chosen, gamma_s))
+        has_model = not drafts_without_model(settings)
+        load = (lambda chosen: paced_drafter(chosen, gamma_s)) if has_model else None
+        agent = await EdgeAgent.start(settings, load)
         stack.push_async_callback(agent.close)
         yield await stack.enter_async_context(connected_pair(agent, settings.cloud_url, settings.cloud_key))
 
