@@ -52,7 +52,7 @@ class DraftAttachment:
         self._pickers = pickers
         self._on_event = on_event
         self._number = 0
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[DraftHandle | None] | None = None
         self._began_at = 0
         self.handle: DraftHandle | None = None
         """None while nothing is drafted."""
@@ -80,6 +80,7 @@ class DraftAttachment:
         self._number += 1
         if self._opening is not None:
             self._opening.cancel()
+            self._opening.add_done_callback(_close_opened)  # its event may never be taken
             self._opening = None
         if self.handle is not None:
             self.handle.close()
@@ -88,8 +89,6 @@ class DraftAttachment:
     def take(self, event: AttachmentEvent) -> DraftEvent | Attached | None:
         """The event, noted; None: it is void."""
         if event.number != self._number:
-            if isinstance(event.event, Attached):
-                event.event.handle.close()
             return None
         match event.event:
             case Attached(handle):
@@ -100,15 +99,23 @@ class DraftAttachment:
 
     async def _open(
         self, worker: DraftWorker, number: int, request: GenerationRequest, limit: int, *, fp64_noise: bool
-    ) -> None:
+    ) -> DraftHandle | None:
         def on_event(event: DraftEvent | Attached) -> None:
             self._on_event(AttachmentEvent(number, event))
 
         try:
             picker = await self._pickers.picker(request, fp64_noise=fp64_noise)
-            on_event(Attached(await worker.open(self._chain.tokens, limit, on_event, picker, slides=True)))
+            handle = await worker.open(self._chain.tokens, limit, on_event, picker, slides=True)
+            on_event(Attached(handle))
+            return handle
         except EdgeError as error:
             on_event(DraftingStopped(str(error)))
         except Exception as error:  # drafts are a help only: what they fail of is no reason to end an answer
             logger.exception("drafting could not begin")
             on_event(DraftingStopped(f"drafting could not begin: {error!r}", failed=True))
+        return None
+
+
+def _close_opened(opening: asyncio.Task[DraftHandle | None]) -> None:
+    if not opening.cancelled() and (handle := opening.result()) is not None:
+        handle.close()
