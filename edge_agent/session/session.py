@@ -37,7 +37,7 @@ from edge_agent.sampling import DraftToken, Pickers
 from edge_agent.session.attachment import Attached, AttachmentEvent, DraftAttachment
 from edge_agent.session.control import SessionControl
 from edge_agent.session.exchange import ApiExchange, TokenExchange, finish_reason
-from edge_agent.session.turn import ReceivedCommit, ReceivedFrame, Turn, TurnEvent, TurnLost
+from edge_agent.session.turn import ReceivedCommit, ReceivedFrame, SentFrame, Turn, TurnEvent, TurnLost
 from edge_agent.verifier import ConnectionPool
 from pipesd_vllm.wire import Begun, Commit, Control, Mode, RefusalCode, Text, Welcome
 
@@ -317,19 +317,21 @@ class CollaborativeSession:
     async def _control_turn(self) -> None:
         stance = self._stance
         self._is_unattended = False
-        sent = await self._turn.send(Control(self._turn.number, stance.mode, stance.patience_ms))
+        sent = await self._tell(Control(self._turn.number, stance.mode, stance.patience_ms))
         if sent is not None:
-            self.stats.uplink_bytes += sent.num_bytes
             self._control.on_controlled(sent.sent_s, stance)
 
     async def _go_alone(self) -> None:
         """Tell a server that waits for drafts to decode without them until some come."""
-        if self._is_unattended or self._stance.mode is Mode.LATENCY:
-            return
-        self._is_unattended = True
-        sent = await self._turn.send(Control(self._turn.number, alone=True))
+        if not self._is_unattended and self._stance.mode is not Mode.LATENCY:
+            self._is_unattended = True
+            await self._tell(Control(self._turn.number, alone=True))
+
+    async def _tell(self, control: Control) -> SentFrame | None:
+        sent = await self._turn.send(control)
         if sent is not None:
             self.stats.uplink_bytes += sent.num_bytes
+        return sent
 
     # -- drafts that are looked up --------------------------------------------------------
 

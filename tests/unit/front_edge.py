@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -16,11 +17,11 @@ from edge_agent.sampling import DraftToken
 from edge_agent.session import ControlPlane
 from edge_agent.testing import FakeDrafter, fake_tokenizer_bundle
 from edge_agent.tracing import MemoryRecorder
-from pipesd_vllm.wire import Downstream, Upstream, decode_downstream, encode
+from pipesd_vllm.wire import Downstream, Draft, Upstream, decode_downstream, encode
 
 from .pipesd_vllm.api.front_end import MARKS, Edge, FrontEnd
 
-__all__ = ["VOCABULARY", "Bench", "FrontTransport", "lines"]
+__all__ = ["VOCABULARY", "Bench", "DraftGate", "FrontTransport", "lines"]
 
 VOCABULARY = [f"t{i}" for i in range(256 + len(MARKS))]
 PARAMETERS = PolicyParameters(
@@ -73,6 +74,22 @@ class FrontTransport:
     async def close(self) -> None:
         self.is_open = False
         self._edge.leave()
+
+
+class DraftGate(FrontTransport):
+    """A connection whose target makes a step with each frame of drafts."""
+
+    def __init__(self, front: FrontEnd, edge: Edge) -> None:
+        super().__init__(edge)
+        self._gate = front.engine.gate = asyncio.Event()
+
+    async def send(self, message: Upstream) -> int:
+        num_bytes = await super().send(message)
+        if isinstance(message, Draft):
+            self._gate.set()
+            await asyncio.sleep(0)
+            self._gate.clear()
+        return num_bytes
 
 
 class Connectors:

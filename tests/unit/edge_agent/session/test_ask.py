@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -32,15 +31,13 @@ from edge_agent.tracing import PromptKnown
 from pipesd_vllm.wire import (
     Ask,
     Downstream,
-    Draft,
     Identity,
     Mode,
     Reply,
-    Upstream,
 )
 from tests.answers import Answer
 
-from ...front_edge import Bench, FrontTransport, lines
+from ...front_edge import Bench, DraftGate, FrontTransport, lines
 from ...pipesd_vllm.api.front_end import SEED, FrontEnd, make_model
 from .conftest import HastyLoop
 
@@ -135,19 +132,8 @@ async def test_drafts_are_right_inside_the_arguments_of_a_call(front: FrontEnd) 
     """The edge drafts from the server's own prompt; the target agrees with what it sent."""
     front.engine.says(CALL)
     front.engine.longest_piece = 1
-    front.engine.gate = gate = asyncio.Event()
-
-    class Gated(FrontTransport):
-        async def send(self, message: Upstream) -> int:
-            num_bytes = await super().send(message)
-            if isinstance(message, Draft):
-                gate.set()
-                await asyncio.sleep(0)
-                gate.clear()
-            return num_bytes
-
     async with front.edge() as edge:
-        bench = Bench(front, CALL, [Gated(edge)])
+        bench = Bench(front, CALL, [DraftGate(front, edge)])
         events = await bench.events(asked(CHAT, CHATS | {"tools": TOOLS} | STREAM))
     place = CALL.encode().index("Zürich".encode())
     sources = [source for event in events if isinstance(event, GenerationChunk) for source in event.sources]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +11,9 @@ import httpx
 import pytest
 
 from openai_gateway.app import create_app
-from pipesd_vllm.wire import Draft, Part, Upstream, encode_in_parts
+from pipesd_vllm.wire import Part, encode_in_parts
 
-from ...front_edge import Bench, FrontTransport, lines
+from ...front_edge import Bench, DraftGate, FrontTransport, lines
 from ...pipesd_vllm.api.front_end import SEED, FrontEnd, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -125,21 +124,10 @@ async def test_drafts_are_accepted_inside_the_arguments_of_a_call(front: FrontEn
     said = "<think>a</think>" + CALL
     front.engine.says(said)
     front.engine.longest_piece = 1
-    front.engine.gate = gate = asyncio.Event()
-
-    class Gated(FrontTransport):
-        async def send(self, message: Upstream) -> int:
-            num_bytes = await super().send(message)
-            if isinstance(message, Draft):
-                gate.set()
-                await asyncio.sleep(0)
-                gate.clear()
-            return num_bytes
-
     body = CHATS | {"tools": TOOLS, "stream": True}
     async with front.edge() as edge:
         headers = {"x-pipesd-provenance": "1", "x-pipesd-mode": "latency"}
-        got = await ask(Bench(front, said, [Gated(edge)]), CHAT, body, **headers)
+        got = await ask(Bench(front, said, [DraftGate(front, edge)]), CHAT, body, **headers)
     drafted = [
         (span["source"], event["choices"][0]["delta"].get("tool_calls"))
         for event in events(got.text)[:-1]
