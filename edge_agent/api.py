@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -70,6 +70,8 @@ class TargetInfo:
     """Start and end of reasoning in the text, if the parser does no more than to cut there."""
     has_draft: bool = True
     """False where no draft model could answer alone: the route `local` is not there."""
+    sampling_defaults: Mapping[str, float] = field(default_factory=dict)
+    """What the server gives sampling parameters that a request leaves out (its `generation_config`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,6 @@ from openai_gateway.translation import (
     LEFT_OUT_HEADER,
     DocumentedApp,
     GeneratorPromptCounter,
-    LenientLimits,
     catalog_of,
     protocols_router,
     render_error,
@@ -84,9 +83,7 @@ def create_app(
     app.include_router(_api_routes(gateway), dependencies=guarded)
     ping_s = (timings or GatewayTimings()).ping_s
     counter = GeneratorPromptCounter(generator)
-    translated = protocols_router(
-        gateway.chats, gateway.lenient_chats, counter, catalog_of(generator), ping_s=ping_s
-    )
+    translated = protocols_router(gateway.chats, counter, catalog_of(generator), ping_s=ping_s)
     app.include_router(translated, dependencies=guarded)
     return app
 
@@ -151,8 +148,6 @@ class Gateway:
         chats = RoutedService(CHAT, generator, local, by_target)
         self.chats: ChatService = ObservedService(chats, "chat", observers)
         """The service that the translated chat APIs use."""
-        self.lenient_chats: ChatService = ObservedService(LenientLimits(chats), "chat", observers)
-        """The same for APIs that accept any limit in tokens."""
         self._completions: ChatService = ObservedService(
             RoutedService(COMPLETIONS, generator, local, by_target), "completions", observers
         )

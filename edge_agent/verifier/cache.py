@@ -33,6 +33,7 @@ class InfoAnswer(msgspec.Struct):
     reasoning_parser: str | None = None
     reasoning_marks: tuple[str, str] | None = None
     identity: Identity | None = None
+    sampling_defaults: dict[str, float] = {}
 
     def target(self) -> TargetInfo:
         """The target as front ends see it."""
@@ -42,6 +43,7 @@ class InfoAnswer(msgspec.Struct):
             self.vocab_size,
             reasoning_parser=self.reasoning_parser,
             reasoning_marks=self.reasoning_marks,
+            sampling_defaults=self.sampling_defaults,
         )
 
     def vocabulary(self) -> Fingerprint:

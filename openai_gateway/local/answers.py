@@ -113,6 +113,7 @@ class LocalAnswers:
             endpoint.shape,
             splitter,
             include_usage=request.include_usage,
+            counts_always=request.counts_always,
             with_provenance=options.provenance,
         )
         return StreamedAnswer(_headers(Route.LOCAL, reason, envelope), chunks, generation.aclose)
@@ -136,6 +137,7 @@ class LocalAnswers:
             endpoint.shape,
             None if marks is None else ReasoningSplitter(marks),
             include_usage=request.include_usage,
+            counts_always=request.counts_always,
             with_provenance=options.provenance,
             delivered=None if rest.last is None else rest.delivered,
         )

@@ -26,6 +26,7 @@ async def answer_chunks(
     splitter: ReasoningSplitter | None,
     *,
     include_usage: bool,
+    counts_always: bool = False,
     with_provenance: bool = False,
     delivered: Mapping[str, int] | None = None,
 ) -> AsyncIterator[Json]:
@@ -35,16 +36,20 @@ async def answer_chunks(
     opening and so many characters of each text; they are left out.
     """
     left = dict(delivered or {})
-    # With a usage chunk to come, OpenAI's other chunks have a null usage.
-    common: Json = {"usage": None} if include_usage else {}
+
+    def common() -> Json:
+        # With a usage chunk to come, OpenAI's other chunks have a null usage.
+        counts = usage(generation.num_prompt_tokens, generation.num_completion_tokens)
+        return {"usage": counts if counts_always else None} if include_usage else {}
+
     if delivered is None and (opening := shape.opening()) is not None:
-        yield {**wrap([opening]), **common}
+        yield {**wrap([opening]), **common()}
     async for part in generation.parts():
         for choice in _choices(part, shape, splitter, left):
-            yield {**wrap([choice]), **common, **_marks(part, with_provenance=with_provenance)}
+            yield {**wrap([choice]), **common(), **_marks(part, with_provenance=with_provenance)}
         if part.finish_reason is not None:
             stats = {} if include_usage else extensions(generation.stats, generation.num_prompt_tokens)
-            yield {**wrap([shape.finish(part.finish_reason) | stop_reason(generation)]), **common, **stats}
+            yield {**wrap([shape.finish(part.finish_reason) | stop_reason(generation)]), **common(), **stats}
     if include_usage:
         counts = usage(generation.num_prompt_tokens, generation.num_completion_tokens)
         yield {**wrap([]), "usage": counts, **extensions(generation.stats, generation.num_prompt_tokens)}

@@ -9,7 +9,7 @@ from openai_gateway.local.structures import structure_of
 
 __all__ = ["check_prompt", "sampling_settings"]
 
-# OpenAI's defaults; the model's own generation config does not change them.
+# Of bodies that were not completed before (routing/normaliser.py).
 DEFAULT_TEMPERATURE = 1.0
 DEFAULT_TOP_P = 1.0
 COMPLETION_MAX_TOKENS = 16
@@ -35,11 +35,16 @@ def check_prompt(prompt_token_ids: tuple[int, ...], target: TargetInfo, param: s
 def sampling_settings(request: GenerationFields, num_prompt_tokens: int, target: TargetInfo) -> Sampling:
     """How to generate; without a limit the answer may fill the context.
 
-    Raises `ContextLengthExceeded` if the requested answer alone exceeds it, and `InvalidRequest` for token
-    ids outside the vocabulary and for a form that cannot be asked for.
+    Raises `InvalidRequest` for token ids outside the vocabulary, for more tokens at least than at most, and
+    for a form that cannot be asked for.
     """
+    max_tokens = _max_tokens(request, num_prompt_tokens, target.max_model_len)
+    if (request.min_tokens or 0) > max_tokens:
+        raise InvalidRequest(
+            f"'min_tokens' is above max_tokens={max_tokens}.", param="min_tokens", code="invalid_value"
+        )
     settings = Sampling(
-        max_tokens=_max_tokens(request, num_prompt_tokens, target.max_model_len),
+        max_tokens=max_tokens,
         temperature=DEFAULT_TEMPERATURE if request.temperature is None else request.temperature,
         top_p=DEFAULT_TOP_P if request.top_p is None else request.top_p,
         seed=request.seed,
@@ -77,15 +82,9 @@ def _check_token_ids(settings: Sampling, target: TargetInfo) -> None:
 
 
 def _max_tokens(request: GenerationFields, num_prompt_tokens: int, max_model_len: int) -> int:
-    """A limit that leaves the context only because of the prompt is cut to what is left, as vLLM does."""
+    """A limit beyond the context means what is left of it."""
     room = max_model_len - num_prompt_tokens
     wanted = request.token_limit
     if wanted is None:
         return min(room, COMPLETION_MAX_TOKENS) if isinstance(request, CompletionRequest) else room
-    if wanted > max_model_len:
-        raise ContextLengthExceeded(
-            f"This model's maximum context length is {max_model_len} tokens. However, you requested "
-            f"{wanted} tokens in the completion. Please ask for fewer.",
-            param="max_tokens",
-        )
     return min(wanted, room)

@@ -1,6 +1,6 @@
 """What clients may send to /v1/chat/completions and /v1/completions.
 
-Types are strict (no "1" for 1, no 1.0 for 1); a field may be null where it may be left out.
+Numbers may come as text ("1") or as 1.0, as everywhere else; a field may be null where it may be left out.
 `routing/parameters.py` says which routes support the fields that are not modelled here.
 """
 
@@ -28,11 +28,11 @@ __all__ = [
     "ChatRequest",
     "CompletionRequest",
     "Content",
+    "Fields",
     "GenerationFields",
     "Prompt",
     "SamplingFields",
     "StopStrings",
-    "Strict",
     "decode_body",
     "invalid",
     "parse_request",
@@ -43,8 +43,8 @@ _MAX_BIAS = 100.0
 _MAX_BAD_WORD = 256
 
 
-class Strict(BaseModel):
-    """Strict types, unknown fields kept."""
+class Fields(BaseModel):
+    """Fields types, unknown fields kept."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
 
@@ -92,7 +92,7 @@ _BadWord = Annotated[str, Field(min_length=1, max_length=_MAX_BAD_WORD)]
 _Penalty = Annotated[float, Field(ge=-2.0, le=2.0)]
 
 
-class SamplingFields(Strict):
+class SamplingFields(Fields):
     """Sampling parameters; null asks for nothing. The last two set the answer's form (`structures.py`)."""
 
     top_k: int | None = Field(None, ge=-1)
@@ -186,10 +186,10 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 _THINKING_SWITCHES = ("enable_thinking", "thinking")
 
 
-class ChatMessage(Strict):
+class ChatMessage(Fields):
     """One turn; a list of text parts is kept as the tuple of their texts."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content = None
     name: str | None = None
     tool_call_id: str | None = None
@@ -199,16 +199,16 @@ class ChatMessage(Strict):
 
     @model_validator(mode="after")
     def _has_content(self) -> ChatMessage:
-        instead = self.tool_calls or self.reasoning or self.reasoning_content
-        if self.content is None and not (self.role == "assistant" and instead):
+        if self.content is None and self.role != "assistant":
             raise invalid(f"a message with role '{self.role}' needs 'content'")
         return self
 
 
-class StreamOptions(Strict):
-    """`include_usage` asks for one more chunk with the token counts."""
+class StreamOptions(Fields):
+    """`include_usage` asks for one more chunk with the token counts, the other for counts in every chunk."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class GenerationFields(SamplingFields):
@@ -224,12 +224,6 @@ class GenerationFields(SamplingFields):
     ignore_eos: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-
-    @model_validator(mode="after")
-    def _options_need_stream(self) -> GenerationFields:
-        if self.stream_options is not None and not self.stream:
-            raise invalid("'stream_options' is only allowed when 'stream' is true")
-        return self
 
     @property
     def token_limit(self) -> int | None:
@@ -250,6 +244,11 @@ class GenerationFields(SamplingFields):
     def include_usage(self) -> bool:
         """Whether the stream ends with a usage chunk."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def counts_always(self) -> bool:
+        """Whether every chunk of the stream has the counts so far."""
+        return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
 
 class ChatRequest(GenerationFields):

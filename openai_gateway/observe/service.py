@@ -37,7 +37,7 @@ class ObservedService:
         except BaseException as error:
             watch.failed(error)
             raise
-        watch.headers(answer.headers)
+        watch.headers(answer.headers, streamed=isinstance(answer, StreamedAnswer))
         if isinstance(answer, WholeAnswer):
             watch.saw(answer.body)
             watch.ended()
@@ -89,8 +89,9 @@ class _Watch:
         for observer in observers:
             observer.started()
 
-    def headers(self, headers: Mapping[str, str]) -> None:
+    def headers(self, headers: Mapping[str, str], *, streamed: bool) -> None:
         """The answer has begun."""
+        self._streamed = streamed
         route, _, reason = headers.get("x-pipesd-route", UNROUTED).partition(";")
         self._route, self._reason = route.strip(), reason.strip().removeprefix("reason=")
         self._request_id = headers.get("x-request-id")

@@ -1,7 +1,7 @@
 """What the draft model alone cannot do, and what nobody here does: one line each.
 
-Whatever the target answers is its server's business: fields that are not listed are passed on. vLLM ignores
-those it does not know, so what would change an answer there and does not is refused by name.
+Whatever the target answers is its server's business: all fields are passed on. vLLM drops those that it does
+not know without a word. So they are named in the answer, or refused by name if it would be another one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openai_gateway.errors import UnsupportedParameter
+from pipesd_vllm.wire import AskPath
 
-__all__ = ["PARAMETERS", "Parameter", "Requirements", "Support", "requirements_of"]
+__all__ = ["PARAMETERS", "VLLM_FIELDS", "Parameter", "Requirements", "Support", "requirements_of"]
 
 
 _MEDIA_PARTS: Final = frozenset({"image_url", "input_audio", "audio_url", "video_url"})
@@ -27,27 +28,32 @@ class Requirements:
     """Only the server can answer."""
     target: tuple[str, ...] = ()
     """Ignored, and named, where the draft model goes on in the target's place."""
+    nobody: tuple[str, ...] = ()
+    """Ignored, and named, on every route."""
 
 
-def requirements_of(body: Mapping[str, Any]) -> Requirements:
-    """What `body` asks for. Raises `UnsupportedParameter` for the first that no route supports."""
+def requirements_of(body: Mapping[str, Any], path: AskPath) -> Requirements:
+    """What `body` asks of `path`.
+
+    Raises `UnsupportedParameter` for the first that nobody has and the answer would lack.
+    """
     found: dict[Support, list[str]] = {support: [] for support in Support}
-    for name, value in _fields(body):
+    for name, value in body.items():
         if name in RENAMED and value is not None:
             raise UnsupportedParameter(name, f"'{name}' is called '{RENAMED[name]}' now.")
-        parameter = PARAMETERS.get(name)
-        if parameter is None or _is_neutral(value, parameter):
+        parameter = PARAMETERS.get(name) or _unlisted(name, path)
+        if _is_neutral(value, parameter):
             continue
         if parameter.support is Support.REFUSED:
             raise _unsupported(name, parameter)
         found[parameter.support].append(name)
-    return Requirements((*found[Support.SERVER], *_media(body)), tuple(found[Support.TARGET]))
+    server = (*found[Support.SERVER], *_media(body))
+    return Requirements(server, tuple(found[Support.TARGET]), tuple(found[Support.NOBODY]))
 
 
-def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    yield from body.items()
-    if isinstance(options := body.get("stream_options"), dict):
-        yield from options.items()
+def _unlisted(name: str, path: AskPath) -> Parameter:
+    is_read = name in VLLM_FIELDS[path] or name in _CHANGES_NOTHING
+    return Parameter(Support.EVERYBODY if is_read else Support.NOBODY)
 
 
 def _is_neutral(value: object, parameter: Parameter) -> bool:
@@ -86,14 +92,18 @@ def _has_media(message: object) -> bool:
 
 
 class Support(enum.Enum):
-    """Who supports a parameter, if it asks for anything. What everybody does is not listed."""
+    """Who supports a parameter, if it asks for anything."""
 
+    EVERYBODY = enum.auto()
+    """Every route; such parameters are not listed."""
     TARGET = enum.auto()
     """A target; the draft model ignores it."""
     SERVER = enum.auto()
     """The server alone."""
+    NOBODY = enum.auto()
+    """Nobody; the answer is one all the same, and names it in `pipesd.ignored`."""
     REFUSED = enum.auto()
-    """Nobody: a 400 that names it."""
+    """Nobody, and the answer would be another one: a 400 that names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,10 @@ def _target(*neutral: object) -> Parameter:
 
 def _server(*neutral: object) -> Parameter:
     return Parameter(Support.SERVER, neutral)
+
+
+def _nobody(*neutral: object) -> Parameter:
+    return Parameter(Support.NOBODY, neutral)
 
 
 def _refused(*neutral: object) -> Parameter:
@@ -135,34 +149,31 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "return_tokens_as_token_ids": _server(False),
     "return_token_offsets": _server(False),
     "return_prompt_text": _server(False),
-    "continuous_usage_stats": _server(False),
     # How tokens are picked.
-    "repeat_penalty": _refused(1),
     "length_penalty": _server(1),
-    # Other servers' samplers. What only sets one of them (`xtc_threshold`, `mirostat_tau`) may be there.
-    "typical_p": _refused(1),
-    "mirostat": _refused(0),
-    "mirostat_mode": _refused(0),
-    "xtc_probability": _refused(0),
-    "dry_multiplier": _refused(0),
-    "tfs": _refused(1),
-    "tfs_z": _refused(1),
-    "top_a": _refused(0),
-    "top_n_sigma": _refused(-1, 0),
-    "dynatemp_range": _refused(0),
-    "smoothing_factor": _refused(0),
-    "epsilon_cutoff": _refused(0),
-    "eta_cutoff": _refused(0),
+    # Other servers' samplers.
+    "typical_p": _nobody(1),
+    "mirostat": _nobody(0),
+    "mirostat_mode": _nobody(0),
+    "xtc_probability": _nobody(0),
+    "dry_multiplier": _nobody(0),
+    "tfs": _nobody(1),
+    "tfs_z": _nobody(1),
+    "top_a": _nobody(0),
+    "top_n_sigma": _nobody(-1, 0),
+    "dynatemp_range": _nobody(0),
+    "smoothing_factor": _nobody(0),
+    "epsilon_cutoff": _nobody(0),
+    "eta_cutoff": _nobody(0),
     "guidance_scale": _refused(1),
     "negative_prompt": _refused(""),
-    "samplers": _refused([], ""),
-    "sampler_order": _refused([]),
-    "sampler_priority": _refused([]),
+    "samplers": _nobody([], ""),
+    "sampler_order": _nobody([]),
+    "sampler_priority": _nobody([]),
     "use_beam_search": _server(False),
     "watermarking": _server(False),
     "vllm_xargs": _server({}),
     # Where the answer ends.
-    "n_predict": _refused(-1),
     "include_stop_str_in_output": _server(False),
     "skip_special_tokens": _server(True),
     "spaces_between_special_tokens": _server(True),
@@ -171,9 +182,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "repetition_detection": _server(),
     "thinking_token_budget": _server(-1),
     # What form it has.
-    "json_schema": _refused({}),
-    "grammar": _refused(""),
-    "verbosity": _refused("medium"),
+    "verbosity": _nobody("medium"),
     # Tools and reasoning.
     "tools": _server([]),
     "tool_choice": _server("none", "auto"),
@@ -191,3 +200,39 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "media_io_kwargs": _server({}),
     "prompt_embeds": _server(),
 }
+
+_CHANGES_NOTHING: Final = frozenset(
+    {
+        "metadata",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+    }
+)
+"""OpenAI's own that are about billing, caching, speed and who asks. Not named: no answer depends on them."""
+
+_BOTH: Final = """
+add_special_tokens allowed_token_ids bad_words cache_salt ec_transfer_params echo frequency_penalty
+ignore_eos include_stop_str_in_output kv_transfer_params length_penalty logit_bias logprob_token_ids
+logprobs max_tokens min_p min_tokens mm_payload model n presence_penalty priority prompt_logprobs
+repetition_detection repetition_penalty request_id response_format return_mm_kwargs return_token_ids
+return_token_offsets return_tokens_as_token_ids routed_experts_prompt_start seed session_id
+skip_special_tokens spaces_between_special_tokens stop stop_token_ids stream stream_interval stream_options
+structured_outputs temperature thinking_token_budget top_k top_p truncate_prompt_tokens truncation_side
+use_beam_search user vllm_xargs watermarking
+"""
+_CHAT: Final = """
+add_generation_prompt chat_template chat_template_kwargs continue_final_message documents include_reasoning
+max_completion_tokens media_io_kwargs messages mm_processor_kwargs parallel_tool_calls reasoning_effort
+return_prompt_text tool_choice tools top_logprobs
+"""
+_COMPLETIONS: Final = "prompt prompt_embeds suffix"
+VLLM_FIELDS: Final[Mapping[AskPath, frozenset[str]]] = {
+    "/v1/chat/completions": frozenset((_BOTH + _CHAT).split()),
+    "/v1/completions": frozenset((_BOTH + _COMPLETIONS).split()),
+}
+"""What vLLM's requests have. A test compares it with the installed vLLM's, in both directions."""

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Generic
 
 from edge_agent.api import Generator, Route, TargetInfo
-from openai_gateway.chat_service import Answer, SessionOptions
+from openai_gateway.chat_service import Answer, Json, SessionOptions, WholeAnswer
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.local import Endpoint, LocalAnswers, RequestT, parse_request
+from openai_gateway.routing.normaliser import normalise, sampling_used, within
 from openai_gateway.routing.parameters import Requirements, requirements_of
 from openai_gateway.routing.routes import asked_route, check_model, choose_route
 from openai_gateway.target import TargetAnswers
 
 __all__ = ["RoutedService"]
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What an answer's `pipesd` object says of how the request was read."""
+
+    sampling: Json
+    ignored: tuple[str, ...]
+
+    def added_to(self, answer: Answer) -> Answer:
+        """`answer` with these notes where its statistics are."""
+        if isinstance(answer, WholeAnswer):
+            return replace(answer, body=self._noted(answer.body))
+        return replace(answer, chunks=self._all_noted(answer.chunks))
+
+    async def _all_noted(self, chunks: AsyncIterator[Json]) -> AsyncIterator[Json]:
+        async for chunk in chunks:
+            yield self._noted(chunk)
+
+    def _noted(self, body: Json) -> Json:
+        if "timings" not in body:
+            return body
+        stats = body["pipesd"]
+        ignored = list(dict.fromkeys([*stats["ignored"], *self.ignored]))
+        return {**body, "pipesd": {**stats, "ignored": ignored, "sampling": self.sampling}}
 
 
 class RoutedService(Generic[RequestT]):
@@ -35,8 +62,8 @@ class RoutedService(Generic[RequestT]):
     async def answer(self, body: Mapping[str, Any], options: SessionOptions) -> Answer:
         """See `ChatService.answer`. What the target answers, its server checks."""
         endpoint = self._endpoint
-        body = {**endpoint.normalise(body), "stream": bool(body.get("stream"))}
-        needs = requirements_of(body)
+        body = normalise(body, endpoint.path)
+        needs = requirements_of(body, endpoint.path)
         name = body.get("model")
         if not isinstance(name, str | None):
             raise InvalidRequest(
@@ -48,11 +75,15 @@ class RoutedService(Generic[RequestT]):
             asked = None  # a target may have such a name itself
         check_model(name, target)
         choice = choose_route(asked, needs, has_draft=target.has_draft)
+        body = within(body, target)
+        notes = Notes(sampling_used(body, target), needs.nobody)
         if choice.route is Route.LOCAL:
-            request = parse_request(endpoint.request_type, body)
-            return await self._local.answer(endpoint, request, target, choice.reason, options)
-        by_draft = self._by_draft(body, needs, target)
-        return await self._target.answer(endpoint, body, target, choice, options, by_draft)
+            request = parse_request(endpoint.request_type, body | notes.sampling)
+            answer = await self._local.answer(endpoint, request, target, choice.reason, options)
+        else:
+            by_draft = self._by_draft(body | notes.sampling, needs, target)
+            answer = await self._target.answer(endpoint, body, target, choice, options, by_draft)
+        return notes.added_to(answer)
 
     def _by_draft(self, body: Mapping[str, Any], needs: Requirements, target: TargetInfo) -> RequestT | None:
         """The request as the draft model can answer it in the target's place; None if it cannot."""

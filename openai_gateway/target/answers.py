@@ -40,7 +40,6 @@ from openai_gateway.errors import ApiError, error_in_stream, refusal, translate
 from openai_gateway.http import read_events
 from openai_gateway.local import Continuation, Endpoint, LocalAnswers, Pump, RequestT
 from openai_gateway.target.shapes import TargetChunks, complete_whole
-from pipesd_vllm.wire import NO_SEED
 
 __all__ = ["TOO_OLD", "TargetAnswers"]
 
@@ -94,7 +93,7 @@ class TargetAnswers:
 
     def _seeded(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """`body` with a drawn seed, unless the client gives one or asks for greedy text."""
-        if body.get("seed") not in (None, NO_SEED) or body.get("temperature") == 0:
+        if "seed" in body or body.get("temperature") == 0:
             return body
         return {**body, "seed": draw_seed(self._draw_bits)}
 

@@ -4,13 +4,11 @@ from openai_gateway.translation.anthropic.counting import GeneratorPromptCounter
 from openai_gateway.translation.openapi import DocumentedApp
 from openai_gateway.translation.protocols import catalog_of, protocols_router, render_error
 from openai_gateway.translation.responses.endpoint import LEFT_OUT_HEADER
-from openai_gateway.translation.token_limits import LenientLimits
 
 __all__ = [
     "LEFT_OUT_HEADER",
     "DocumentedApp",
     "GeneratorPromptCounter",
-    "LenientLimits",
     "catalog_of",
     "protocols_router",
     "render_error",

@@ -105,7 +105,8 @@ async def respond(
     answer's own. Raises `ApiError` or `EdgeError` while nothing has been answered yet.
     """
     if form is not None:
-        chat = {**chat, "stream": True, "stream_options": {"include_usage": True}}
+        options_of_stream = {**chat.get("stream_options", {}), "include_usage": True}
+        chat = {**chat, "stream": True, "stream_options": options_of_stream}
     answer = await service.answer(chat, options)
     headers = {**answer.headers, **(headers or {})}
     if isinstance(answer, WholeAnswer):

@@ -31,16 +31,13 @@ _ERRORS: Final[Mapping[str, RenderError]] = {
 
 
 def protocols_router(
-    service: ChatService, lenient: ChatService, counter: PromptCounter, catalog: LoadCatalog, *, ping_s: float
+    service: ChatService, counter: PromptCounter, catalog: LoadCatalog, *, ping_s: float
 ) -> APIRouter:
-    """The router of all three protocols. `lenient` is `service` for APIs that accept any limit in tokens.
-
-    `ping_s`: time between keep-alives of a stream that is silent.
-    """
+    """The router of all three protocols. `ping_s`: time between keep-alives of a stream that is silent."""
     router = APIRouter()
     router.include_router(responses_router(service, ping_s=ping_s))
-    router.include_router(messages_router(lenient, counter, ping_s=ping_s))
-    router.include_router(ollama_router(lenient, catalog))
+    router.include_router(messages_router(service, counter, ping_s=ping_s))
+    router.include_router(ollama_router(service, catalog))
     return router
 
 

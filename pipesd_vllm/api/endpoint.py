@@ -79,7 +79,8 @@ class PluginState:
         """Body of the info route; the reasoning parser is tried once."""
         if self._info is None:
             marks = await asyncio.to_thread(reasoning_marks, self.engine, self.args)
-            self._info = build_info(self.welcome, reasoning_parser(self.engine), marks)
+            defaults = self.engine.model_config.get_diff_sampling_param()
+            self._info = build_info(self.welcome, reasoning_parser(self.engine), marks, defaults)
         return self._info
 
     async def tokenizer(self) -> dict[str, Any]:

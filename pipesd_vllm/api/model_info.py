@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -57,8 +58,9 @@ def build_info(
     welcome: Welcome,
     reasoning_parser: str | None = None,
     reasoning_marks: tuple[str, str] | None = None,
+    sampling_defaults: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """Body of `GET /v1/pipesd/info`; the last two as `reasoning.py` has them."""
+    """Body of `GET /v1/pipesd/info`: parser and marks as `reasoning.py` has them, vLLM's default sampling."""
     return {
         "model": welcome.model,
         "max_model_len": welcome.max_model_len,
@@ -76,6 +78,7 @@ def build_info(
         "features": welcome.features,
         "reasoning_parser": reasoning_parser,
         "reasoning_marks": reasoning_marks,
+        "sampling_defaults": dict(sampling_defaults or {}),
         "protocol_version": welcome.version,
         "vllm_version": compat.installed_version(),
     }

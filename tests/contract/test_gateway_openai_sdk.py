@@ -157,9 +157,9 @@ async def test_parts_and_developer_role(fake: MakeFake, connect: Connect) -> Non
         ({"model": "gpt-4o"}, openai.NotFoundError, "model"),
         ({"model": LOCAL, "messages": []}, openai.BadRequestError, "messages"),
         ({"model": LOCAL, "temperature": 3}, openai.BadRequestError, "temperature"),
-        ({"verbosity": "low"}, openai.BadRequestError, "verbosity"),
+        ({"web_search_options": {"x": 1}}, openai.BadRequestError, "web_search_options"),
         ({"model": LOCAL, "logprobs": True}, openai.BadRequestError, "logprobs"),
-        ({"model": LOCAL, "max_tokens": 10_000}, openai.BadRequestError, "max_tokens"),
+        ({"model": LOCAL, "max_tokens": 0}, openai.BadRequestError, "max_tokens"),
         ({"model": LOCAL, "messages": [LONG]}, openai.BadRequestError, "messages"),
     ],
 )

@@ -139,7 +139,7 @@ async def test_keys(key: str, is_right: bool) -> None:
         ),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, anthropic.BadRequestError, "tools[0].type"),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
+            {"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]},
             anthropic.BadRequestError,
             "messages[0].content[0].type",
         ),

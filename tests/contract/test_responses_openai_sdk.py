@@ -137,14 +137,14 @@ async def test_store_false_keeps_nothing() -> None:
     [
         ({"model": "gpt-6"}, openai.NotFoundError, "model"),
         ({"background": True}, openai.BadRequestError, "background"),
-        ({"model": LOCAL, "max_output_tokens": 100_000}, openai.BadRequestError, "max_output_tokens"),
+        ({"model": LOCAL, "max_output_tokens": 0}, openai.BadRequestError, "max_output_tokens"),
         ({"model": LOCAL, "input": []}, openai.BadRequestError, "input"),
         (
             {"tools": [{"type": "file_search", "vector_store_ids": []}]},
             openai.BadRequestError,
             "tools[0].type",
         ),
-        ({"text": {"verbosity": "low"}}, openai.BadRequestError, "text.verbosity"),
+        ({"conversation": "c"}, openai.BadRequestError, "conversation"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

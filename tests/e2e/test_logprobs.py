@@ -120,3 +120,18 @@ async def test_two_answers(verifier: Verifier, clients: tuple[AsyncOpenAI, Async
     choices = raw.parse().choices
     assert len(choices) == 2
     assert all(choice.logprobs and len(choice.logprobs.content or ()) == 2 for choice in choices)
+
+
+async def test_a_prompt_is_scored(clients: tuple[AsyncOpenAI, AsyncOpenAI]) -> None:
+    """`echo` without an answer: the prompt with its log-probabilities and no new token, as vLLM gives it."""
+    body: dict[str, Any] = {"prompt": "The sky is blue", "echo": True, "logprobs": 1, "max_tokens": 0}
+    ours, theirs = [
+        await of_completions(client)(model=(await client.models.list()).data[0].id, **body)
+        for client in clients
+    ]
+    assert ours.choices[0].text == "The sky is blue"
+    assert ours.choices[0].logprobs.tokens == theirs.choices[0].logprobs.tokens
+    assert ours.choices[0].logprobs.token_logprobs[1:] == pytest.approx(
+        theirs.choices[0].logprobs.token_logprobs[1:], abs=TOLERANCE
+    )
+    assert ours.usage.completion_tokens == theirs.usage.completion_tokens

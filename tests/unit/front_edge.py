@@ -9,13 +9,20 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 from edge_agent.agent import EdgeAgent
-from edge_agent.api import AnswerEvent, AskRequest, Fallback, TargetInfo, TokenizerBundle
+from edge_agent.api import (
+    AnswerEvent,
+    AskRequest,
+    Fallback,
+    ForwardedAnswer,
+    TargetInfo,
+    TokenizerBundle,
+)
 from edge_agent.control import FixedParameters, PolicyParameters
 from edge_agent.drafting import DraftThread
 from edge_agent.errors import CloudError, CloudRefused, CloudUnreachable
 from edge_agent.sampling import DraftToken
 from edge_agent.session import ControlPlane
-from edge_agent.testing import FakeDrafter, fake_tokenizer_bundle
+from edge_agent.testing import FakeDrafter, FakeForwardedAnswer, fake_tokenizer_bundle
 from edge_agent.tracing import MemoryRecorder
 from pipesd_vllm.wire import Downstream, Draft, Upstream, decode_downstream, encode
 
@@ -110,6 +117,13 @@ class Connectors:
 class Api:
     """What an agent asks of the server beside the sessions."""
 
+    def __init__(self, front: FrontEnd) -> None:
+        self._front = front
+
+    async def forward(self, path: str, body: bytes) -> ForwardedAnswer:
+        answer = await self._front.plain(path, body)
+        return FakeForwardedAnswer(answer.status, [answer.body])
+
     async def target(self) -> TargetInfo:
         return TargetInfo("m", 4096, len(VOCABULARY))
 
@@ -153,7 +167,7 @@ class Bench:
         self.recorder = MemoryRecorder()
         self.worker = DraftThread(drafter(front, text, 7))
         control = ControlPlane(FixedParameters(PARAMETERS), self.recorder, time.monotonic)
-        api: Any = Api()
+        api: Any = Api(front)
         bundle = fake_tokenizer_bundle([text])
         self.agent = EdgeAgent(
             self.worker,

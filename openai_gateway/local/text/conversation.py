@@ -19,10 +19,14 @@ RESERVED_VARIABLES = frozenset(
     {"messages", "tools", "documents", "add_generation_prompt", "chat_template", "tokenize"}
 )
 
+_INSTRUCTING = ("system", "developer")
+
 
 def render_chat(request: ChatRequest, template: ChatTemplate) -> str:
     """The prompt text of `request`. Raises `InvalidRequest` when the template refuses it."""
     messages = [_message(message, template) for message in request.messages]
+    if not template.knows_developer and any(message["role"] == "developer" for message in messages):
+        messages = _with_one_system_message(messages)
     return template.render(messages, _variables(request))
 
 
@@ -40,7 +44,7 @@ def _variables(request: ChatRequest) -> dict[str, Any]:
 
 def _message(message: ChatMessage, template: ChatTemplate) -> dict[str, Any]:
     rendered: dict[str, Any] = {
-        "role": _role(message.role, template),
+        "role": message.role,
         "content": _content(message, template),
     }
     if message.name is not None:
@@ -56,18 +60,28 @@ def _message(message: ChatMessage, template: ChatTemplate) -> dict[str, Any]:
     return rendered
 
 
-def _role(role: str, template: ChatTemplate) -> str:
-    """`developer` is OpenAI's newer word for `system`; few templates know it."""
-    return "system" if role == "developer" and not template.knows_developer else role
+def _with_one_system_message(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`developer` is OpenAI's newer word for `system`, and strict templates take one of those, the first."""
+    leading = [message for message in messages if message["role"] in _INSTRUCTING]
+    if leading == messages[:1]:
+        return [messages[0] | {"role": "system"}, *messages[1:]]
+    texts = [_joined(message["content"]) for message in leading]
+    rest = [message for message in messages if message["role"] not in _INSTRUCTING]
+    return [{"role": "system", "content": "\n\n".join(filter(None, texts))}, *rest]
+
+
+def _joined(content: str | list[dict[str, str]]) -> str:
+    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)
 
 
 def _content(message: ChatMessage, template: ChatTemplate) -> str | list[dict[str, str]]:
     content = message.content
     as_parts = template.takes_parts and (not template.takes_text or isinstance(content, tuple))
+    texts = [content] if isinstance(content, str) else content or ()
     # Templates that read parts still expect a plain string from a tool.
-    if as_parts and message.role != "tool":
-        return _parts([content] if isinstance(content, str) else content or ())
-    return content if isinstance(content, str) else "\n".join(content or ())
+    if as_parts:
+        return _parts(texts) if message.role != "tool" else "\n".join(texts)
+    return "\n".join(filter(None, texts))
 
 
 def _parts(texts: Sequence[str]) -> list[dict[str, str]]:

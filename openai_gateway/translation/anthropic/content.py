@@ -8,12 +8,14 @@ from typing import Any
 
 from openai_gateway.chat_service import Json
 from openai_gateway.translation.anthropic.schema import Message
-from openai_gateway.translation.parameters import object_at, objects, refuse, string
+from openai_gateway.translation.parameters import object_at, objects, refuse, string, string_or
 
-__all__ = ["messages_of", "text_of"]
+__all__ = ["instructions_of", "messages_of"]
 
 ERROR_PREFIX = "Error: "
 """Chat messages have no field for a tool that failed."""
+
+_BILLING = "x-anthropic-billing-header"
 
 Block = Mapping[str, Any]
 
@@ -28,18 +30,32 @@ def messages_of(message: Message, where: str) -> list[Json]:
     blocks = [(block, f"{where}.content[{index}]") for index, block in enumerate(message.content)]
     if message.role == "assistant":
         return [_assistant(blocks)]
-    results = [_tool_result(block, place) for block, place in blocks if block.get("type") == "tool_result"]
-    texts = [_text(block, place) for block, place in blocks if block.get("type") != "tool_result"]
-    own = [{"role": message.role, "content": "\n".join(texts)}] if texts or not results else []
+    if message.role == "system":
+        return (
+            [{"role": "system", "content": text}] if (text := instructions_of(message.content, where)) else []
+        )
+    results, parts = [], []
+    for block, place in blocks:
+        if block.get("type") == "tool_result":
+            results += _tool_result(block, place)
+        else:
+            parts += _part(block, place)
+    own = [{"role": message.role, "content": _content(parts)}] if parts or not results else []
     return [*results, *own]
 
 
-def text_of(content: object, where: str) -> str:
-    """A string, or text blocks with line breaks between them. Raises as `messages_of`."""
+def instructions_of(content: object, where: str) -> str:
+    """A system prompt's text, without the line in which a coding agent counts its requests for billing.
+
+    It differs each time, so that no prompt behind it would ever be in the prefix cache. vLLM drops it, and
+    joins the blocks in this way, too.
+    """
     if content is None or isinstance(content, str):
-        return content or ""
-    blocks = objects(content, where)
-    return "\n".join(_text(block, f"{where}[{index}]") for index, block in enumerate(blocks))
+        blocks: list[Block] = [{"type": "text", "text": content or ""}]
+    else:
+        blocks = list(objects(content, where))
+    texts = (_text(block, f"{where}[{index}]") for index, block in enumerate(blocks))
+    return "".join(text for text in texts if not text.startswith(_BILLING))
 
 
 def _assistant(blocks: Sequence[tuple[Block, str]]) -> Json:
@@ -68,14 +84,48 @@ def _tool_call(block: Block, where: str) -> Json:
     return {"id": string(block, "id", where), "type": "function", "function": function}
 
 
-def _tool_result(block: Block, where: str) -> Json:
-    text = text_of(block.get("content"), f"{where}.content")
+def _tool_result(block: Block, where: str) -> list[Json]:
+    """The result as text, and what it shows in a user's message after it: few templates look for it there."""
+    content = block.get("content")
+    if content is None or isinstance(content, str):
+        text, images = content or "", []
+    else:
+        parts = [
+            part
+            for index, each in enumerate(objects(content, f"{where}.content"))
+            for part in _part(each, f"{where}.content[{index}]")
+        ]
+        text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+        images = [part for part in parts if part["type"] != "text"]
     if block.get("is_error") and not text.lower().startswith("error"):
         text = ERROR_PREFIX + text
-    return {"role": "tool", "tool_call_id": string(block, "tool_use_id", where), "content": text}
+    result = {"role": "tool", "tool_call_id": string(block, "tool_use_id", where), "content": text}
+    return [result, *([{"role": "user", "content": images}] if images else [])]
+
+
+def _content(parts: list[Json]) -> str | list[Json]:
+    if not parts or (len(parts) == 1 and parts[0]["type"] == "text"):
+        return str(parts[0]["text"]) if parts else ""
+    return parts
+
+
+def _part(block: Block, where: str) -> list[Json]:
+    """One part of a chat message; none for an empty text."""
+    if block.get("type") != "image":
+        text = _text(block, where)
+        return [{"type": "text", "text": text}] if text else []
+    source = object_at(block, "source", where)
+    if source.get("type") == "url":
+        url = string(source, "url", f"{where}.source")
+    elif source.get("type") == "base64":
+        kind = string_or(source, "media_type", "image/jpeg", f"{where}.source")
+        url = f"data:{kind};base64,{string(source, 'data', f'{where}.source')}"
+    else:
+        raise refuse(f"{where}.source.type", f"{source.get('type')!r} is not supported here")
+    return [{"type": "image_url", "image_url": {"url": url}}]
 
 
 def _text(block: Block, where: str) -> str:
     if (kind := block.get("type")) != "text":
-        raise refuse(f"{where}.type", f"{kind!r} is not supported here: only text is")
+        raise refuse(f"{where}.type", f"{kind!r} is not supported here: only text and images are")
     return string(block, "text", where)

@@ -72,17 +72,20 @@ class MessageEncoder:
     def __init__(self, frame: MessageFrame, new_id: Callable[[str], str]) -> None:
         self.state = AnswerState(lambda: new_id("toolu_"))
         self._frame = frame
+        self._has_started = False
 
     def start(self) -> Iterator[Json]:
-        message = self._message([]) | {"stop_reason": None, "stop_sequence": None}
-        yield {"type": "message_start", "message": message}
-        yield {"type": "ping"}
+        """Nothing: `message_start` has the prompt's tokens, which the first chunk tells."""
+        yield from ()
 
     def feed(self, chunk: Mapping[str, Any]) -> Iterator[Json]:
-        for event in self.state.feed(chunk):
+        events = list(self.state.feed(chunk))
+        yield from self._start()
+        for event in events:
             yield from self._block_event(event)
 
     def end(self) -> Iterator[Json]:
+        yield from self._start()
         for event in self.state.close():
             yield from self._block_event(event)
         yield {"type": "message_delta", "delta": self._stop(), "usage": self._usage(), **self.state.extension}
@@ -95,6 +98,15 @@ class MessageEncoder:
         """The message of a complete answer."""
         content = [_whole_block(block) for block in self.state.tracker.blocks if self._shows(block)]
         return self._message(content) | self._stop() | self.state.extension
+
+    def _start(self) -> Iterator[Json]:
+        if self._has_started:
+            return
+        self._has_started = True
+        usage = self._usage() | {"output_tokens": 0}
+        message = self._message([]) | {"stop_reason": None, "stop_sequence": None, "usage": usage}
+        yield {"type": "message_start", "message": message}
+        yield {"type": "ping"}
 
     def _message(self, content: list[Json]) -> Json:
         return {

@@ -29,7 +29,7 @@ __all__ = ["messages_router", "render_error"]
 
 
 class _Endpoint:
-    """Serves requests on top of a `ChatService` that accepts any limit. Failures are raised."""
+    """Serves requests on top of a `ChatService`. Failures are raised."""
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from openai_gateway.chat_service import Json
-from openai_gateway.translation.anthropic.content import messages_of, text_of
+from openai_gateway.translation.anthropic.content import instructions_of, messages_of
 from openai_gateway.translation.anthropic.schema import IGNORED, NEUTRAL, CountRequest, MessagesRequest
 from openai_gateway.translation.parameters import refuse, rest_of, string
 
@@ -30,13 +30,15 @@ def translate_request(request: MessagesRequest) -> Json:
         "top_p": request.top_p,
         "top_k": request.top_k or None,
         "response_format": _response_format((config and config.format) or request.output_format),
+        # The first event has the prompt's tokens.
+        "stream_options": {"continuous_usage_stats": True} if request.stream else None,
     }
     return body | {name: value for name, value in optional.items() if value is not None}
 
 
 def prompt_fields(request: CountRequest) -> Json:
     """The fields of the chat request that decide its prompt."""
-    system = text_of(request.system, "system")
+    system = instructions_of(request.system, "system")
     messages = [{"role": "system", "content": system}] if system else []
     for index, message in enumerate(request.messages):
         messages += messages_of(message, f"messages[{index}]")

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from openai_gateway.local import Strict
+from openai_gateway.local import Fields
 
 __all__ = ["IGNORED", "NEUTRAL", "OWN_NAMES", "CountRequest", "Message", "MessagesRequest"]
 
@@ -38,28 +38,28 @@ OWN_NAMES: Final = {
 """The chat API's parameters as they are called here, for error messages."""
 
 
-class Message(Strict):
+class Message(Fields):
     """One turn. A `system` turn may stand anywhere."""
 
     role: Literal["user", "assistant", "system"]
     content: str | list[dict[str, Any]]
 
 
-class Thinking(Strict):
+class Thinking(Fields):
     """`budget_tokens` is a target that models need not keep to; it is not passed on."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     display: Literal["summarized", "omitted"] | None = None
 
 
-class OutputConfig(Strict):
+class OutputConfig(Fields):
     """Effort and format of the answer."""
 
     effort: str | None = None
     format: dict[str, Any] | None = None
 
 
-class CountRequest(Strict):
+class CountRequest(Fields):
     """Body of POST /v1/messages/count_tokens: the fields that make up the prompt."""
 
     model: str | None = None

@@ -35,7 +35,7 @@ _LINES: Final = StreamFormat(json_line, JsonLines)
 
 
 class _Endpoint:
-    """Serves requests on top of a `ChatService` that accepts any limit. Failures are raised."""
+    """Serves requests on top of a `ChatService`. Failures are raised."""
 
     def __init__(
         self,

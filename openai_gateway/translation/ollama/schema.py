@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from openai_gateway.local import Strict
+from openai_gateway.local import Fields
 
 __all__ = ["ChatRequest", "Common", "GenerateRequest", "Message", "Named"]
 
@@ -14,14 +14,14 @@ IGNORED: Final = frozenset({"keep_alive", "truncate", "shift", "_debug_render_on
 """How long to keep a model loaded, and what to do with prompts that do not fit (refused here)."""
 
 
-class Named(Strict):
+class Named(Fields):
     """Body of POST /api/show; older clients write `name`."""
 
     model: str | None = None
     name: str | None = None
 
 
-class Common(Strict):
+class Common(Fields):
     """What both endpoints share. `stream` is true unless it is said to be false."""
 
     model: str = Field(min_length=1)
@@ -31,7 +31,7 @@ class Common(Strict):
     stream: bool | None = None
 
 
-class Message(Strict):
+class Message(Fields):
     """One turn."""
 
     role: Literal["system", "user", "assistant", "tool"]

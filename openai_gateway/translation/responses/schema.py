@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from openai_gateway.local import Strict
+from openai_gateway.local import Fields
 
 __all__ = ["IGNORED", "NEUTRAL", "OWN_NAMES", "Reasoning", "ResponsesRequest", "TextOptions"]
 
@@ -45,21 +45,21 @@ OWN_NAMES: Final = {
 """The chat API's parameters as they are called here, for error messages."""
 
 
-class Reasoning(Strict):
+class Reasoning(Fields):
     """`summary` asks for a digest of the thoughts; the answer has the thoughts themselves."""
 
     effort: str | None = None
     summary: str | None = None
 
 
-class TextOptions(Strict):
+class TextOptions(Fields):
     """The form of the answer's text."""
 
     format: dict[str, Any] | None = None
     verbosity: str | None = None
 
 
-class ResponsesRequest(Strict):
+class ResponsesRequest(Fields):
     """Body of POST /v1/responses."""
 
     input: str | list[dict[str, Any]]

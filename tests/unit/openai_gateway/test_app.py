@@ -35,6 +35,7 @@ FIGURES = {
     "verified",
     "unverified_tokens",
     "ignored",
+    "sampling",
     "seed",
     "target_passes",
     "downlink_bytes",
@@ -194,7 +195,7 @@ BAD_REQUESTS = [
     (CHAT, {"messages": [{"role": "user", "content": "x" * 999}], **LOCAL}, 400, "messages"),
     (COMPLETIONS, {"prompt": "", **LOCAL}, 400, "prompt"),
     (COMPLETIONS, {"prompt": [10**6], **LOCAL}, 400, "prompt"),
-    (COMPLETIONS, {"prompt": "x", "max_tokens": 10**6, **LOCAL}, 400, "max_tokens"),
+    (COMPLETIONS, {"prompt": "x", "min_tokens": 10**6, **LOCAL}, 400, "min_tokens"),
     (COMPLETIONS, {"prompt": "x", "suffix": "end"}, 400, "suffix"),
     (COMPLETIONS, b"{", 400, None),
 ]

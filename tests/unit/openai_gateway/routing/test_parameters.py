@@ -9,13 +9,24 @@ import pytest
 
 from openai_gateway.errors import UnsupportedParameter
 from openai_gateway.local import GenerationFields
-from openai_gateway.routing.parameters import PARAMETERS, RENAMED, Requirements, Support, requirements_of
+from openai_gateway.routing.parameters import (
+    PARAMETERS,
+    RENAMED,
+    VLLM_FIELDS,
+    Requirements,
+    Support,
+    requirements_of,
+)
 
 BY_SUPPORT = {kind: [name for name, p in PARAMETERS.items() if p.support is kind] for kind in Support}
 
 
+def requirements_of_chat(body: dict[str, Any]) -> Requirements:
+    return requirements_of(body, "/v1/chat/completions")
+
+
 def needs(body: dict[str, Any]) -> tuple[str, ...]:
-    return requirements_of(body).server
+    return requirements_of_chat(body).server
 
 
 @pytest.mark.parametrize("name", BY_SUPPORT[Support.SERVER])
@@ -26,10 +37,16 @@ def test_what_the_server_alone_can_do(name: str) -> None:
 
 @pytest.mark.parametrize("name", BY_SUPPORT[Support.REFUSED])
 def test_what_nobody_can_do(name: str) -> None:
-    """A parameter that would be dropped silently is a 400 that names it."""
+    """A parameter without which the answer would be another one is a 400 that names it."""
     with pytest.raises(UnsupportedParameter, match=name) as caught:
         needs({name: {"some": "value"}})
     assert (caught.value.status, caught.value.param) == (400, name)
+
+
+@pytest.mark.parametrize("name", BY_SUPPORT[Support.NOBODY])
+def test_what_nobody_can_do_and_no_answer_needs(name: str) -> None:
+    """It is answered without, and named."""
+    assert requirements_of_chat({name: {"some": "value"}}) == Requirements(nobody=(name,))
 
 
 @pytest.mark.parametrize("name", GenerationFields.model_fields)
@@ -49,33 +66,44 @@ def test_names_of_older_versions(name: str, now: str) -> None:
 @pytest.mark.parametrize("name", BY_SUPPORT[Support.TARGET])
 def test_what_needs_a_target(name: str) -> None:
     """What only a target knows is refused to who asks the draft model alone."""
-    assert requirements_of({name: {"some": "value"}}) == Requirements(target=(name,))
+    assert requirements_of_chat({name: {"some": "value"}}) == Requirements(target=(name,))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_neutral_values_pass(name: str) -> None:
     """Clients that spell out the defaults, or send null, ask for nothing."""
     for value in (None, *PARAMETERS[name].neutral):
-        assert requirements_of({name: value}) == Requirements()
+        assert requirements_of_chat({name: value}) == Requirements()
 
 
-def fields_of(path: Path) -> set[str]:
+def fields_of(path: Path, name: str) -> set[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name.endswith("Request")]
-    found = [field for node in classes for field in node.body if isinstance(field, ast.AnnAssign)]
-    return {field.target.id for field in found if isinstance(field.target, ast.Name)}
+    [found] = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    fields = [field.target for field in found.body if isinstance(field, ast.AnnAssign)]
+    return {field.id for field in fields if isinstance(field, ast.Name) and not field.id.startswith("_")}
 
 
-def test_the_server_knows_what_it_is_sent() -> None:
-    """Every parameter that is passed on is a field of vLLM's, which ignores those it does not know."""
+@pytest.mark.parametrize(
+    ("path", "folder", "name"),
+    [
+        ("/v1/chat/completions", "chat_completion", "ChatCompletionRequest"),
+        ("/v1/completions", "completion", "CompletionRequest"),
+    ],
+)
+def test_the_table_has_vllms_fields(path: Any, folder: str, name: str) -> None:
+    """All of them and no other: one new in vLLM would be called ignored, one that is gone would vanish."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("vLLM is not installed here")
-    folder = Path(spec.submodule_search_locations[0]) / "entrypoints" / "openai"
-    known = fields_of(folder / "chat_completion" / "protocol.py") | fields_of(
-        folder / "completion" / "protocol.py"
-    )
-    assert set(BY_SUPPORT[Support.SERVER]) - known == {"continuous_usage_stats"}  # of its stream options
+    source = Path(spec.submodule_search_locations[0]) / "entrypoints" / "openai" / folder / "protocol.py"
+    assert fields_of(source, name) == VLLM_FIELDS[path]
+
+
+def test_who_supports_what_is_known_to_vllm() -> None:
+    """What a target or its server does is a field of vLLM's; what nobody does is none."""
+    known = frozenset.union(*VLLM_FIELDS.values()) - {"suffix"}  # which vLLM has, and refuses
+    assert known >= {*BY_SUPPORT[Support.SERVER], *BY_SUPPORT[Support.TARGET]}
+    assert not known & {*BY_SUPPORT[Support.NOBODY], *BY_SUPPORT[Support.REFUSED]}
 
 
 @pytest.mark.parametrize(("name", "value"), [("n", True), ("length_penalty", True)])
@@ -86,31 +114,14 @@ def test_booleans_are_not_numbers(name: str, value: object) -> None:
 
 def test_no_alternatives_are_not_no_report() -> None:
     """0 and false too: `logprobs: 0` asks for the chosen token's."""
-    assert requirements_of({"logprobs": 0}) == Requirements(target=("logprobs",))
+    assert requirements_of_chat({"logprobs": 0}) == Requirements(target=("logprobs",))
 
 
 def test_harmless_extras_pass() -> None:
-    """Fields that change nothing, and fields nobody knows, are ignored."""
+    """Fields on which no answer depends are not named; those that nobody knows are."""
     extra = {"user": "u", "metadata": {"a": 1}, "store": True, "service_tier": "auto", "unheard_of": [1]}
-    assert needs(extra) == ()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("xtc_probability", 0.5),
-        ("dry_multiplier", 0.8),
-        ("tfs_z", 0.9),
-        ("top_a", 0.1),
-        ("samplers", ["top_k"]),
-    ],
-)
-def test_samplers_of_other_servers(name: str, value: object) -> None:
-    """A sampler that nobody here has is refused by name; settings of samplers that are off change nothing."""
-    off = {"xtc_probability": 0.0, "xtc_threshold": 0.1, "dry_base": 1.75, "mirostat": 0, "mirostat_tau": 5.0}
-    assert needs(off) == ()
-    with pytest.raises(UnsupportedParameter, match=name):
-        needs(off | {name: value})
+    assert requirements_of_chat(extra) == Requirements(nobody=("unheard_of",))
+    assert requirements_of({"top_logprobs": 3}, "/v1/completions").target == ("top_logprobs",)
 
 
 def test_images_and_several_prompts() -> None:
@@ -123,8 +134,3 @@ def test_images_and_several_prompts() -> None:
     unhashable = {"role": "user", "content": [{"type": {}}]}
     assert needs({"messages": [unhashable]}) == ()
     assert needs({"prompt": [1, 2]}) == needs({"prompt": ["a"]}) == needs({"messages": [7]}) == ()
-
-
-def test_options_of_the_stream() -> None:
-    """What the stream's options ask for counts as well."""
-    assert needs({"stream_options": {"continuous_usage_stats": True}}) == ("continuous_usage_stats",)

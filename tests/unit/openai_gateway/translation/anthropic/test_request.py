@@ -43,7 +43,7 @@ def test_what_agents_always_send_is_taken() -> None:
         tools=[TOOL | cached],
         tool_choice={"type": "auto", "disable_parallel_tool_use": True},
     )
-    assert body["messages"] == [{"role": "system", "content": "a\nb"}, USER]
+    assert body["messages"] == [{"role": "system", "content": "ab"}, USER]
     assert body["tools"][0]["function"] == {
         "name": "look",
         "description": "d",
@@ -51,7 +51,10 @@ def test_what_agents_always_send_is_taken() -> None:
     }
     assert body["tool_choice"] == "auto"
     assert body["parallel_tool_calls"] is False
-    assert body.keys() == {"model", "messages", "max_tokens", "tools", "tool_choice", "parallel_tool_calls"}
+    assert body.keys() == {
+        *("model", "messages", "max_tokens", "stream_options"),
+        *("tools", "tool_choice", "parallel_tool_calls"),
+    }
 
 
 def test_calls_and_results() -> None:
@@ -93,6 +96,25 @@ def test_calls_and_results() -> None:
     assert user == {"role": "user", "content": "go on"}
 
 
+def test_images() -> None:
+    """They go to the server as the chat API has them; those of a tool's result in a message behind it."""
+    data = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    link = {"type": "image", "source": {"type": "url", "url": "https://x.example/a.png"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "see"}, link]}
+    content = [result, {"type": "text", "text": "what?"}, {"type": "text", "text": ""}, data]
+    assert translated(messages=[{"role": "user", "content": content}])["messages"] == [
+        {"role": "tool", "tool_call_id": "t", "content": "see"},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x.example/a.png"}}]},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "what?"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+            ],
+        },
+    ]
+
+
 def test_the_last_assistant_turn_is_continued() -> None:
     """A prefilled answer asks the chat service to go on with it, not to answer it."""
     body = translated(messages=[USER, {"role": "assistant", "content": "The"}])
@@ -129,14 +151,18 @@ def test_thinking_effort_and_schema() -> None:
     [
         ({"max_tokens": None}, "max_tokens"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0].type"),
+        ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "messages[0].content[0].type"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "file"}}]}]},
+            "messages[0].content[0].source.type",
+        ),
         (
             {
                 "messages": [
                     {
                         "role": "user",
                         "content": [
-                            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image"}]}
+                            {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "document"}]}
                         ],
                     }
                 ]

@@ -9,7 +9,7 @@ import pytest
 
 from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.local.endpoints import with_form, with_thinking
+from openai_gateway.routing.reasoning import with_thinking
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 OFF = {"chat_template_kwargs": {"enable_thinking": False}}
@@ -67,17 +67,6 @@ def test_wishes_that_cannot_be_followed(wish: dict[str, Any], param: str) -> Non
     with pytest.raises(InvalidRequest) as caught:
         with_thinking({"messages": MESSAGES, **wish})
     assert caught.value.param == param
-
-
-@pytest.mark.parametrize("kind", ["json", "regex", "choice", "grammar"])
-def test_former_fields_for_a_form(kind: str) -> None:
-    """vLLM would ignore them by now; they become what every route follows. Two forms are refused."""
-    body = {"prompt": "x", f"guided_{kind}": "y", "guided_whatever": 1}
-    meant = {"prompt": "x", "structured_outputs": {kind: "y"}, "guided_whatever": 1}
-    assert with_form(body) == meant
-    assert with_form(meant) == meant
-    with pytest.raises(InvalidRequest, match="choose one"):
-        with_form(body | {"structured_outputs": {"regex": "a"}})
 
 
 @pytest.mark.parametrize("stream", [False, True])
