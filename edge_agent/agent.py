@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +79,7 @@ from edge_agent.verifier import (
     WebSocketConnector,
     check_pairing,
     probe_link,
+    trusting,
 )
 from edge_agent.verifier.target import no_own_tokenizer, nobody_else
 from pipesd_vllm.wire import Fingerprint, Welcome
@@ -110,9 +111,11 @@ class EdgeAgent:
         connect_timeout_s: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
         draw_bits: Callable[[int], int] = secrets.randbits,
+        other_connectors: Sequence[Connector] = (),
     ) -> None:
         """`worker`: drafts with a model; None: there is none. `library` makes what looks drafts up; None:
-        nothing does. `mode` and `policy` are those of requests that name none. `clock` in seconds."""
+        nothing does. `mode` and `policy` are those of requests that name none. `clock` in seconds.
+        `other_connectors` reach more servers of the same target, for when the first is away."""
         self._worker = worker
         self._api = api
         self._control = control
@@ -122,7 +125,13 @@ class EdgeAgent:
         self._library = library
         self._clock = clock
         self._draw_bits = draw_bits
-        self._pool = ConnectionPool(RetryTimeoutConnector(connector), self._check, connect_timeout_s)
+        self._pool = ConnectionPool(
+            RetryTimeoutConnector(connector),
+            self._check,
+            connect_timeout_s,
+            others=[RetryTimeoutConnector(other) for other in other_connectors],
+            clock=clock,
+        )
         self._fingerprints: dict[int, Fingerprint] = {}
         self._misfits: set[Fingerprint] = set()
         """Vocabularies that the draft model does not have."""
@@ -169,6 +178,7 @@ class EdgeAgent:
             own_tokenizer=lambda: own_tokenizer(settings),
             library=library,
             connect_timeout_s=settings.connect_timeout_s,
+            other_connectors=[_connector(url, settings) for url in settings.replicas],
         )
         if target_name is not None:
             await agent._prepare_or_close(settings.fallback)
@@ -423,7 +433,14 @@ async def _reached(api: CloudApi) -> str:
 def cloud_api(settings: EdgeSettings) -> CloudApi:
     """The verifier's HTTP routes; what they answer is kept in the user's cache folder."""
     cache_dir = _cache_folder() / "tokenizers"
-    return CloudApi(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s, cache_dir)
+    return CloudApi(
+        settings.cloud_url,
+        settings.cloud_key,
+        settings.connect_timeout_s,
+        cache_dir,
+        replicas=settings.replicas,
+        tls=trusting(settings.ca_file),
+    )
 
 
 def history_folder() -> Path:
@@ -437,7 +454,11 @@ def _cache_folder() -> Path:
 
 def cloud_connector(settings: EdgeSettings) -> Connector:
     """Makes connections to the verifier."""
-    return WebSocketConnector(settings.cloud_url, settings.cloud_key, settings.connect_timeout_s)
+    return _connector(settings.cloud_url, settings)
+
+
+def _connector(url: str, settings: EdgeSettings) -> Connector:
+    return WebSocketConnector(url, settings.cloud_key, settings.connect_timeout_s, trusting(settings.ca_file))
 
 
 def _control_plane(settings: EdgeSettings, parameters: AgentParameters) -> ControlPlane:

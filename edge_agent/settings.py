@@ -46,6 +46,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 
 _FLAGS: Final = {
     "cloud_url": "--cloud",
+    "replicas": "--replica",
     "listen_host": "--host",
     "listen_port": "--port",
     "allowed_hosts": "--allowed-host",
@@ -77,6 +78,10 @@ class EdgeSettings(BaseSettings):
     """TOML file to read instead of the default one."""
     cloud_url: str
     """Base URL of the vLLM server, without `/v1` and without a slash at the end."""
+    replicas: Names = ()
+    """Base URLs of more servers of the same target: when one is lost, another goes on with the answer."""
+    ca_file: Path | None = None
+    """Trust the certificates in this PEM file, too, when the server is reached by https."""
     api_key: SecretStr | None = None
     """Key of the vLLM server."""
     draft: str = Field("embedded", min_length=1)
@@ -153,7 +158,7 @@ class EdgeSettings(BaseSettings):
             raise ValueError("a key is one line of printable characters")
         return SecretStr(key) if value else value
 
-    @field_validator("allowed_hosts", "allow_origins", "draft_from", mode="before")
+    @field_validator("allowed_hosts", "allow_origins", "draft_from", "replicas", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -166,6 +171,11 @@ class EdgeSettings(BaseSettings):
         if value is not None and not _names_a_server(urlsplit(value.strip())):
             raise ValueError("not a URL such as http://collector:4318")
         return value and value.strip().rstrip("/")
+
+    @field_validator("replicas")
+    @classmethod
+    def _normalise_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(cls._normalise_url(url) for url in value)
 
     @field_validator("cloud_url")
     @classmethod

@@ -203,10 +203,11 @@ class SimEdge:
             self.drafter.open([1])  # the only sequence is taken
         self._num_taken = self.drafter.num_open
         url = f"http://{self.host}"
+        replicas = [f"http://{host_of(number, replica)}" for replica in range(1, 1 + len(plan.replicas))]
         self.agent = EdgeAgent(
             InLoopWorker(self.drafter, plan.draft),
             WebSocketConnector(url, plan.api_key, plan.connect_timeout_s),
-            CloudApi(url, plan.api_key, plan.connect_timeout_s, cache_dir, http),
+            CloudApi(url, plan.api_key, plan.connect_timeout_s, cache_dir, http, replicas=replicas),
             ControlPlane(parameters or FixedParameters(plan.parameters), NullRecorder(), clock),
             fallback=plan.fallback,
             own_tokenizer=models.bundle,
@@ -214,6 +215,9 @@ class SimEdge:
             connect_timeout_s=plan.connect_timeout_s,
             clock=clock,
             draw_bits=rng.getrandbits,
+            other_connectors=[
+                WebSocketConnector(replica, plan.api_key, plan.connect_timeout_s) for replica in replicas
+            ],
         )
 
     @property
@@ -222,6 +226,6 @@ class SimEdge:
         return self.drafter.num_open - self._num_taken
 
 
-def host_of(number: int) -> str:
-    """Host name of an edge's path."""
-    return f"edge{number}"
+def host_of(number: int, replica: int = 0) -> str:
+    """Host name of an edge's path to its server, or to one of its other servers, from 1."""
+    return f"edge{number}-{replica}" if replica else f"edge{number}"

@@ -69,6 +69,9 @@ def plan_of(seed: int) -> Plan:
     if draw.chance(0.4):
         servers = [replace(server, target=HABITUAL) for server in servers]
     edges = [replace(edge, lookup=draw.chance(0.9)) for edge in plan.edges]
+    if draw.chance(0.15):  # each server has a replica
+        edges = [replace(edge, replicas=(len(servers) + edge.server,)) for edge in edges]
+        servers += servers
     return replace(plan, seed=seed, servers=tuple(servers), edges=tuple(edges))
 
 

@@ -150,6 +150,8 @@ class EdgePlan(_Data, frozen=True, kw_only=True):
     """One edge agent with its draft model and its path."""
 
     server: int = 0
+    replicas: tuple[int, ...] = ()
+    """More servers that it may turn to, over paths like the first one."""
     link: LinkPlan = LinkPlan()
     draft: DraftCost = DraftCost()
     agreement: float = 0.75
@@ -171,6 +173,11 @@ class EdgePlan(_Data, frozen=True, kw_only=True):
     """Makes and times its first connection before the run begins."""
     api_key: str | None = None
     connect_timeout_s: float = 10.0
+
+    @property
+    def servers(self) -> tuple[int, ...]:
+        """All that it may turn to, the first in front."""
+        return (self.server, *self.replicas)
 
 
 class Api(enum.StrEnum):

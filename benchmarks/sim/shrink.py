@@ -58,7 +58,7 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
                 yield _without_edge(plan, i)
     if len(plan.servers) > 1:
         for i in range(len(plan.servers)):
-            if all(edge.server != i for edge in plan.edges):
+            if all(i not in edge.servers for edge in plan.edges):
                 yield _without_server(plan, i)
     for i, chat in enumerate(plan.chats):
         for smaller in _simpler_chat(chat):
@@ -109,7 +109,13 @@ def _without_edge(plan: Plan, number: int) -> Plan:
 
 
 def _without_server(plan: Plan, number: int) -> Plan:
-    edges = tuple(_renumbered(edge, "server", number) for edge in plan.edges)
+    edges = tuple(
+        replace(
+            _renumbered(edge, "server", number),
+            replicas=tuple(replica - (replica > number) for replica in edge.replicas),
+        )
+        for edge in plan.edges
+    )
     faults = _faults_without(plan.faults, "server", number)
     return replace(plan, servers=_without(plan.servers, number), edges=edges, faults=faults)
 

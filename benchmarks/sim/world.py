@@ -146,6 +146,7 @@ def _determined(seed: int) -> Iterator[None]:
             refuse_real_time(),
             patch("uuid.uuid4", lambda: uuid.UUID(int=random.getrandbits(128), version=4)),
             patch("time.time", lambda: _NOW_S),
+            patch("urllib.request.getproxies", dict),
         ):
             yield
     finally:
@@ -215,7 +216,9 @@ class World:
         http = PathTransport(self._network, lambda server: self._servers[server].app)
         self._edges = []
         for number, edge in enumerate(plan.edges):
-            self._add_path(host_of(number), edge.server, edge.link, rng.getrandbits(64))
+            self._add_path(host_of(number), edge.server, edge.link, luck := rng.getrandbits(64))
+            for replica, server in enumerate(edge.replicas, 1):
+                self._add_path(host_of(number, replica), server, edge.link, luck + replica)
             target = plan.servers[edge.server].target
             cache_dir = folder / host_of(number)
             parameters = tuned_parameters(edge.parameters, target, cache_dir) if edge.tune else None
@@ -474,7 +477,7 @@ class World:
             chats = [
                 outcome
                 for chat, outcome in zip(self._plan.chats, self._outcome.chats, strict=True)
-                if self._plan.edges[chat.edge].server == number
+                if number in self._plan.edges[chat.edge].servers
             ]
             for record in server.records():
                 for request in record.requests.values():

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 from edge_agent.control.batch_schedule import BatchScheduler
 from edge_agent.control.confidence import CalibratedConfidence, CheckedDraft, Confidence, RawConfidence
 from edge_agent.control.mixing import expected_length, takes_lookup
-from edge_agent.control.modes import Arm, ModeChooser, Stance
+from edge_agent.control.modes import (
+    HIGHEST_ACCEPTANCE,
+    Arm,
+    ArmCost,
+    ModeChooser,
+    Stance,
+    cheapest,
+    predicted_overlap,
+    predicted_wait,
+)
 from edge_agent.control.monitor import EnvironmentMonitor, EnvironmentSnapshot, LinkEstimate
 from edge_agent.control.parameters import AgentParameters, FixedParameters, SessionParameters
 from edge_agent.control.policies.adaptive import AdaptivePolicy
@@ -20,10 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_POLICY",
+    "HIGHEST_ACCEPTANCE",
     "POLICY_NAMES",
     "AdaptivePolicy",
     "AgentParameters",
     "Arm",
+    "ArmCost",
     "BatchScheduler",
     "CalibratedConfidence",
     "ChainView",
@@ -42,8 +53,11 @@ __all__ = [
     "SessionParameters",
     "Stance",
     "TunedParameters",
+    "cheapest",
     "expected_length",
     "make_policy",
+    "predicted_overlap",
+    "predicted_wait",
     "takes_lookup",
 ]
 

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from edge_agent.control.estimators import RollingRatio
 from edge_agent.control.monitor import EnvironmentSnapshot
 from pipesd_vllm.wire import Mode
 
-__all__ = ["Arm", "ArmCost", "ModeChooser", "Stance", "predicted_overlap", "predicted_wait"]
+__all__ = [
+    "HIGHEST_ACCEPTANCE",
+    "Arm",
+    "ArmCost",
+    "ModeChooser",
+    "Stance",
+    "cheapest",
+    "predicted_overlap",
+    "predicted_wait",
+]
 
 
 class Arm(enum.StrEnum):
@@ -57,7 +66,8 @@ _FREE_PASS: Final = 0.01
 """What saving a whole pass a token may cost, as a share of streaming's time a token."""
 _FIRST_RETRY: Final = 256
 _LAST_RETRY: Final = 8192
-_HIGHEST_ACCEPTANCE: Final = 0.98
+HIGHEST_ACCEPTANCE: Final = 0.98
+"""No estimate of how often drafts are right is taken for more."""
 
 
 def predicted_overlap(step_ms: float, rtt_ms: float, draft_ms: float, acceptance: float) -> ArmCost:
@@ -93,6 +103,21 @@ def predicted_wait(
             found = cost, n
     assert found is not None
     return found
+
+
+def cheapest(costs: Mapping[Arm, ArmCost], pass_weight_ms: float = 0.0, now: Arm | None = None) -> Arm:
+    """The arm of least `time + weight * passes` a token. `costs` has streaming and others.
+
+    Streaming, unless another saves 2 %; `now`, the one in force, unless another saves 3 % more.
+    """
+    weight = pass_weight_ms + _FREE_PASS * costs[Arm.STREAM].ms
+    weighed = {arm: cost.ms + weight * cost.passes for arm, cost in costs.items()}
+    if min((weighed[arm] for arm in weighed if arm is not Arm.STREAM), default=math.inf) > (
+        _LEAST_GAIN * weighed[Arm.STREAM]
+    ):
+        return Arm.STREAM
+    best = min(weighed, key=weighed.__getitem__)
+    return best if now not in weighed or weighed[best] <= _SWITCH * weighed[now] else now
 
 
 class _Bias:
@@ -174,7 +199,7 @@ class ModeChooser:
         self._num_tokens += num_tokens
         if self._num_tokens >= self._decide_at:
             self._decide_at = self._num_tokens + _PERIOD
-            self._predict(min(acceptance, _HIGHEST_ACCEPTANCE))
+            self._predict(min(acceptance, HIGHEST_ACCEPTANCE))
             self._decide()
 
     def _predict(self, acceptance: float) -> None:
@@ -200,13 +225,8 @@ class ModeChooser:
                 self._decide_at = self._num_tokens + _PROBE
                 self._enter(Arm.OVERLAP, "trying whether drafts save anything")
             return
-        weighed = {arm: self._weighed(arm) for arm in self._predicted}
-        best = min(weighed, key=weighed.__getitem__)
-        now = self.arm if self.arm in weighed else Arm.OVERLAP
-        if weighed[best] > _SWITCH * weighed[now]:
-            best = now
-        if min(weighed[Arm.OVERLAP], weighed.get(Arm.WAIT, math.inf)) > _LEAST_GAIN * weighed[Arm.STREAM]:
-            best = Arm.STREAM
+        now = self.arm if self.arm in self._predicted else Arm.OVERLAP
+        best = cheapest({arm: self._corrected(arm) for arm in self._predicted}, self._pass_weight_ms, now)
         if best is Arm.STREAM:
             self._draft_at = self._num_tokens + self._draft_retry
             self._draft_retry = min(2 * self._draft_retry, _LAST_RETRY)
@@ -214,11 +234,9 @@ class ModeChooser:
             self._draft_retry = _FIRST_RETRY
         self._enter(best, _REASONS[best])
 
-    def _weighed(self, arm: Arm) -> float:
-        """Time and passes of a token, in ms."""
-        cost, streaming = self._predicted[arm], self._predicted[Arm.STREAM]
-        bias = self._biases[arm].value if arm in self._biases else 1.0
-        return cost.ms * bias + (self._pass_weight_ms + _FREE_PASS * streaming.ms) * cost.passes
+    def _corrected(self, arm: Arm) -> ArmCost:
+        cost = self._predicted[arm]
+        return cost._replace(ms=cost.ms * self._biases[arm].value) if arm in self._biases else cost
 
     def _enter(self, arm: Arm, reason: str) -> None:
         self.arm, self.reason = arm, reason

@@ -25,7 +25,7 @@ from edge_agent.errors import (
 )
 from edge_agent.session.exchange import Exchange
 from edge_agent.session.fallback import retry_policy
-from edge_agent.verifier import CloudConnection, ConnectionPool, Keepalive, check_same_target
+from edge_agent.verifier import CloudConnection, ConnectionPool, Keepalive
 from pipesd_vllm.wire import Begun, Commit, Control, Draft, Mode, Reply, Text, Welcome
 
 __all__ = ["ReceivedCommit", "ReceivedFrame", "SentFrame", "Turn", "TurnEvent", "TurnLost"]
@@ -197,6 +197,8 @@ class Turn:
     async def _before_retry(self, lost: Transient, since_s: float) -> None:
         """Let go of what was lost, and wait. Raises `lost` when it is time to give up."""
         connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.lost(connection, lost.retry_after_s)
         if isinstance(lost, CloudOverloaded):
             if connection is not None:
                 await self._pool.release(connection)
@@ -210,7 +212,8 @@ class Turn:
         if delay_s is None:
             raise lost
         self._num_retries += 1
-        await asyncio.sleep(delay_s)
+        if self._num_retries > 1 or not self._pool.has_another:
+            await asyncio.sleep(delay_s)
 
     async def _connected(self) -> CloudConnection:
         """The turn's connection, or a new one: the only way to get one, so that one target gives the answer.
@@ -219,19 +222,13 @@ class Turn:
         """
         if self._connection is None:
             connection = await self._acquire()
-            try:
-                if self._exchange.has_begun and self._target is not None:
-                    check_same_target(self._target, connection.welcome)
-            except TargetChanged:
-                await self._pool.release(connection)
-                raise
             self._connection, self._target = connection, connection.welcome
             self._exchange.chain.vocab_size = connection.welcome.vocab_size
         return self._connection
 
     async def _acquire(self) -> CloudConnection:
         try:
-            return await self._pool.acquire()
+            return await self._pool.acquire(self._target if self._exchange.has_begun else None)
         except PairingError as error:
             if not self._exchange.has_begun:
                 raise

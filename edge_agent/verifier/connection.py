@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 
 from edge_agent.errors import (
     CloudMisbehaved,
     CloudOverloaded,
     CloudRefused,
     CloudUnreachable,
+    TargetChanged,
     VerifierTooOld,
 )
+from edge_agent.verifier.replicas import Replicas
+from edge_agent.verifier.target import check_same_target
 from edge_agent.verifier.transport import Connector, Transport
 from pipesd_vllm.wire import (
     PROTOCOL_VERSION,
@@ -32,8 +36,10 @@ CheckWelcome = Callable[[Welcome], Awaitable[None]]
 class CloudConnection:
     """One conversation slot: at most one turn at a time."""
 
-    def __init__(self, transport: Transport, welcome: Welcome) -> None:
+    def __init__(self, transport: Transport, welcome: Welcome, replica: int = 0) -> None:
+        """`replica`: number of the server among those of its pool."""
         self.welcome = welcome
+        self.replica = replica
         self._transport = transport
         self._turn = 0
 
@@ -83,25 +89,49 @@ class CloudConnection:
 
 
 class ConnectionPool:
-    """Connections to one verifier, checked once each, reused turn after turn."""
+    """Connections to a verifier, checked once each, reused turn after turn.
+
+    Where several serve the same target, the first that answers is taken (`Replicas`).
+    """
 
     def __init__(
-        self, connector: Connector, check: CheckWelcome, timeout_s: float, max_idle: int = 4
+        self,
+        connector: Connector,
+        check: CheckWelcome,
+        timeout_s: float,
+        max_idle: int = 4,
+        *,
+        others: Sequence[Connector] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._connector = connector
+        self._connectors = [connector, *others]
+        self._replicas = Replicas(len(self._connectors), clock)
         self._check = check
         self._timeout_s = timeout_s
         self._max_idle = max_idle
         self._idle: list[CloudConnection] = []
         self._closed = False
 
-    async def acquire(self) -> CloudConnection:
-        """A usable connection. Raises `CloudError` or `PairingError`."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_open:
+    @property
+    def has_another(self) -> bool:
+        """Whether a server is there that has not failed lately."""
+        return self._replicas.has_another
+
+    async def acquire(self, began: Welcome | None = None) -> CloudConnection:
+        """A usable connection, to the target of `began` if given.
+
+        Raises `CloudError`, `TargetChanged` among them, or `PairingError`.
+        """
+        self._idle = [connection for connection in self._idle if connection.is_open]
+        for connection in reversed(self._idle):
+            if began is None or _is_same(began, connection.welcome):
+                self._idle.remove(connection)
                 return connection
-        return await self._connect()
+        return await self._replicas.ask(lambda replica: self._connect(replica, began))
+
+    def lost(self, connection: CloudConnection, for_s: float | None) -> None:
+        """Its server failed in the middle of a turn, or has no room for `for_s`: ask others first."""
+        self._replicas.failed(connection.replica, for_s)
 
     async def release(self, connection: CloudConnection) -> None:
         """Give a connection back for the next turn."""
@@ -120,15 +150,17 @@ class ConnectionPool:
         idle, self._idle = self._idle, []
         await asyncio.gather(*(connection.close() for connection in idle))
 
-    async def _connect(self) -> CloudConnection:
-        transport = await self._connector.connect()
+    async def _connect(self, replica: int, began: Welcome | None) -> CloudConnection:
+        transport = await self._connectors[replica].connect()
         try:
             welcome = await self._welcome(transport)
+            if began is not None:
+                check_same_target(began, welcome)
             await self._check(welcome)
         except BaseException:
             await transport.close()
             raise
-        return CloudConnection(transport, welcome)
+        return CloudConnection(transport, welcome, replica)
 
     async def _welcome(self, transport: Transport) -> Welcome:
         try:
@@ -142,3 +174,11 @@ class ConnectionPool:
                 f"the verifier speaks protocol {message.version}, this agent {PROTOCOL_VERSION}; update one"
             )
         return message
+
+
+def _is_same(began: Welcome, now: Welcome) -> bool:
+    try:
+        check_same_target(began, now)
+    except TargetChanged:
+        return False
+    return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,8 @@ from edge_agent.errors import (
     CloudUnreachable,
 )
 from edge_agent.verifier.cache import InfoAnswer, TargetCache, decode_info, decode_tokenizer
+from edge_agent.verifier.network import proxy_of
+from edge_agent.verifier.replicas import Replicas
 from edge_agent.verifier.retry import RetryTimeout, retry_after_s
 from pipesd_vllm.wire import INFO_PATH, TOKENIZER_PATH, Fingerprint, Welcome
 
@@ -28,7 +32,8 @@ __all__ = ["CloudApi", "HttpAnswer", "error_from_status", "no_answer"]
 class CloudApi:
     """Asks the verifier what it serves. `cache_dir` keeps the answers between runs.
 
-    `transport` takes the place of the network, for tests.
+    `replicas`: URLs of more servers of the same target, asked when the first is away. `tls`: whose
+    certificates are trusted; None: the usual ones. `transport` takes the place of the network, for tests.
     """
 
     def __init__(
@@ -38,16 +43,29 @@ class CloudApi:
         timeout_s: float,
         cache_dir: Path,
         transport: httpx.AsyncBaseTransport | None = None,
+        *,
+        replicas: Sequence[str] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._base = cloud_url
-        self._client = httpx.AsyncClient(
-            base_url=cloud_url, headers=headers, timeout=timeout_s, trust_env=False, transport=transport
-        )
+        self._replicas = Replicas(1 + len(replicas), time.monotonic)
+        self._clients = [
+            httpx.AsyncClient(
+                base_url=url,
+                headers=headers,
+                timeout=timeout_s,
+                trust_env=False,
+                proxy=None if transport else proxy_of(url),
+                verify=tls or True,
+                transport=transport,
+            )
+            for url in (cloud_url, *replicas)
+        ]
+        self._timeouts = [RetryTimeout(timeout_s) for _ in self._clients]
         self._timeout_s = timeout_s
         self._cache = TargetCache(cache_dir)
         self._info: InfoAnswer | None = None
-        self._timeout = RetryTimeout(timeout_s)
 
     async def target(self) -> TargetInfo:
         """Raises `CloudUnreachable`, `CloudRefused` (`CloudOverloaded` among them), `CloudMisbehaved`."""
@@ -95,20 +113,24 @@ class CloudApi:
         return True
 
     async def forward(self, path: str, body: bytes) -> HttpAnswer:
-        """POST `body`, JSON, to the server's own API, waiting for its headers for as long as it takes.
+        """POST `body`, JSON, to a server's own API, waiting for its headers for as long as it takes.
 
         Raises `CloudUnreachable`. Cancelling the call ends the request on the server.
         """
+        return await self._replicas.ask(lambda number: self._post(number, path, body))
+
+    async def _post(self, number: int, path: str, body: bytes) -> HttpAnswer:
+        client, base = self._clients[number], str(self._clients[number].base_url).rstrip("/")
         headers = {"content-type": "application/json"}
         timeout = httpx.Timeout(None, connect=self._timeout_s)
-        request = self._client.build_request("POST", path, content=body, headers=headers, timeout=timeout)
+        request = client.build_request("POST", path, content=body, headers=headers, timeout=timeout)
         try:
-            return HttpAnswer(await self._client.send(request, stream=True), self._base)
+            return HttpAnswer(await client.send(request, stream=True), base)
         except httpx.HTTPError as error:
-            raise no_answer(self._base, error) from error
+            raise no_answer(base, error) from error
 
     async def close(self) -> None:
-        await self._client.aclose()
+        await asyncio.gather(*(client.aclose() for client in self._clients))
 
     async def _fetch_info(self) -> InfoAnswer:
         if self._info is None:
@@ -121,23 +143,28 @@ class CloudApi:
         return self._info
 
     async def _get(self, path: str) -> bytes:
-        timeout_s = self._timeout.limit_s
+        return await self._replicas.ask(lambda number: self._get_from(number, path))
+
+    async def _get_from(self, number: int, path: str) -> bytes:
+        client, timeout = self._clients[number], self._timeouts[number]
+        base = str(client.base_url).rstrip("/")
+        timeout_s = timeout.limit_s
         try:
-            response = await self._client.get(path, timeout=timeout_s)
+            response = await client.get(path, timeout=timeout_s)
         except httpx.TimeoutException as error:
-            self._timeout.ran_out(timeout_s)
-            raise no_answer(self._base, error) from error
+            timeout.ran_out(timeout_s)
+            raise no_answer(base, error) from error
         except httpx.HTTPError as error:
-            self._timeout.failed()
-            raise no_answer(self._base, error) from error
-        self._timeout.succeeded()
+            timeout.failed()
+            raise no_answer(base, error) from error
+        timeout.succeeded()
         if response.status_code == 200:
             return response.content
         if response.status_code == 501:
             raise CloudRefused(
-                "no_tokenizer", f"{self._base} cannot hand out its tokenizer; use its own OpenAI API"
+                "no_tokenizer", f"{base} cannot hand out its tokenizer; use its own OpenAI API"
             )
-        raise error_from_status(self._base, path, response.status_code, response.headers.get("retry-after"))
+        raise error_from_status(base, path, response.status_code, response.headers.get("retry-after"))
 
 
 class HttpAnswer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -11,6 +12,7 @@ from websockets.typing import Subprotocol
 
 from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable, VerifierTooOld
 from edge_agent.verifier.http import error_from_status, no_answer
+from edge_agent.verifier.network import proxy_of
 from pipesd_vllm.wire import (
     MAX_FRAME_BYTES,
     SESSION_PATH,
@@ -96,7 +98,10 @@ class WebSocketTransport:
 class WebSocketConnector:
     """Connects to the verifier at `cloud_url` (http or https)."""
 
-    def __init__(self, cloud_url: str, api_key: str | None, timeout_s: float) -> None:
+    def __init__(
+        self, cloud_url: str, api_key: str | None, timeout_s: float, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`tls`: whose certificates are trusted; None: the usual ones."""
         base = cloud_url.rstrip("/")
         self._base = base
         self._url = (
@@ -104,6 +109,7 @@ class WebSocketConnector:
         )
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout_s = timeout_s
+        self._tls = tls
 
     async def connect(self) -> WebSocketTransport:
         try:
@@ -124,7 +130,8 @@ class WebSocketConnector:
             compression=None,
             max_size=MAX_FRAME_BYTES,
             max_queue=_MAX_UNREAD,
-            proxy=None,
+            proxy=proxy_of(self._base),
+            ssl=(self._tls or True) if self._url.startswith("wss:") else None,
             close_timeout=_CLOSE_TIMEOUT_S,
         )
 

@@ -1,14 +1,4 @@
-"""Measures draft, link and server, and derives the mode that `pipesd doctor` recommends.
-
-Model of a round of K drafts, each accepted with probability a, in ms: draft d a token, target pass s, round
-trip r (each verdict says these figures):
-
-    tokens(K) = 1 + a + ... + a^K                            committed by one pass
-    round(K)  = a^K max(K d, r + s) + (1 - a^K)(K d + r + s)  after a rejection nothing overlaps
-    offload   = min over K of round(K) / tokens(K)            the server waits for every draft
-    balanced  = min(offload, patience + s)                    ... but no longer than its patience
-    latency   = min(offload, plain)                           ... or not at all
-"""
+"""Measures draft, link and server, and says what mode `auto` will do with them."""
 
 from __future__ import annotations
 
@@ -21,133 +11,121 @@ import msgspec
 from tokenizers import Tokenizer
 
 from edge_agent.api import GenerationRequest, GenerationStats, Generator, Route, Sampling, SessionMode
-from edge_agent.control import EnvironmentSnapshot
+from edge_agent.control import (
+    HIGHEST_ACCEPTANCE,
+    Arm,
+    ArmCost,
+    EnvironmentSnapshot,
+    cheapest,
+    predicted_overlap,
+    predicted_wait,
+)
 from edge_agent.errors import CloudMisbehaved, CloudRefused
 from openai_gateway.http import read_events
 
-__all__ = [
-    "FORMULA",
-    "NUM_TOKENS",
-    "UPLOAD_SIZES",
-    "Figures",
-    "Probe",
-    "Verdict",
-    "diagnose",
-    "expected_tpt_ms",
-]
-
-FORMULA: Final = (
-    "offload = min over K of [a^K max(K d, r+s) + (1-a^K)(K d + r + s)] / (1 + a + ... + a^K); "
-    "balanced = min(offload, patience + s); latency = min(offload, plain); "
-    "d draft, s pass, r round trip, a acceptance"
-)
-_WORTHWHILE: Final = 0.95
-"""A saving below 5 % does not count: the model above is not more precise than that."""
-_PREFERENCE: Final = ("balanced", "offload", "latency")
-"""Order of preference among equally fast modes: the bounded wait first, then the fewest passes."""
+__all__ = ["NUM_TOKENS", "UPLOAD_SIZES", "Figures", "Probe", "Verdict", "diagnose"]
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What was measured. Times in ms, rates in Mbit/s."""
 
-    draft_ms: float
-    """One drafted token."""
     plain_ms: float
     """A token of the server's own stream, without drafts."""
     step_ms: float
     """One target pass that verifies drafts."""
     rtt_ms: float
-    acceptance: float
-    """Share of verified drafts that were kept, in [0, 1]."""
-    patience_ms: float = 500.0
-    max_window: int = 8
+    draft_ms: float | None = None
+    """One drafted token; None without a draft model."""
+    acceptance: float | None = None
+    """Share of verified drafts that were kept, in [0, 1]; None: there were none."""
+    auto_ms: float | None = None
+    """A token in the mode `auto`, after it has had time to choose."""
+    auto_passes: float | None = None
+    """Target passes a token of that."""
     uplink_mbit_s: float | None = None
     downlink_mbit_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The expected total time per token by mode, and the recommendation."""
+    """What to expect."""
 
-    expected_tpt_ms: Mapping[str, float]
-    """`plain` and the three modes."""
-    window: int
-    """The best K for `offload`."""
-    mode: str
+    expected: Mapping[Arm, ArmCost]
+    """Of streaming and, with a draft model, of what `auto` chooses from beside it."""
+    arm: Arm
+    """What `auto` will choose on texts like the measured one."""
     helps: bool
+    """Whether that saves time or passes."""
     reason: str
 
 
-def tokens_per_round(acceptance: float, window: int) -> float:
-    """Expected tokens that one pass over `window` drafts commits, its own included."""
-    return float(sum(acceptance**power for power in range(window + 1)))
+def diagnose(figures: Figures, max_ahead: int) -> Verdict:
+    """The verdict on `figures`. `max_ahead`: most drafts beyond the committed tokens."""
+    streaming = {Arm.STREAM: ArmCost(figures.plain_ms, 1.0)}
+    if figures.draft_ms is None or figures.acceptance is None:
+        reason = "without drafts of a model only what is looked up in the text saves passes"
+        return Verdict(streaming, Arm.STREAM, False, reason)
+    expected = _expected(figures, figures.draft_ms, figures.acceptance, max_ahead)
+    arm = cheapest(expected)
+    reason = _why_not(figures, max_ahead) if arm is Arm.STREAM else _why(expected[arm], figures)
+    return Verdict(expected, arm, arm is not Arm.STREAM, reason)
 
 
-def _round_ms(figures: Figures, window: int) -> float:
-    drafting_ms, answer_ms = window * figures.draft_ms, figures.rtt_ms + figures.step_ms
-    all_kept = figures.acceptance**window
-    return all_kept * max(drafting_ms, answer_ms) + (1 - all_kept) * (drafting_ms + answer_ms)
-
-
-def expected_tpt_ms(figures: Figures) -> tuple[float, int]:
-    """Time per token of mode `offload` with its best window, and that window."""
-    return min(
-        (_round_ms(figures, window) / tokens_per_round(figures.acceptance, window), window)
-        for window in range(1, figures.max_window + 1)
-    )
-
-
-def diagnose(figures: Figures) -> Verdict:
-    """The verdict on `figures`."""
-    offload_ms, window = expected_tpt_ms(figures)
-    expected = {
-        "plain": figures.plain_ms,
-        "offload": offload_ms,
-        "balanced": min(offload_ms, figures.patience_ms + figures.step_ms),
-        "latency": min(offload_ms, figures.plain_ms),
+def _expected(figures: Figures, draft_ms: float, acceptance: float, max_ahead: int) -> dict[Arm, ArmCost]:
+    costs = figures.plain_ms, figures.rtt_ms, draft_ms, min(acceptance, HIGHEST_ACCEPTANCE)
+    wait, _ = predicted_wait(*costs, max_ahead)
+    return {
+        Arm.STREAM: ArmCost(figures.plain_ms, 1.0),
+        Arm.OVERLAP: predicted_overlap(*costs),
+        Arm.WAIT: wait,
     }
-    helps = offload_ms < _WORTHWHILE * figures.plain_ms
-    fastest_ms = min(expected[mode] for mode in _PREFERENCE)
-    mode = next(mode for mode in _PREFERENCE if expected[mode] * _WORTHWHILE <= fastest_ms)
-    reason = _why(figures, offload_ms, window) if helps else _why_not(figures, offload_ms)
-    return Verdict(expected, window, mode, helps, reason)
 
 
-def _why(figures: Figures, offload_ms: float, window: int) -> str:
-    tokens = tokens_per_round(figures.acceptance, window)
+def _why(cost: ArmCost, figures: Figures) -> str:
     return (
-        f"a pass commits {tokens:.1f} tokens with {window} drafts, so a token takes {offload_ms:.1f} ms "
-        f"instead of the server's own {figures.plain_ms:.1f} ms"
+        f"a token will take {cost.ms:.1f} ms and {cost.passes:.2f} target passes instead of the server's own "
+        f"{figures.plain_ms:.1f} ms and 1"
     )
 
 
-def _why_not(figures: Figures, offload_ms: float) -> str:
+def _why_not(figures: Figures, max_ahead: int) -> str:
     """Names the figure that, made ideal, would help most."""
+    assert figures.draft_ms is not None
+    assert figures.acceptance is not None
     causes = {
         f"drafting a token takes {figures.draft_ms:.1f} ms; try a smaller draft or more --draft-threads": (
-            replace(figures, draft_ms=0.0)
+            figures,
+            0.0,
+            figures.acceptance,
         ),
         f"the round trip of {figures.rtt_ms:.1f} ms outweighs what a pass commits; try a nearer server": (
-            replace(figures, rtt_ms=0.0)
+            replace(figures, rtt_ms=0.0),
+            figures.draft_ms,
+            figures.acceptance,
         ),
         f"only {figures.acceptance:.0%} of the drafts are kept; try a draft closer to the target": (
-            replace(figures, acceptance=1.0)
-        ),
-        f"a verifying pass takes {figures.step_ms:.1f} ms; the server is busy or its batches are slow": (
-            replace(figures, step_ms=min(figures.step_ms, figures.plain_ms))
+            figures,
+            figures.draft_ms,
+            1.0,
         ),
     }
-    cause = min(causes, key=lambda text: expected_tpt_ms(causes[text])[0])
+
+    def best_ms(text: str) -> float:
+        expected = _expected(*causes[text], max_ahead)
+        return min(expected[Arm.OVERLAP].ms, expected[Arm.WAIT].ms)
+
     return (
-        f"speculation would not help here ({offload_ms:.1f} ms a token, the server alone "
-        f"{figures.plain_ms:.1f} ms), because {cause}"
+        f"a draft model saves nothing here (what is looked up in the text still does), because "
+        f"{min(causes, key=best_ms)}"
     )
 
 
 NUM_TOKENS: Final = 32
 UPLOAD_SIZES: Final = (1 << 20, 4 << 20, 16 << 20)
 """Bytes of the large request; a larger one is sent only if the smaller was too quick to be measured."""
+_NUM_AUTO: Final = 96
+"""Tokens in the mode `auto`; the second half is timed."""
 _TRIES: Final = 3
 _LONG_S: Final = 0.25
 _COMPLETIONS: Final = "/v1/completions"
@@ -156,40 +134,52 @@ _PROMPT: Final = "A short story about a lighthouse keeper and the sea:\n\nOnce u
 
 @dataclass(frozen=True)
 class Probe:
-    """Measures through `agent`. `link` gives the monitor's estimates; `clock` is in seconds.
-
-    `patience_ms` and `max_window` are the settings that the expectation works with.
-    """
+    """Measures through `agent`. `link` gives the monitor's estimates; `clock` is in seconds."""
 
     agent: Generator
     link: Callable[[], EnvironmentSnapshot]
-    patience_ms: float
-    max_window: int
     clock: Callable[[], float] = time.monotonic
 
     async def measure(self) -> Figures:
         """All figures. Raises `EdgeError` with what went wrong."""
         prompt = await self._prompt()
-        model = (await self.agent.target()).model
-        draft = await self._generate("draft", prompt, Route.LOCAL)
-        plain_ms = await self._plain_ms(model, prompt)
+        target = await self.agent.target()
+        draft = await self._generate("draft", prompt, Route.LOCAL) if target.has_draft else None
+        plain_ms = await self._plain_ms(target.model, prompt)
         together = await self._generate("verify", prompt, Route.COLLABORATIVE)
-        uplink = await self._uplink_mbit_s(model)
+        uplink = await self._uplink_mbit_s(target.model)
         link = self.link()
         if together.route is not Route.COLLABORATIVE:
             raise CloudMisbehaved("the verifier was lost during the measurement; run it again")
         if link.step_s is None or link.rtt_s is None:
             raise CloudMisbehaved("the verifier reported no step times; update it")
+        auto_ms, auto_passes = await self._auto(prompt)
         return Figures(
-            draft_ms=_ms_per_token(draft),
+            draft_ms=None if draft is None else _ms_per_token(draft),
             plain_ms=plain_ms,
             step_ms=link.step_s * 1e3,
             rtt_ms=link.rtt_s * 1e3,
-            acceptance=together.acceptance_rate or 0.0,
-            patience_ms=self.patience_ms,
-            max_window=self.max_window,
+            acceptance=together.acceptance_rate,
+            auto_ms=auto_ms,
+            auto_passes=auto_passes,
             uplink_mbit_s=uplink,
         )
+
+    async def _auto(self, prompt: tuple[int, ...]) -> tuple[float | None, float | None]:
+        """ms and target passes a token of a longer answer in the mode `auto`, its second half."""
+        sampling = Sampling(_NUM_AUTO, ignore_eos=True)
+        request = GenerationRequest("doctor-auto", prompt, sampling, Route.COLLABORATIVE, SessionMode.AUTO)
+        half: tuple[float, int, int] | None = None
+        now_s, num_tokens, num_passes = self.clock(), 0, 0
+        async for chunk in self.agent.generate(request):
+            now_s, num_passes = self.clock(), chunk.stats.target_passes
+            num_tokens += len(chunk.token_ids)
+            if half is None and num_tokens >= _NUM_AUTO // 2:
+                half = now_s, num_tokens, num_passes
+        if half is None or num_tokens == half[1]:
+            return None, None
+        rest = num_tokens - half[1]
+        return (now_s - half[0]) * 1e3 / rest, (num_passes - half[2]) / rest
 
     async def measure_downlink(self, download: Callable[[], AsyncIterator[bytes]]) -> float | None:
         """Mbit/s of the parts of `download`, from the first to the last; None for less than two."""

@@ -21,11 +21,18 @@ __all__ = ["doctor", "report"]
 _NAMES = {
     "draft_ms": "drafting, ms/token",
     "plain_ms": "server alone, ms/token",
+    "auto_ms": "mode auto, ms/token",
+    "auto_passes": "  its passes/token",
     "step_ms": "verifying pass, ms",
     "rtt_ms": "round trip, ms",
     "acceptance": "acceptance",
     "uplink_mbit_s": "uplink, Mbit/s",
     "downlink_mbit_s": "downlink, Mbit/s",
+}
+_WHAT_IT_DOES = {
+    "stream": "stream and draft little",
+    "overlap": "draft while the server decodes by itself",
+    "wait": "have the server wait for drafts",
 }
 
 
@@ -36,8 +43,7 @@ def doctor(
     api_key: options.ApiKey = None,
     draft: options.Draft = None,
     draft_threads: options.DraftThreads = None,
-    patience_ms: options.PatienceMs = None,
-    max_window: options.MaxWindow = None,
+    max_ahead: options.MaxAhead = None,
     connect_timeout_s: options.ConnectTimeoutS = None,
     config_file: options.ConfigFile = None,
 ) -> None:
@@ -65,7 +71,7 @@ def doctor(
             raise
         typer.echo(json.dumps({"ok": False, "problem": str(error), "risks": dangers}))
         raise typer.Exit(1) from error
-    report(pair | {"risks": dangers}, figures, diagnose(figures), as_json=as_json)
+    report(pair | {"risks": dangers}, figures, diagnose(figures, settings.max_ahead), as_json=as_json)
 
 
 async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:
@@ -81,7 +87,7 @@ async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:
     async with _tokenizer_download(settings) as (download, fingerprint):
         agent = await EdgeAgent.start(settings)
         try:
-            probe = Probe(agent, agent.link_snapshot, settings.patience_ms, settings.max_window)
+            probe = Probe(agent, agent.link_snapshot)
             downlink = await probe.measure_downlink(download)
             figures = replace(await probe.measure(), downlink_mbit_s=downlink)
             target = await agent.target()
@@ -96,6 +102,7 @@ async def _tokenizer_download(settings: EdgeSettings) -> AsyncIterator[Any]:
     """Two functions: the tokenizer's bytes as they arrive, and the fingerprint that the server states."""
     import httpx
 
+    from edge_agent.verifier import proxy_of, trusting
     from pipesd_vllm.wire import INFO_PATH, TOKENIZER_PATH
 
     key = settings.cloud_key
@@ -103,7 +110,12 @@ async def _tokenizer_download(settings: EdgeSettings) -> AsyncIterator[Any]:
     timeout_s = settings.connect_timeout_s
 
     async with httpx.AsyncClient(
-        base_url=settings.cloud_url, headers=headers, timeout=timeout_s, trust_env=False
+        base_url=settings.cloud_url,
+        headers=headers,
+        timeout=timeout_s,
+        trust_env=False,
+        proxy=proxy_of(settings.cloud_url),
+        verify=trusting(settings.ca_file) or True,
     ) as client:
 
         async def download() -> AsyncIterator[bytes]:
@@ -132,18 +144,20 @@ def _lost(url: str, error: Exception) -> Exception:
 
 def report(pair: dict[str, Any], figures: Figures, verdict: Verdict, *, as_json: bool) -> None:
     """Print the findings to stdout."""
-    from openai_gateway.cli.diagnosis import FORMULA
-
+    expected = {arm: {"ms": cost.ms, "passes": cost.passes} for arm, cost in verdict.expected.items()}
+    told = {"arm": verdict.arm, "helps": verdict.helps, "reason": verdict.reason}
     if as_json:
-        found = {"ok": True, **pair, "measured": asdict(figures), "formula": FORMULA, **asdict(verdict)}
-        typer.echo(json.dumps(found))
+        typer.echo(
+            json.dumps({"ok": True, **pair, "measured": asdict(figures), "expected": expected, **told})
+        )
         return
-    typer.echo(f"draft {pair['draft']} and target {pair['target']} share their vocabulary")
+    draft = "none" if figures.draft_ms is None else pair["draft"]
+    typer.echo(f"draft {draft}, target {pair['target']}")
     typer.echo(f"  tokenizer fingerprint {pair['fingerprint'][:16]}")
     for name, text in _NAMES.items():
         value = getattr(figures, name)
         typer.echo(f"  {text:24}{'not measured' if value is None else f'{value:.2f}'}")
-    typer.echo(f"expected ms/token ({FORMULA})")
-    for mode, tpt_ms in verdict.expected_tpt_ms.items():
-        typer.echo(f"  {mode:24}{tpt_ms:.2f}")
-    typer.echo(f"recommended: --mode {verdict.mode}: {verdict.reason}.")
+    typer.echo("expected, ms/token and target passes/token")
+    for arm, cost in verdict.expected.items():
+        typer.echo(f"  {arm:24}{cost.ms:.2f}  {cost.passes:.2f}")
+    typer.echo(f"mode auto will {_WHAT_IT_DOES[verdict.arm.value]}: {verdict.reason}.")

@@ -12,6 +12,8 @@ __all__ = ["edge"]
 def edge(
     ctx: typer.Context,
     cloud_url: options.CloudUrl = None,
+    replicas: options.Replicas = None,
+    ca_file: options.CaFile = None,
     api_key: options.ApiKey = None,
     draft: options.Draft = None,
     lookup: options.Lookup = None,

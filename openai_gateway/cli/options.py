@@ -171,6 +171,17 @@ CloudUrl = Annotated[
     str | None,
     _flag("--cloud", "--cloud-url", text="The vLLM server, such as http://gpu:8000.", metavar="URL"),
 ]
+Replicas = Annotated[
+    list[str] | None,
+    _flag(
+        "--replica",
+        text="Another server of the same target: goes on when the first is lost. May be repeated.",
+        metavar="URL",
+    ),
+]
+CaFile = Annotated[
+    Path | None, _flag("--ca-file", text="Certificates (PEM) to trust at the server, too.", metavar="FILE")
+]
 ApiKey = Annotated[
     str | None, _flag("--api-key", text="Key of the vLLM server (better: PIPESD_API_KEY).", metavar="KEY")
 ]

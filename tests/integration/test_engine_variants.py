@@ -37,7 +37,7 @@ def found(variant: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "variant",
     [
-        "sync",
+        pytest.param("sync", marks=pytest.mark.slow),
         "async",
         pytest.param("sync n-gram", marks=pytest.mark.slow),
         pytest.param("async n-gram", marks=pytest.mark.slow),
@@ -53,7 +53,7 @@ def test_every_text_is_that_of_vllm_alone(variant: str) -> None:
         assert texts[name][3:] in ([], [truth[0]]), name
 
 
-@pytest.mark.parametrize("variant", ["sync", "async"])
+@pytest.mark.parametrize("variant", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 def test_right_drafts_save_passes(variant: str) -> None:
     """What the texts above are compared under is not an engine that ignores drafts."""
     texts = found(variant)

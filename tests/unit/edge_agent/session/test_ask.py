@@ -167,7 +167,7 @@ async def test_what_a_session_cannot_do_is_answered_without_drafts(front: FrontE
             try:
                 got = await bench.events(asked(CHAT, streamed))
             except CloudUnreachable:
-                assert len(bench.agent._pool._connector._connector.remaining) == 1  # type: ignore[attr-defined]
+                assert len(bench.agent._pool._connectors[0]._connector.remaining) == 1  # type: ignore[attr-defined]
             else:
                 _same(answer_of(got), answer_of(events))
 

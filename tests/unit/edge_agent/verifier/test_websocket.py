@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
@@ -177,7 +178,12 @@ async def test_a_connection_left_in_the_middle_of_a_message_is_of_no_use() -> No
     async def handle(connection: ServerConnection) -> None:
         await done.wait()  # reads nothing
 
-    async with serve(handle, "127.0.0.1", 0, subprotocols=[Subprotocol(SUBPROTOCOL)], max_queue=1) as server:
+    options: dict[str, Any] = {
+        "subprotocols": [Subprotocol(SUBPROTOCOL)],
+        "max_queue": 1,
+        "close_timeout": 0.1,
+    }
+    async with serve(handle, "127.0.0.1", 0, **options) as server:
         port = server.sockets[0].getsockname()[1]
         transport = await WebSocketConnector(f"http://127.0.0.1:{port}", None, 10.0).connect()
         with pytest.raises(TimeoutError):

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from edge_agent.control import EnvironmentSnapshot
+from edge_agent.control import Arm, EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
 from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
-from openai_gateway.cli.diagnosis import NUM_TOKENS, UPLOAD_SIZES, Figures, Probe, diagnose, expected_tpt_ms
+from openai_gateway.cli.diagnosis import NUM_TOKENS, UPLOAD_SIZES, Figures, Probe, diagnose
 from openai_gateway.cli.doctor import report
 from openai_gateway.cli.main import app
 
@@ -26,18 +26,13 @@ LINK = EnvironmentSnapshot(step_s=0.055, rtt_s=0.010)
 MakeFake = Callable[..., FakeGenerator]
 
 
-def test_the_formula_by_hand() -> None:
-    """One draft of 10 ms, half of them kept, pass 40 ms, round trip 20 ms: (60/2 + 70/2) / 1.5."""
-    figures = Figures(10.0, 50.0, 40.0, 20.0, 0.5, max_window=1)
-    assert expected_tpt_ms(figures) == (pytest.approx(65 / 1.5), 1)
-
-
 def test_a_fast_draft_helps() -> None:
-    """Many kept drafts beat the server alone, and the usual mode is recommended."""
-    verdict = diagnose(GOOD)
+    """A token then takes less time and fewer passes than the server's own."""
+    verdict = diagnose(GOOD, 16)
     assert verdict.helps
-    assert verdict.mode == "balanced"
-    assert verdict.expected_tpt_ms["offload"] < GOOD.plain_ms
+    assert verdict.arm is Arm.OVERLAP
+    assert verdict.expected[Arm.OVERLAP].ms < 0.6 * GOOD.plain_ms
+    assert "target passes instead of the server's own 50.0 ms" in verdict.reason
 
 
 @pytest.mark.parametrize(
@@ -46,16 +41,22 @@ def test_a_fast_draft_helps() -> None:
         ({"draft_ms": 200.0}, "drafting a token takes 200.0 ms"),
         ({"rtt_ms": 900.0}, "the round trip of 900.0 ms"),
         ({"acceptance": 0.02}, "only 2% of the drafts"),
-        ({"step_ms": 500.0}, "a verifying pass takes 500.0 ms"),
     ],
 )
 def test_what_stands_in_the_way_is_named(change: dict[str, float], cause: str) -> None:
-    """The figure that spoils it is the one in the sentence, and the server is not made to wait."""
-    verdict = diagnose(replace(GOOD, **change))
+    """The figure that spoils it is the one in the sentence, and nothing is expected of drafts."""
+    verdict = diagnose(replace(GOOD, **change), 16)
     assert not verdict.helps
-    assert verdict.mode == "latency"
-    assert verdict.reason.startswith("speculation would not help here")
+    assert verdict.arm is Arm.STREAM
+    assert verdict.reason.startswith("a draft model saves nothing here")
     assert cause in verdict.reason
+
+
+def test_without_a_draft_model() -> None:
+    """Nothing is forecast but streaming: what is looked up depends on the text."""
+    verdict = diagnose(replace(GOOD, draft_ms=None), 16)
+    assert (verdict.arm, [*verdict.expected]) == (Arm.STREAM, [Arm.STREAM])
+    assert "looked up" in verdict.reason
 
 
 MS = st.floats(0.01, 1e4)
@@ -63,27 +64,27 @@ MS = st.floats(0.01, 1e4)
 
 @given(MS, MS, MS, MS, st.floats(0, 1), st.integers(1, 16))
 def test_every_verdict_is_consistent(
-    draft: float, plain: float, step: float, rtt: float, acceptance: float, window: int
+    draft: float, plain: float, step: float, rtt: float, acceptance: float, max_ahead: int
 ) -> None:
-    """Whatever is measured, latency never loses to the server alone and the choice is near the best."""
-    verdict = diagnose(Figures(draft, plain, step, rtt, acceptance, max_window=window))
-    expected = verdict.expected_tpt_ms
-    assert expected["latency"] <= plain
-    assert expected["balanced"] <= expected["offload"]
-    assert expected[verdict.mode] * 0.95 <= min(expected.values())
-    assert 1 <= verdict.window <= window
+    """Whatever is measured, what is chosen costs no more than streaming."""
+    figures = Figures(plain, step, rtt, draft, acceptance)
+    verdict = diagnose(figures, max_ahead)
+    chosen = verdict.expected[verdict.arm]
+    assert chosen.ms <= plain * 1.01
+    assert 0 < chosen.passes <= 1
     assert verdict.reason
 
 
 def test_a_report_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    """--json has the pair, what was measured, the formula and the verdict."""
+    """--json has the pair, what was measured, what is expected and the verdict."""
     pair = {"draft": "d", "target": "t", "fingerprint": "f" * 64}
-    report(pair, GOOD, diagnose(GOOD), as_json=True)
+    report(pair, GOOD, diagnose(GOOD, 16), as_json=True)
     found = json.loads(capsys.readouterr().out)
-    assert (found["ok"], found["mode"], found["measured"]["draft_ms"]) == (True, "balanced", 2.0)
-    report(pair, GOOD, diagnose(GOOD), as_json=False)
+    assert (found["ok"], found["arm"], found["measured"]["draft_ms"]) == (True, "overlap", 2.0)
+    assert found["expected"]["stream"] == {"ms": 50.0, "passes": 1.0}
+    report(pair, GOOD, diagnose(GOOD, 16), as_json=False)
     text = capsys.readouterr().out
-    assert "recommended: --mode balanced" in text
+    assert "mode auto will draft while the server decodes by itself: a token will take" in text
     assert "not measured" in text  # the transfers
 
 
@@ -107,13 +108,13 @@ def ticking() -> Callable[[], float]:
 async def test_all_figures_are_measured(generator_for: MakeFake) -> None:
     """Both routes are asked for the same greedy tokens, the server's stream is timed token by token."""
     generator = scripted(generator_for)
-    figures = await Probe(generator, lambda: LINK, 500.0, 8, ticking()).measure()
+    figures = await Probe(generator, lambda: LINK, ticking()).measure()
     assert (figures.step_ms, figures.rtt_ms) == (55.0, 10.0)
     assert figures.plain_ms == 1000.0  # the clock ticks once a token
     assert figures.acceptance == 1.0
     assert figures.draft_ms > 0
     routes = [record.request.route for record in generator.records]
-    assert routes == ["local", "collaborative"]
+    assert routes == ["local", "collaborative", "collaborative"]
     sizes = {len(body["user"]) for _, body in generator.forwarded if "user" in body}
     assert sizes == {1, *UPLOAD_SIZES}  # by this clock all take as long
     assert figures.uplink_mbit_s is None
@@ -160,7 +161,7 @@ async def test_the_uplink_is_measured(
     link = Uplink(mbit_s * 1e6 / 8, *delays_s)
     generator = scripted(generator_for)
     generator.cloud = link.cloud
-    figures = await Probe(generator, lambda: LINK, 500.0, 8, link.clock).measure()
+    figures = await Probe(generator, lambda: LINK, link.clock).measure()
     assert figures.uplink_mbit_s == pytest.approx(mbit_s, rel=0.01)
     assert max(link.sizes) == most
     assert link.sizes.count(UPLOAD_SIZES[0]) <= (1 if mbit_s == 8.0 else 3)
@@ -169,9 +170,9 @@ async def test_the_uplink_is_measured(
 async def test_what_cannot_be_measured_is_an_error(generator_for: MakeFake) -> None:
     """A server that refuses, and one that reports no times, are named."""
     with pytest.raises(CloudRefused, match="HTTP 500"):
-        await Probe(scripted(generator_for, 500), lambda: LINK, 500.0, 8).measure()
+        await Probe(scripted(generator_for, 500), lambda: LINK).measure()
     with pytest.raises(CloudMisbehaved, match="no step times"):
-        await Probe(scripted(generator_for), EnvironmentSnapshot, 500.0, 8).measure()
+        await Probe(scripted(generator_for), EnvironmentSnapshot).measure()
 
 
 async def test_the_downlink_counts_what_followed_the_first_part(generator_for: MakeFake) -> None:
@@ -185,7 +186,7 @@ async def test_the_downlink_counts_what_followed_the_first_part(generator_for: M
 
         return parts
 
-    probe = Probe(generator_for(), lambda: LINK, 500.0, 8, ticking())
+    probe = Probe(generator_for(), lambda: LINK, ticking())
     assert await probe.measure_downlink(download(3)) == 1.0
     assert await probe.measure_downlink(download(1)) is None
 

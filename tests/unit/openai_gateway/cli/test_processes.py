@@ -38,6 +38,7 @@ PARENT = """
 import os, signal, sys
 from pathlib import Path
 from openai_gateway.cli.processes import ServerProcess
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 command = [sys.executable, "-c", "import time; time.sleep(600)"]
 with ServerProcess(command, health_url="http://127.0.0.1:1/", log_path=Path(sys.argv[1])) as server:
     print(server.pid, flush=True)
