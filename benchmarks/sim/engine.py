@@ -139,7 +139,8 @@ def _make_scheduler(plan: ServerPlan, clock: Callable[[], float]) -> Any:
     config.cache_config.num_gpu_blocks = plan.num_blocks
     spec = FullAttentionSpec(block_size=BLOCK_SIZE, num_kv_heads=1, head_size=1, dtype=torch.float32)
     kind = AsyncPipeSDScheduler if plan.async_scheduling else PipeSDScheduler
-    clocked = type("ClockedScheduler", (kind,), {"clock": staticmethod(clock)})
+    own = {"clock": staticmethod(clock), "has_budget": plan.budget}
+    clocked = type("ClockedScheduler", (kind,), own)
     return clocked(
         vllm_config=config,
         kv_cache_config=KVCacheConfig(

@@ -125,6 +125,8 @@ class ServerPlan(_Data, frozen=True, kw_only=True):
     """vLLM's `num_speculative_tokens`."""
     async_scheduling: bool = False
     """A step is scheduled while the one before runs, as on a GPU; vLLM's CPU build has it off."""
+    budget: bool = True
+    """False: all drafts are verified, at whatever load."""
     ipc_s: float = 0.0002
     """Between API server and engine, one way."""
     service_s: float = 0.0
@@ -199,6 +201,8 @@ class Chat(_Data, frozen=True, kw_only=True):
     sampling: Sampling
     edge: int = 0
     start_s: float = 0.0
+    after: int | None = None
+    """`start_s` counts from the end of this chat, one named before; None: from the run's beginning."""
     mode: SessionMode = SessionMode.BALANCED
     policy: str = "adaptive"
     route: Route = Route.COLLABORATIVE

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edge_agent.api import Source
 from edge_agent.control import ChainView, CheckedDraft, CommitOutcome
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.sampling import DraftToken
-from pipesd_vllm.wire import Commit, Draft, TokenLogprobs
+from pipesd_vllm.wire import Commit, Draft, TokenLogprobs, confidence_byte
 
 __all__ = ["DraftChain"]
 
@@ -85,21 +85,27 @@ class DraftChain:
         """Whether a draft was right, as far as its position has been committed."""
         return position >= self.frontier or self.tokens[position] == token
 
-    def take_unsent(self, turn: int, *, verify: bool) -> Draft | None:
+    def take_unsent(
+        self, turn: int, *, verify: bool, confidence: Callable[[DraftToken], float] | None = None
+    ) -> Draft | None:
         """The frame that brings the server up to date; with `verify` its answer is awaited from now on.
 
         When the server has everything, there is no frame, or with `verify` the last node
-        once more: a node sent twice changes nothing, but the flag is heard.
+        once more: a node sent twice changes nothing, but the flag is heard. `confidence` estimates how likely
+        a draft is right; None: the server is not told.
         """
-        unsent = [self._drafted[i].token_id for i in range(self._num_sent, len(self._drafted))]
+        unsent = [self._drafted[i] for i in range(self._num_sent, len(self._drafted))]
         if unsent:
             frame = Draft(
                 turn=turn,
                 first=self._next_id,
                 base=self.frontier + self._num_sent,
                 anchor=self._next_id - 1 if self._num_sent else 0,
-                tokens=unsent,
+                tokens=[draft.token_id for draft in unsent],
                 verify=verify,
+                confidences=bytes(confidence_byte(confidence(draft)) for draft in unsent)
+                if confidence is not None
+                else b"",
             )
         elif verify and self._num_sent:
             frame = self._repeat_last(turn)

@@ -186,14 +186,15 @@ class SessionControl:
         """Whether the policy has a use for drafts that are looked up."""
         return isinstance(self._policy, AdaptivePolicy)
 
+    def confidence(self, draft: DraftToken) -> float:
+        """The chance that `draft` is right where those before it are."""
+        if draft.source is Source.LOOKED_UP:
+            return draft.probability
+        return self._confidence.estimate(draft.probability)
+
     def survival(self, drafted: Iterable[DraftToken]) -> float:
         """The chance that all of `drafted` are right."""
-        return math.prod(
-            draft.probability
-            if draft.source is Source.LOOKED_UP
-            else self._confidence.estimate(draft.probability)
-            for draft in drafted
-        )
+        return math.prod(map(self.confidence, drafted))
 
     def prefers(self, run: Sequence[DraftToken]) -> bool:
         """Whether a run that was looked up is to be taken instead of what the model would draft now."""

@@ -116,6 +116,8 @@ class CollaborativeSession:
         self._attach_at = 0
         """Length of the sequence from which on drafts may begin again after they stopped."""
         self._num_stops = 0
+        self._cap: int | None = None
+        """`Commit.cap` of the last commit."""
         self._worker_limit = 0
         """Length of the sequence up to which the worker was told to draft."""
         self._valid_from = 0
@@ -226,6 +228,7 @@ class CollaborativeSession:
     def _on_commit(self, received: ReceivedCommit, outcome: CommitOutcome) -> Decision:
         """The chain has taken the commit; tell everybody else."""
         commit = received.commit
+        self._cap = commit.cap
         self._count(received, outcome)
         decision = self._control.on_commit(
             received, outcome, self._chain.view(), is_drafting=self._drafts.handle is not None
@@ -297,7 +300,7 @@ class CollaborativeSession:
         request, target = self.exchange.request, self._turn.target
         if request is None or self._drafts.is_wanted or self._is_drafting_over or not self._fits(target):
             return
-        if self._stance.drafts and target.limits.max_drafts and self._chain.frontier >= self._attach_at:
+        if self._stance.drafts and self._most_drafts and self._chain.frontier >= self._attach_at:
             self._valid_from = 1 if self._chain.num_drafted else 0
             self._drafts.attach(request, self._new_worker_limit(), fp64_noise=target.draws_in_fp64)
 
@@ -308,7 +311,7 @@ class CollaborativeSession:
             await self._control_turn()
         num_waiting = 0 if self._worker is None else self._worker.num_waiting
         others_wait = num_waiting > 0 and self._drafts.num_committed >= _LEASE
-        if others_wait or not self._stance.drafts:
+        if others_wait or not (self._stance.drafts and self._most_drafts):
             self._drafts.detach()
         self._attach()
         if self._drafts.handle is None and not self._chain.num_drafted:
@@ -386,7 +389,7 @@ class CollaborativeSession:
         if self._lookup is None:
             return ()
         chain = self._chain
-        end = min(chain.frontier + self._turn.target.limits.max_drafts, self.exchange.max_length)
+        end = min(chain.frontier + self._most_drafts, self.exchange.max_length)
         room = end - chain.length
         if room < (_LEAST_RUN if chain.num_drafted else 1):
             return ()
@@ -399,6 +402,7 @@ class CollaborativeSession:
 
     async def _open_turn(self, lost: Transient | None = None) -> None:
         self._stance, self._is_unattended = self._control.stance, False
+        self._cap = None
         sent = await self._turn.open(self._stance.mode, self._stance.patience_ms, lost)
         self.stats.uplink_bytes += sent.num_bytes
         self._control.on_opened(sent.sent_s, sent.num_bytes, self._stance)
@@ -422,7 +426,7 @@ class CollaborativeSession:
         if not self.exchange.takes_drafts:
             return
         awaiting_commit = self._chain.awaits_commit
-        draft = self._chain.take_unsent(self._turn.number, verify=verify)
+        draft = self._chain.take_unsent(self._turn.number, verify=verify, confidence=self._control.confidence)
         if draft is None or (sent := await self._turn.send(draft)) is None:
             return
         self._is_unattended = False
@@ -443,8 +447,14 @@ class CollaborativeSession:
 
     def _limit(self) -> int:
         """Length of the sequence up to which drafting makes sense now."""
-        ahead = min(self._control.max_ahead(self._chain.view()), self._turn.target.limits.max_drafts)
+        ahead = min(self._control.max_ahead(self._chain.view()), self._most_drafts)
         return min(self._chain.frontier + ahead, self.exchange.max_length)
+
+    @property
+    def _most_drafts(self) -> int:
+        """Most drafts beyond the frontier that the server has a use for: those of the next two passes."""
+        most = self._turn.target.limits.max_drafts
+        return most if self._cap is None else min(most, 2 * self._cap)
 
     # -- what the client is told ----------------------------------------------------------
 

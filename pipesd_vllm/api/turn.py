@@ -153,7 +153,9 @@ class Turn:
         """
         if self._ended:
             return
-        command = AddDrafts(draft.first, draft.base, draft.anchor, draft.verify, draft.parents)
+        command = AddDrafts(
+            draft.first, draft.base, draft.anchor, draft.verify, draft.parents, draft.confidences
+        )
         chunk = later_chunk(command, draft.tokens)
         await self._chunks.put(_Chunk(chunk, received_s if draft.verify else None))
         if draft.verify and not self._ended:
@@ -231,6 +233,7 @@ class Turn:
             logprobs=token_logprobs(tokens, completion.logprobs, self._opening.logprobs),
             stream=self._opening.stream,
             stop_reason=completion.stop_reason,
+            cap=total.cap,
         )
         self._frontier += len(tokens)
         return commit

@@ -88,6 +88,8 @@ def check_draft(draft: Draft, welcome: Welcome) -> None:
     check_tokens(draft.tokens, welcome.vocab_size)
     if draft.first == 0:
         raise CloseConnection(1008, CloseReason.BAD_FRAME, "draft node ids start at 1")
+    if len(draft.confidences) not in (0, len(draft.tokens)):
+        raise CloseConnection(1008, CloseReason.BAD_FRAME, "one confidence for each draft, or none")
     parents = draft.parents
     if parents is None:
         return

@@ -41,6 +41,7 @@ class AddDrafts:
     anchor: int
     verify: bool
     parents: list[int] | None
+    confidences: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class PassReport:
 
     `queue_ms` and `step_ms` are those of the last pass: how long released drafts waited for it to start, and
     how long it took from scheduling to its result. `overhead_ms` is what the scheduler's hooks took since the
-    report before.
+    report before. `cap` is the most drafts of the session that a pass would check now; None: any number.
     """
 
     passes: int = 0
@@ -111,6 +112,7 @@ class PassReport:
     queue_ms: float = 0.0
     step_ms: float = 0.0
     overhead_ms: float = 0.0
+    cap: int | None = None
 
     def pack(self) -> dict[str, Any]:
         """The report as an engine output's `kv_transfer_params`."""

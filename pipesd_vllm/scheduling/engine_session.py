@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
+from pipesd_vllm.scheduling.budget import DraftRecord
 from pipesd_vllm.scheduling.commands import PassReport
-from pipesd_vllm.scheduling.trie import DraftTrie
+from pipesd_vllm.scheduling.trie import DraftTrie, Node
 from pipesd_vllm.wire import common_prefix_length
 
 
@@ -17,7 +18,7 @@ class EngineSession:
     """Drafts and counters of one turn inside the engine process. Times in seconds.
 
     The methods stand in the order of a round: drafts are released, the session wants a pass, drafts are
-    staged, the pass starts, the pass finishes.
+    offered and staged, the pass starts, the pass finishes.
     """
 
     def __init__(self, num_tokens: int, eager: bool, now_s: float, num_committed: int = 0) -> None:
@@ -25,9 +26,10 @@ class EngineSession:
         self.num_committed = num_committed
         self.trie = DraftTrie(num_tokens)
         self.report = PassReport()
+        self.record = DraftRecord()
         self._eager = eager
         self._decodes_alone = False
-        self._staged: list[int] = []
+        self._staged: list[Node] = []
         self._released_s: float | None = None
         self._started_s: deque[float] = deque()
         """When the passes in flight were scheduled."""
@@ -68,10 +70,14 @@ class EngineSession:
         """Whether it decodes by itself and has no drafts, so that steps need not wait for each other."""
         return (self._eager or self._decodes_alone) and not self.trie.has_released()
 
+    def offer(self, limit: int) -> list[float]:
+        """The survivals of the drafts, at most `limit`, that the next step could verify."""
+        return self.record.survivals(node.confidence for node in self.trie.best_chain(limit))
+
     def stage(self, limit: int) -> list[int]:
         """The draft tokens (at most `limit`) for the next step."""
         self._staged = self.trie.best_chain(limit)
-        return list(self._staged)
+        return [node.token for node in self._staged]
 
     def start_pass(self, num_drafts: int, now_s: float) -> None:
         """A step that includes this session was scheduled with the first `num_drafts` staged drafts."""
@@ -82,8 +88,10 @@ class EngineSession:
         """The step's result: `new_tokens` are committed."""
         report = self.report
         report.passes += 1
+        num_accepted = common_prefix_length([node.token for node in self._staged], new_tokens)
         report.drafted += len(self._staged)
-        report.accepted += common_prefix_length(self._staged, new_tokens)
+        report.accepted += num_accepted
+        self.record.observe([node.confidence for node in self._staged], num_accepted, len(new_tokens))
         if self._started_s:
             # With async scheduling a pass is scheduled while the one before it still runs.
             started_s = max(self._started_s.popleft(), self._finished_s)

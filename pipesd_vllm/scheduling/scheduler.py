@@ -4,8 +4,9 @@ Narrow hooks around `super()`, no upstream method copied:
 
 - `add_request` reads later chunks of a resumable request as commands (`commands.py`); a command that gives a
   parked session something to do puts it back into vLLM's queues, behind whoever waits there.
-- `schedule` hands each active session its drafts as `spec_token_ids`, and frees the seats that waiting
-  requests need. Where KV blocks run out in the middle of a step, parked sessions lose theirs first.
+- `schedule` hands each active session its drafts as `spec_token_ids`, as many as the verification budget
+  (`budget.py`) allots it, and frees the seats that waiting requests need. Where KV blocks run out in the
+  middle of a step, parked sessions lose theirs first.
 - `update_from_output` moves the tries, parks the sessions that have nothing to do, and adds the pass reports
   to the outputs.
 - `_handle_blocked_waiting_request` takes a new grammar past the tokens of a session taken over.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -37,6 +38,7 @@ from vllm.v1.request import Request, RequestStatus
 
 from pipesd_vllm import compat
 from pipesd_vllm.fill_in import is_silent
+from pipesd_vllm.scheduling.budget import Allotment, Claim, StepCosts, allot
 from pipesd_vllm.scheduling.commands import Command, OpenSession, Suspend, unpack_command
 from pipesd_vllm.scheduling.engine_session import EngineSession
 from pipesd_vllm.scheduling.sessions import Sessions
@@ -55,6 +57,8 @@ class SchedulesSessions:
     `UnsupportedTargetError`, however vLLM was started.
     """
 
+    has_budget = True
+    """Whether drafts must be worth their rows; benchmarks compare it with verifying all."""
     new_session: Callable[..., EngineSession] = EngineSession
     """Makes the sessions; tests put another one here."""
     clock: Clock = time.monotonic
@@ -66,6 +70,7 @@ class SchedulesSessions:
     waiting: Any
     pause_state: Any
     max_num_active_reqs: int
+    max_num_scheduled_tokens: int
     num_spec_tokens: int
     structured_output_manager: Any
 
@@ -76,6 +81,13 @@ class SchedulesSessions:
         self._sessions = Sessions(self.clock, self.new_session)
         self._overhead = Stopwatch(self.clock)
         self._num_seats = self.max_num_active_reqs
+        compilation = self.vllm_config.compilation_config  # type: ignore[attr-defined]
+        self._costs = StepCosts(sorted(compilation.cudagraph_capture_sizes or ()))
+        self._begun_s: dict[int, float] = {}
+        """When the steps in flight were scheduled, by the `id` of their output."""
+        self._ended_s = 0.0
+        self._context = 0
+        """KV entries that the last measured step read."""
         self._edges_alone_draft = is_silent(self.vllm_config.speculative_config)  # type: ignore[attr-defined]
         compat.when_blocks_run_out(self, self._evict_for_blocks)
 
@@ -207,6 +219,7 @@ class SchedulesSessions:
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         if not self._sessions:
+            self._begun_s.clear()
             return super().schedule(throttle_prefills)  # type: ignore[misc]
         with self._sessions.guard(), self._overhead:
             self._stage_drafts()
@@ -218,17 +231,52 @@ class SchedulesSessions:
             self.max_num_active_reqs = self._num_seats
         with self._sessions.guard(), self._overhead:
             self._sessions.start_passes(output)
+            self._begun_s[id(output)] = self.clock()
         self._requeue_failed()
         return output
 
     def _stage_drafts(self) -> None:
+        staged: list[Request] = []
+        claims: list[Claim] = []
         for request_id, request in self._sessions.active.items():
             with self._sessions.guard(request_id):
                 if self._sessions.must_wait(request):
                     compat.skip_next_step(self, request)
-                elif drafts := self._sessions.stage(request, self.num_spec_tokens):
+                else:
+                    claims.append(self._sessions.offer(request, self.num_spec_tokens))
+                    staged.append(request)
+        counts, price = self._allotment(claims)
+        for request, count in zip(staged, counts, strict=True):
+            with self._sessions.guard(request.request_id):
+                if drafts := self._sessions.stage(request, count, price):
                     # The grammar's masks of later positions need drafts that it accepts.
                     request.spec_token_ids = self.structured_output_manager.validate_tokens(request, drafts)
+
+    def _allotment(self, claims: Sequence[Claim]) -> Allotment:
+        """How many drafts the next step takes of each claim; while prompts wait, half of its room at most."""
+        if not (self.has_budget and self._costs.is_known):
+            return Allotment([len(claim.survivals) for claim in claims], 0.0)
+        num_plain = max(0, len(self.running) - len(self._sessions.active))
+        rows = num_plain + len(claims)
+        room = self.max_num_scheduled_tokens - rows
+        value = num_plain + sum(claim.weight for claim in claims)
+        return allot(
+            claims,
+            value,
+            lambda num_drafts: self._costs.seconds(rows + num_drafts, self._context),
+            room // 2 if self.waiting else room,
+        )
+
+    def _measure(self, output: SchedulerOutput) -> None:
+        """Learn what a step took; those that compute prompts, too, say little of a row that verifies."""
+        begun_s, ended_s, self._ended_s = self._begun_s.pop(id(output), None), self._ended_s, self.clock()
+        rows = output.total_num_scheduled_tokens
+        num_drafts = sum(map(len, output.scheduled_spec_decode_tokens.values()))
+        if begun_s is None or not rows or rows != len(output.num_scheduled_tokens) + num_drafts:
+            return
+        self._context = sum(output.scheduled_cached_reqs.num_computed_tokens) + rows
+        # With async scheduling a step is scheduled while the one before it still runs.
+        self._costs.observe(rows, self._context, self._ended_s - max(begun_s, ended_s))
 
     def _update_after_schedule(self, scheduler_output: SchedulerOutput) -> None:
         """vLLM's, which adds as many placeholders for its own speculator as the schedule by batch size says.
@@ -248,6 +296,9 @@ class SchedulesSessions:
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(  # type: ignore[misc]
             scheduler_output, model_runner_output
         )
+        if self._begun_s:
+            with self._sessions.guard(), self._overhead:
+                self._measure(scheduler_output)
         if self._sessions.active:
             with self._sessions.guard():
                 with self._overhead:

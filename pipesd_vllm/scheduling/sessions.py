@@ -20,6 +20,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.request import Request
 
+from pipesd_vllm.scheduling.budget import Claim
 from pipesd_vllm.scheduling.commands import AddDrafts, Command, DecodeAlone, OpenSession, SetEager
 from pipesd_vllm.scheduling.engine_session import EngineSession
 
@@ -80,8 +81,8 @@ class Sessions:
         """
         session = self._sessions[chunk.request_id]
         match command:
-            case AddDrafts(first, base, anchor, verify, parents):
-                session.trie.add(first, base, anchor, chunk.prompt_token_ids or [], parents)
+            case AddDrafts(first, base, anchor, verify, parents, confidences):
+                session.trie.add(first, base, anchor, chunk.prompt_token_ids or [], parents, confidences)
                 if verify:
                     session.release(self._clock())
             case DecodeAlone(frontier):
@@ -157,12 +158,19 @@ class Sessions:
         session = self._sessions[request.request_id]
         return bool(request.num_in_flight_tokens) and not session.runs_free()
 
-    def stage(self, request: Request, limit: int) -> list[int]:
-        """At most `limit` drafts for the next step; none while there is more to compute first."""
-        if request.num_tokens - request.num_computed_tokens != 1:
-            return []
-        room = request.max_tokens - request.num_output_tokens - 1
-        return self._sessions[request.request_id].stage(min(limit, room))
+    def offer(self, request: Request, limit: int) -> Claim:
+        """What at most `limit` drafts of the session are worth; none while there is more to compute first."""
+        session = self._sessions[request.request_id]
+        survivals: list[float] = []
+        if request.num_tokens - request.num_computed_tokens == 1:
+            survivals = session.offer(min(limit, request.max_tokens - request.num_output_tokens - 1))
+        return Claim(survivals, 1.0 / session.record.pace)
+
+    def stage(self, request: Request, num_drafts: int, price: float) -> list[int]:
+        """The first `num_drafts` of those offered, for the next step; `price` as in `Allotment`."""
+        session = self._sessions[request.request_id]
+        session.report.cap = session.record.cap(price)
+        return session.stage(num_drafts) if num_drafts else []
 
     def start_passes(self, output: SchedulerOutput) -> None:
         """Note that a step was scheduled, with as many of the staged drafts as `output` says."""

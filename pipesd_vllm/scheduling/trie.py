@@ -19,17 +19,21 @@ MAX_NODES = 4096
 """Most node ids a trie remembers; adding beyond it is refused (a bound on memory)."""
 
 
-class _Node:
-    __slots__ = ("children", "ids", "position", "serial", "token")
+class Node:
+    """A draft. `confidence`: what its edge says of it, 0 to 255; None: nothing."""
 
-    def __init__(self, token: int, position: int, serial: int) -> None:
+    __slots__ = ("children", "confidence", "ids", "position", "serial", "token")
+
+    def __init__(self, token: int, position: int, serial: int, confidence: int | None = None) -> None:
         self.token = token
         self.position = position
         self.serial = serial
-        self.children: dict[int, _Node] = {}
+        self.confidence = confidence
+        self.children: dict[int, Node] = {}
         self.ids: list[int] = []
 
-    def subtree(self) -> Iterator[_Node]:
+    def subtree(self) -> Iterator[Node]:
+        """It, and all that hangs from it."""
         stack = [self]
         while stack:
             node = stack.pop()
@@ -47,8 +51,8 @@ class DraftTrie:
     def __init__(self, frontier: int) -> None:
         self._start = frontier
         self._committed: list[int] = []
-        self._root = _Node(token=-1, position=frontier - 1, serial=0)
-        self._nodes: dict[int, _Node] = {}
+        self._root = Node(token=-1, position=frontier - 1, serial=0)
+        self._nodes: dict[int, Node] = {}
         self._serial = 0
         self._released_serial = 0
 
@@ -68,15 +72,17 @@ class DraftTrie:
         anchor: int,
         tokens: Sequence[int],
         parents: Sequence[int] | None = None,
+        confidences: bytes = b"",
     ) -> int:
         """Add a `Draft` frame's nodes; returns how many can still come true."""
         self._make_room(len(tokens))
         self._serial += 1
         origin = self._origin(base, anchor)
-        placed: list[_Node | None] = []
+        placed: list[Node | None] = []
         for index, token in enumerate(tokens):
             parent = self._parent(index, parents, placed, origin)
-            placed.append(self._place(parent, token, first + index))
+            confidence = confidences[index] if index < len(confidences) else None
+            placed.append(self._place(parent, token, first + index, confidence))
         return sum(node is not None and node.position >= self.frontier for node in placed)
 
     def release(self) -> None:
@@ -87,13 +93,13 @@ class DraftTrie:
         """Whether a released draft continues the committed prefix."""
         return any(child.serial <= self._released_serial for child in self._root.children.values())
 
-    def best_chain(self, limit: int) -> list[int]:
+    def best_chain(self, limit: int) -> list[Node]:
         """The most likely continuation of the committed prefix: first children, at most `limit`."""
-        chain: list[int] = []
+        chain: list[Node] = []
         node = self._root
         while node.children and len(chain) < limit:
             node = next(iter(node.children.values()))
-            chain.append(node.token)
+            chain.append(node)
         return chain
 
     def commit(self, tokens: Sequence[int]) -> None:
@@ -103,10 +109,10 @@ class DraftTrie:
             for rejected in self._root.children.values():
                 self._forget(rejected)
             self._root.children = {}
-            self._root = kept or _Node(token, self.frontier, self._serial)
+            self._root = kept or Node(token, self.frontier, self._serial)
             self._committed.append(token)
 
-    def _origin(self, base: int, anchor: int) -> _Node | None:
+    def _origin(self, base: int, anchor: int) -> Node | None:
         """The node a frame hangs from, or None if there is no such node any more."""
         if anchor:
             node = self._nodes.get(anchor)
@@ -114,13 +120,13 @@ class DraftTrie:
         if base == self.frontier:
             return self._root
         if self._start <= base < self.frontier:
-            return _Node(token=-1, position=base - 1, serial=0)
+            return Node(token=-1, position=base - 1, serial=0)
         return None
 
     @staticmethod
     def _parent(
-        index: int, parents: Sequence[int] | None, placed: Sequence[_Node | None], origin: _Node | None
-    ) -> _Node | None:
+        index: int, parents: Sequence[int] | None, placed: Sequence[Node | None], origin: Node | None
+    ) -> Node | None:
         if parents is None:
             parent = index - 1
         elif index < len(parents):
@@ -131,7 +137,7 @@ class DraftTrie:
             return origin
         return placed[parent] if parent < len(placed) else None
 
-    def _place(self, parent: _Node | None, token: int, node_id: int) -> _Node | None:
+    def _place(self, parent: Node | None, token: int, node_id: int, confidence: int | None) -> Node | None:
         if parent is None or node_id in self._nodes or len(self._nodes) >= MAX_NODES:
             return self._duplicate(parent, token, node_id)
         position = parent.position + 1
@@ -139,30 +145,30 @@ class DraftTrie:
             return self._place_behind(position, token, node_id)
         node = parent.children.get(token)
         if node is None:
-            node = parent.children[token] = _Node(token, position, self._serial)
+            node = parent.children[token] = Node(token, position, self._serial, confidence)
         return self._remember(node, node_id)
 
-    def _duplicate(self, parent: _Node | None, token: int, node_id: int) -> _Node | None:
+    def _duplicate(self, parent: Node | None, token: int, node_id: int) -> Node | None:
         """A frame sent twice finds its nodes again; an id used for another token is dropped."""
         node = self._nodes.get(node_id)
         if node is None or parent is None:
             return None
         return node if node.token == token and node.position == parent.position + 1 else None
 
-    def _place_behind(self, position: int, token: int, node_id: int) -> _Node | None:
+    def _place_behind(self, position: int, token: int, node_id: int) -> Node | None:
         """A draft of an already committed position: right (an alias of it) or dropped."""
         if self._committed[position - self._start] != token:
             return None
         if position == self.frontier - 1:
             return self._remember(self._root, node_id)
-        return self._remember(_Node(token, position, 0), node_id)
+        return self._remember(Node(token, position, 0), node_id)
 
-    def _remember(self, node: _Node, node_id: int) -> _Node:
+    def _remember(self, node: Node, node_id: int) -> Node:
         node.ids.append(node_id)
         self._nodes[node_id] = node
         return node
 
-    def _forget(self, rejected: _Node) -> None:
+    def _forget(self, rejected: Node) -> None:
         for node in rejected.subtree():
             for node_id in node.ids:
                 self._nodes.pop(node_id, None)

@@ -181,7 +181,8 @@ class Draft(msgspec.Struct, tag=2, array_like=True, forbid_unknown_fields=True, 
     from, or 0 for the committed prefix that ends at `base - 1`. `parents[i]` is the index
     (within this frame) of the parent of `tokens[i]`, or -1 for the anchor; left out,
     the frame is a chain. Children are offered most likely first. `verify` is the NAV trigger:
-    check what the trie holds now. Each `stream` has its trie.
+    check what the trie holds now. Each `stream` has its trie. `confidences` has a byte for each token
+    (`confidence_byte`), or none at all.
     """
 
     turn: UInt
@@ -192,6 +193,12 @@ class Draft(msgspec.Struct, tag=2, array_like=True, forbid_unknown_fields=True, 
     verify: bool = True
     parents: list[int] | None = None
     stream: UInt = 0
+    confidences: Annotated[bytes, msgspec.Meta(max_length=MAX_DRAFT_TOKENS)] = b""
+
+
+def confidence_byte(probability: float) -> int:
+    """How likely a draft is the target's choice where those before it are, as a byte: 255 stands for 1."""
+    return min(255, max(0, round(probability * 255)))
 
 
 class Cancel(msgspec.Struct, tag=3, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -355,6 +362,8 @@ class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
     ended it, None for the end of the sequence. A stop string that an `Ask` names is found after the commit:
     then a frame without tokens says "stop_string", and tokens may have been committed beyond it.
     `logprobs`, where `Sampling.logprobs` asked for them, has one entry for each of `tokens`.
+    `cap`: the server is so busy that a pass now checks no more drafts of this session; None: as many as
+    `Limits.max_drafts`.
     """
 
     turn: int
@@ -369,6 +378,7 @@ class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
     logprobs: list[TokenLogprobs] | None = None
     stream: int = 0
     stop_reason: int | None = None
+    cap: int | None = None
 
 
 class Refused(msgspec.Struct, tag=18, array_like=True, frozen=True):

@@ -94,8 +94,10 @@ class Harness:
         max_num_seqs: int = 8,
         scheduler: type[SchedulesSessions] = PipeSDScheduler,
         data_parallel: bool = False,
+        has_budget: bool = False,
     ) -> None:
         """`data_parallel`: vLLM's clients ask which requests have finished; `reported` are those.
+        `has_budget`: drafts must be worth the time of their rows, which is that of the scheduler's clock.
 
         With an `AsyncPipeSDScheduler` each step is scheduled while the one before runs.
         """
@@ -118,6 +120,7 @@ class Harness:
             include_finished_set=data_parallel,
             log_stats=False,
         )
+        self.scheduler.has_budget = has_budget
         init_none_hash(sha256)
         self._block_hasher = get_request_block_hasher(BLOCK_SIZE, sha256)
         self.text: dict[str, list[int]] = {}

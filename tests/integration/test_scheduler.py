@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.core.sched.interface import PauseState
+from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.outputs import DraftTokenIds
 from vllm.v1.request import RequestStatus
 
@@ -412,6 +413,69 @@ def test_a_chunk_in_time_is_not_reported_finished() -> None:
     assert engine.reported == ["s"]
 
 
+# -- the verification budget ----------------------------------------------------------------
+
+
+WRONG = 1
+"""A token that the target never says."""
+
+
+class Machine:
+    """A clock, and a scheduler on it whose steps take `base_s` and `row_s` a token."""
+
+    def __init__(self, base_s: float, row_s: float) -> None:
+        self.now_s = 0.0
+        self._costs = base_s, row_s
+        kind = type("Clocked", (PipeSDScheduler,), {"clock": staticmethod(lambda: self.now_s)})
+        self.engine = Harness(scheduler=kind, has_budget=True)
+        self._schedule = self.engine.scheduler.schedule
+        self.engine.scheduler.schedule = self._stepping
+        self.most_drafts = 0
+
+    def _stepping(self) -> SchedulerOutput:
+        output = self._schedule()
+        base_s, row_s = self._costs
+        self.now_s += base_s + row_s * output.total_num_scheduled_tokens
+        drafts = output.scheduled_spec_decode_tokens.values()
+        self.most_drafts = max(map(len, drafts), default=0)
+        return output
+
+    def cap(self, name: str) -> int | None:
+        """What the session is told."""
+        return self.engine.scheduler._sessions._sessions[name].report.cap
+
+
+@pytest.mark.parametrize(("row_s", "pays"), [(0.0001, True), (1.0, False)])
+def test_drafts_are_verified_where_their_rows_pay(row_s: float, pays: bool) -> None:
+    """Drafts every other of which is wrong: most where a row costs little; none, and a cap of 0, where it is
+    as dear as a step. The text is the target's either way.
+    """
+    machine = Machine(0.1, row_s)
+    engine, truth = machine.engine, target_text(PROMPT, 120)
+    names = ["a", "b", "c"]
+    for name in names:
+        engine.open(name, PROMPT, 120, eager=True)
+    engine.step()
+    for number in range(20):
+        for name in names[: 1 + number % 3]:  # so that steps differ in size
+            at = len(engine.text[name])
+            engine.tell(name, draft(1 + 100 * number, 5 + at), [truth[at], *[WRONG] * (1 + number % 2)])
+        engine.step()
+    for name in names:
+        at = len(engine.text[name])
+        engine.tell(name, draft(9000, 5 + at), [truth[at], *[WRONG] * (MAX_DRAFT - 1)])
+    engine.step()
+    caps = [machine.cap(name) for name in names]
+    if pays:
+        assert machine.most_drafts >= MAX_DRAFT // 2
+        assert all(cap is None or cap >= MAX_DRAFT // 2 for cap in caps)
+    else:
+        assert machine.most_drafts == 0
+        assert caps == [0] * 3
+    engine.run()
+    assert all(engine.text[name] == truth for name in names)
+
+
 # -- hooks that raise -----------------------------------------------------------------------
 
 BAD_DRAFT = AddDrafts("no number", 6, 0, True, None)  # type: ignore[arg-type]  # raises in the trie
@@ -429,6 +493,10 @@ class FragileSession(EngineSession):
     def wants_pass(self) -> bool:
         self._break("wants_pass")
         return super().wants_pass()
+
+    def offer(self, limit: int) -> list[float]:
+        self._break("offer")
+        return super().offer(limit)
 
     def stage(self, limit: int) -> list[int]:
         self._break("stage")
@@ -466,7 +534,7 @@ def go_wrong(engine: Harness) -> None:
     assert engine.used_blocks() == 0
 
 
-@pytest.mark.parametrize("hook", ["wants_pass", "stage", "start_pass", "finish_pass"])
+@pytest.mark.parametrize("hook", ["wants_pass", "offer", "stage", "start_pass", "finish_pass"])
 def test_a_session_that_breaks_ends_alone(hook: str) -> None:
     """Wherever it does: it ends with an error, what it said until then is right, and the engine goes on."""
     go_wrong(Harness(scheduler=breaking_in(hook)))

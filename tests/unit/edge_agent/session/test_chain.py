@@ -32,6 +32,14 @@ def test_frames_continue_each_other() -> None:
     assert chain.take_unsent(1, verify=False) is None
 
 
+def test_frames_tell_how_likely_their_drafts_are_right() -> None:
+    """A byte each, by whoever estimates it."""
+    chain = chain_with(10, 11)
+    frame = chain.take_unsent(1, verify=True, confidence=lambda draft: draft.probability - 0.1)
+    assert frame is not None
+    assert frame.confidences == bytes([204, 204])
+
+
 def test_the_flag_can_be_sent_alone() -> None:
     """When the server has every draft, asking for verification repeats the last node."""
     chain = chain_with(10, 11)

@@ -439,3 +439,35 @@ async def test_what_was_read_before_the_turn_was_opened_again_is_passed_over(
     await bench.pool.close()
     await bench.worker.close()
     assert [token for chunk in chunks for token in chunk.token_ids] == target_text(PROMPT, 40)
+
+
+class BusyTransport(FakeTransport):
+    """Tells a cap with each commit from the second draft frame on."""
+
+    def __init__(self, cap: int) -> None:
+        super().__init__(target_next, WELCOME)
+        self.cap = cap
+
+    def _emit(self, commit: Commit) -> None:
+        is_busy = sum(isinstance(frame, Draft) for frame in self.sent) >= 2
+        super()._emit(msgspec.structs.replace(commit, cap=self.cap if is_busy else None))
+
+
+async def test_a_busy_server_is_sent_what_it_looks_at(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """Never more than twice the cap beyond the committed tokens; the text is the target's."""
+    server = BusyTransport(cap=2)
+    tokens, _, _ = await Bench(make_drafter(0), server).run(request())
+    assert tokens == target_text(PROMPT, 40)
+    drafts = [frame for frame in server.sent if isinstance(frame, Draft)]
+    assert len(drafts) > 4
+    assert all(len(frame.confidences) == len(frame.tokens) or frame.anchor for frame in drafts)
+    assert max(len(frame.tokens) for frame in drafts[3:]) <= 4
+
+
+async def test_a_full_server_is_sent_no_drafts(make_drafter: Callable[..., FakeDrafter]) -> None:
+    """With a cap of 0 the server is told to decode alone, and gets the drafts that were under way at most."""
+    server = BusyTransport(cap=0)
+    tokens, session, _ = await Bench(make_drafter(0), server).run(request())
+    assert tokens == target_text(PROMPT, 40)
+    assert Control(session._turn.number, alone=True) in server.sent
+    assert sum(isinstance(frame, Draft) for frame in server.sent) <= 5

@@ -50,7 +50,15 @@ def test_malformed_parents_close_the_connection(parents: list[int]) -> None:
         check_draft(Draft(1, 1, 2, 0, [5, 6], True, parents), WELCOME)
 
 
+@pytest.mark.parametrize("confidences", [b"1", b"123"])
+def test_confidences_of_other_drafts_close_the_connection(confidences: bytes) -> None:
+    """One for each draft, or none."""
+    with pytest.raises(CloseConnection, match="confidence"):
+        check_draft(Draft(1, 1, 2, 0, [5, 6], confidences=confidences), WELCOME)
+
+
 def test_good_frames_pass() -> None:
     """What the protocol allows is not refused."""
+    check_draft(Draft(1, 1, 2, 0, [5, 6], confidences=b"12"), WELCOME)
     check_open(Open(1, [1, 2], Sampling(4), patience_ms=60_000), WELCOME)
     check_draft(Draft(1, 1, 2, 0, [5, 6], True, [-1, 0]), WELCOME)

@@ -23,6 +23,7 @@ from pipesd_vllm.scheduling import (
         OpenSession(eager=True, committed=[7, 8]),
         AddDrafts(3, 17, 2, True, [-1, 0]),
         AddDrafts(3, 17, 2, False, None),
+        AddDrafts(3, 17, 2, False, None, b"\x00\xff"),
         OpenSession(False, [7], False, {"chat_template_kwargs": {"a": True}}),
         DecodeAlone(40),
         DecodeAlone(),
@@ -52,6 +53,6 @@ def test_a_client_of_the_plain_api_cannot_send_commands() -> None:
 
 def test_reports_survive_serialisation() -> None:
     """A report reaches the service as it left the scheduler."""
-    report = PassReport(3, 20, 17, 0.5, 23.0)
+    report = PassReport(3, 20, 17, 0.5, 23.0, cap=4)
     assert PassReport.unpack(msgspec.msgpack.decode(msgspec.msgpack.encode(report.pack()))) == report
     assert PassReport.unpack(None) is None

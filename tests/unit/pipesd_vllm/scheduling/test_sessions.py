@@ -219,15 +219,32 @@ def test_without_tokens_vllm_accounts_for_the_prefill() -> None:
 def test_drafts_of_a_step() -> None:
     """No more than asked for, none past `max_tokens`, none at all before the rest is computed."""
     table, request = opened()
-    assert table.stage(request, 8) == []
+
+    def num_offered(limit: int) -> int:
+        return len(table.offer(request, limit).survivals)
+
+    assert num_offered(8) == 0
     tell(table, ADD, 7, 8, 9)
     request.num_computed_tokens = 2
-    assert table.stage(request, 8) == []
+    assert num_offered(8) == 0
     request.num_computed_tokens = 3
-    assert table.stage(request, 8) == [7, 8, 9]
-    assert table.stage(request, 2) == [7, 8]
+    assert (num_offered(8), num_offered(2)) == (3, 2)
+    assert table.stage(request, 2, 0.0) == [7, 8]
+    assert table.stage(request, 0, 0.0) == []
     request.max_tokens = 3
-    assert table.stage(request, 8) == [7]
+    assert num_offered(8) == 1
+
+
+def test_a_session_is_told_what_its_drafts_are_worth() -> None:
+    """No cap where they cost nothing, 0 where they cost more than any is worth."""
+    table, request = opened()
+    reports = []
+    for price in (0.0, 2.0):
+        table.stage(request, 0, price)
+        ours: Any = SimpleNamespace(request_id="s", kv_transfer_params=None)
+        table.attach_reports({0: SimpleNamespace(outputs=[ours])}, overhead_ms=0.0)  # type: ignore[dict-item]
+        reports.append(PassReport.unpack(ours.kv_transfer_params))
+    assert [report and report.cap for report in reports] == [None, 0]
 
 
 def test_steps_with_drafts_wait_for_each_other() -> None:
@@ -245,7 +262,7 @@ def test_reports_count_what_was_scheduled() -> None:
     """A session's outputs carry its counters beside what they carried anyway; the others are left alone."""
     table, request = opened()
     tell(table, ADD, 7, 8, 9)
-    table.stage(request, 8)
+    table.stage(request, 3, 0.0)
     step(table, request, [7, 5], num_drafts=2)
     ours: Any = SimpleNamespace(request_id="s", kv_transfer_params={"other": 1})
     theirs: Any = SimpleNamespace(request_id="ordinary", kv_transfer_params=None)

@@ -77,8 +77,21 @@ def test_trie_holds_exactly_the_paths_that_can_still_come_true(actions: list) ->
         _check(trie, model)
 
 
+def chain_of(trie: DraftTrie, limit: int) -> list[int]:
+    """The tokens of the best chain."""
+    return [node.token for node in trie.best_chain(limit)]
+
+
+def test_drafts_keep_the_confidence_that_came_with_them() -> None:
+    """None where the edge says nothing."""
+    trie = DraftTrie(START)
+    trie.add(1, START, 0, [5, 6], confidences=bytes([200, 7]))
+    trie.add(3, START + 2, 2, [8])
+    assert [node.confidence for node in trie.best_chain(8)] == [200, 7, None]
+
+
 def _check(trie: DraftTrie, model: NaiveTrie) -> None:
-    chain = tuple(trie.best_chain(100))
+    chain = tuple(chain_of(trie, 100))
     live = model.live()
     assert not chain or model.committed + chain in live
     assert trie.has_released() == bool(live & model.released)
@@ -93,9 +106,9 @@ def test_first_child_is_the_one_offered() -> None:
     """Of two alternatives the one sent first is verified first."""
     trie = DraftTrie(START)
     trie.add(1, START, 0, [5, 6, 9], [-1, 0, -1])
-    assert trie.best_chain(8) == [5, 6]
+    assert chain_of(trie, 8) == [5, 6]
     trie.commit([9])
-    assert trie.best_chain(8) == []
+    assert chain_of(trie, 8) == []
 
 
 def test_unreleased_drafts_wait_for_the_flag() -> None:
@@ -103,7 +116,7 @@ def test_unreleased_drafts_wait_for_the_flag() -> None:
     trie = DraftTrie(START)
     trie.add(1, START, 0, [5, 6])
     assert not trie.has_released()
-    assert trie.best_chain(8) == [5, 6]
+    assert chain_of(trie, 8) == [5, 6]
     trie.release()
     trie.add(3, START + 2, 2, [7])
     trie.commit([5, 6])
@@ -132,7 +145,7 @@ def test_a_long_chain_one_bonus_token_behind_is_kept() -> None:
     trie = DraftTrie(START)
     trie.add(1, START, 0, [1] * 4)
     for sent in range(4, 12_000, 4):
-        trie.commit([*trie.best_chain(8), 1])
+        trie.commit([*chain_of(trie, 8), 1])
         assert trie.add(1 + sent, START + sent, sent, [1] * 4) == 3
         assert trie.num_live_ids <= MAX_NODES
 
@@ -151,7 +164,7 @@ def test_a_long_chain_with_rejections_is_kept() -> None:
 
     send(base, 0)
     while base < START + 12_000:
-        chain = trie.best_chain(8)
+        chain = chain_of(trie, 8)
         kept = [*chain, wrong].index(wrong)
         trie.commit([right] * (kept + 1))
         base += 4

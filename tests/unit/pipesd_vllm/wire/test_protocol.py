@@ -35,6 +35,7 @@ from pipesd_vllm.wire import (
     Text,
     TokenLogprobs,
     Welcome,
+    confidence_byte,
     decode_downstream,
     decode_upstream,
     encode,
@@ -70,7 +71,15 @@ RESUME = Resume([1], [CommittedStream([7], [TokenLogprobs(-0.5, 2, [(3, -0.25)])
 ASKED = Ask(1, "/v1/completions", b"{}", "id-1", Mode.OFFLOAD, 40, prompt_guess([1, 2]), RESUME)
 
 
-@given(st.builds(Draft, UINT, UINT, UINT, UINT, st.lists(UINT, min_size=1, max_size=256), st.booleans()))
+@given(
+    st.builds(
+        Draft,
+        *[UINT] * 4,
+        st.lists(UINT, min_size=1, max_size=256),
+        st.booleans(),
+        confidences=st.binary(max_size=256),
+    )
+)
 def test_drafts_survive_the_wire(draft: Draft) -> None:
     """Whatever can be said in a draft frame is read back unchanged."""
     assert decode_upstream(encode(draft)) == draft
@@ -98,6 +107,7 @@ def test_upstream_messages_survive_the_wire(message: protocol.Upstream) -> None:
         Commit(1, 20, [4, 5], 1, 3, 1, 0.25, 19.5, "stop"),
         Commit(1, 20, [4], logprobs=[TokenLogprobs(-0.25, 1, [(4, -0.25), (9, -3.5)])]),
         Commit(1, 20, [], finish_reason="stop_string", stream=2, stop_reason=7),
+        Commit(1, 20, [4], cap=0),
         Refused(2, RefusalCode.PROMPT_TOO_LONG, "too long"),
         Begun(1, [1, 2], 3, [7, None], EVERYTHING),
         Begun(1, drafted=False, reason="beam search"),
@@ -113,8 +123,15 @@ def test_downstream_messages_survive_the_wire(message: protocol.Downstream) -> N
 @pytest.mark.parametrize("vocab_size", [49_152, 151_936])
 def test_four_draft_tokens_cost_at_most_sixteen_bytes_each(vocab_size: int) -> None:
     """A batch of four stays under 16 bytes a token, WebSocket header included."""
-    draft = Draft(900, 5_000, 30_000, 4_999, [vocab_size - 1] * 4)
+    draft = Draft(900, 5_000, 30_000, 4_999, [vocab_size - 1] * 4, confidences=bytes(4))
     assert (len(encode(draft)) + 6) / 4 <= 16
+
+
+@given(st.floats(0, 1))
+def test_a_confidence_is_a_byte(probability: float) -> None:
+    """Certainty and impossibility have their own."""
+    assert abs(confidence_byte(probability) / 255 - probability) <= 0.5 / 255
+    assert [confidence_byte(end) for end in (-1.0, 0.0, 1.0, 2.0)] == [0, 0, 255, 255]
 
 
 @given(st.binary(max_size=200))
@@ -134,6 +151,7 @@ def test_random_bytes_are_refused_or_decoded_but_never_crash(data: bytes) -> Non
         encode(Draft(1, 1, 1, 0, [])),
         encode(Draft(1, 1, 1, 0, [-1])),
         encode(Draft(1, 1, 1, 0, [2**32])),
+        encode(Draft(1, 1, 1, 0, [1], confidences=bytes(257))),
         encode(Open(1, [1], Sampling(0))),
         encode(Open(1, [1], Sampling(1, temperature=-1.0))),
         encode(Open(1, [1], Sampling(1, temperature=float("nan")))),
@@ -143,7 +161,18 @@ def test_random_bytes_are_refused_or_decoded_but_never_crash(data: bytes) -> Non
         encode(Control(1, patience_ms=protocol.MAX_PATIENCE_MS + 1)),
     ],
     ids=(
-        *("empty", "truncated", "no tokens", "negative", "too big", "no max", "cold", "nan", "downstream"),
+        *(
+            "empty",
+            "truncated",
+            "no tokens",
+            "negative",
+            "too big",
+            "confidences",
+            "no max",
+            "cold",
+            "nan",
+            "downstream",
+        ),
         *("path", "header", "patience"),
     ),
 )
