@@ -92,6 +92,14 @@ class EdgeSettings(BaseSettings):
     """Look drafts up in these files and folders, too; `history`: in your earlier answers, which are then kept
     on this machine (docs/privacy.md)."""
     draft_threads: int = Field(default_factory=default_draft_threads, ge=1, le=256)
+    prompt_threads: int | None = Field(None, ge=1, le=256)
+    """CPU threads of the draft model while it reads a prompt; none: as many as `draft_threads`."""
+    gpu_layers: int | None = Field(None, ge=-1, le=1 << 16)
+    """Layers of the draft model on a GPU, -1 for all; none: all, or no layer if they do not fit."""
+    flash_attention: bool | None = None
+    """None: where llama.cpp finds it faster."""
+    kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
+    """Of the draft model's KV cache: quantised, conversations take less memory."""
     draft_context: int = Field(4096, ge=256, le=1 << 20)
     """Tokens that one conversation can hold in the draft model."""
     max_sequences: int = Field(4, ge=1, le=256)

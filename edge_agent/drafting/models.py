@@ -139,6 +139,10 @@ def _advice(error: Exception, repository: str, filename: str) -> str:
     return f"the download failed ({reason}): try again, or download the file from {page} and give its path"
 
 
+_LONGEST_CALL_S: Final = 0.1
+"""Of the draft model: how long a prompt that is read may hold up those who draft."""
+
+
 def can_draft() -> bool:
     """Whether llama.cpp, which comes with the `edge` extra, is installed."""
     return importlib.util.find_spec("llama_cpp") is not None
@@ -167,6 +171,11 @@ def load_drafter(settings: EdgeSettings) -> Drafter:
         n_ctx=settings.draft_context * settings.max_sequences,
         max_length=settings.draft_context,
         max_sequences=settings.max_sequences,
+        longest_call_s=_LONGEST_CALL_S,
+        n_prompt_threads=settings.prompt_threads,
+        n_gpu_layers=settings.gpu_layers,
+        flash_attention=settings.flash_attention,
+        kv_type=settings.kv_type,
     )
     return LlamaDrafter.load(resolve_model(settings.draft), llama)
 

@@ -40,6 +40,21 @@ DraftFrom = Annotated[
     ),
 ]
 DraftThreads = Annotated[int | None, _flag("--draft-threads", text="CPU threads of the draft model.")]
+PromptThreads = Annotated[
+    int | None,
+    _flag("--prompt-threads", text="CPU threads while it reads a prompt (default: as --draft-threads)."),
+]
+GpuLayers = Annotated[
+    int | None,
+    _flag("--gpu-layers", text="Layers of the draft model on a GPU, -1 for all (default: all, if they fit)."),
+]
+FlashAttention = Annotated[
+    bool | None,
+    _flag("--flash-attention/--no-flash-attention", text="Of the draft model (default: llama.cpp decides)."),
+]
+KvType = Annotated[
+    str | None, _flag("--kv-type", text="Of the draft model's KV cache: f16 (default), q8_0, q4_0.")
+]
 DraftContext = Annotated[
     int | None,
     _flag("--draft-context", text="Tokens a conversation can hold in the draft model (default 4096)."),

@@ -316,3 +316,29 @@ def test_closing_is_idempotent_and_final(drafter: LlamaDrafter) -> None:
     drafter.request_abort()
     with pytest.raises(ModelError, match="closed"):
         drafter.draft([sequence])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        LlamaSettings(n_ctx=512, kv_type="q8_0", flash_attention=True, n_prompt_threads=2),
+        LlamaSettings(n_ctx=512, flash_attention=False, n_gpu_layers=-1),
+        LlamaSettings(n_ctx=512, longest_call_s=0.001),
+    ],
+    ids=["quantised cache", "no flash attention", "short calls"],
+)
+def test_other_engine_settings_draft_the_same(settings: LlamaSettings) -> None:
+    """Where the text has no near ties."""
+    drafter = LlamaDrafter.load(embedded_model(), settings)
+    plain = LlamaDrafter.load(embedded_model(), SMALL)
+    try:
+        picks = []
+        for each in (drafter, plain):
+            sequence, made = each.open(CAPITALS), []
+            while len(made) < 2:
+                made += each.draft([sequence]).values()
+            picks.append([draft.token_id for draft in made])
+        assert picks[0] == picks[1]
+    finally:
+        drafter.close()
+        plain.close()

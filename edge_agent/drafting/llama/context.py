@@ -16,7 +16,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.drafting.llama.loading import LlamaSettings, load_model, new_context
+from edge_agent.drafting.llama.loading import LlamaSettings, load
 from edge_agent.drafting.llama.slots import Chunk
 from edge_agent.errors import ModelError
 
@@ -53,8 +53,7 @@ class LlamaContext:
         self._batch: Any = None
         self._abort = ctypes.create_string_buffer(2)
         try:
-            self._model = load_model(path, settings)
-            self._context = new_context(self._model, path, settings, self._abort)
+            self._model, self._context = load(path, settings, self._abort)
             self._batch = llama_cpp.llama_batch_init(settings.n_batch, 0, 1)
         except BaseException:
             self.close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Final
 
 from edge_agent.drafting.drafter import DraftModelInfo
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
@@ -16,6 +18,9 @@ from pipesd_vllm.wire import Fingerprint, fingerprint
 
 __all__ = ["LlamaDrafter", "LlamaSettings"]
 
+_LEAST_BATCH: Final = 32
+"""Tokens of a call from which on its speed is a prompt's; smaller calls are not much quicker."""
+
 
 class LlamaDrafter:
     """A `Drafter` over one llama.cpp context.
@@ -26,11 +31,20 @@ class LlamaDrafter:
     running `draft` early.
     """
 
-    def __init__(self, context: LlamaContext, settings: LlamaSettings) -> None:
-        """`settings` are those `context` was made with. Owns `context` from now on."""
+    def __init__(
+        self,
+        context: LlamaContext,
+        settings: LlamaSettings,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """`settings` are those `context` was made with. Owns `context` from now on. `clock` in seconds."""
         self._context = context
         self._table = SequenceTable(settings.max_sequences, settings.n_ctx, context.context_length)
         self._n_batch = settings.n_batch
+        self._longest_call_s = settings.longest_call_s
+        self._clock = clock
+        self._tokens_per_s: float | None = None
+        """Of the last call with more than a few tokens."""
         self._info = DraftModelInfo(
             name=context.name,
             num_tokens=context.num_tokens,
@@ -81,13 +95,21 @@ class LlamaDrafter:
         self._truncate(sequence, keep)
 
     def draft(self, sequences: Sequence[int]) -> Mapping[int, DraftToken]:
-        chunks = self._table.plan_batch(sequences, self._n_batch)
+        chunks = self._table.plan_batch(sequences, self._batch_limit())
         if not chunks:
             return {}
         try:
             return self._pick(chunks) if self._evaluate(chunks) else {}
         finally:  # a request that came too late for this call must not abort the next one
             self._context.clear_abort()
+
+    def _batch_limit(self) -> int:
+        """Tokens of the next call."""
+        if self._longest_call_s is None:
+            return self._n_batch
+        least = max(_LEAST_BATCH, self._info.max_sequences)
+        fitting = least if self._tokens_per_s is None else int(self._tokens_per_s * self._longest_call_s)
+        return min(self._n_batch, max(least, fitting))
 
     def room(self, sequence: int) -> int:
         return self._table.room(sequence)
@@ -116,8 +138,12 @@ class LlamaDrafter:
 
     def _evaluate(self, chunks: Sequence[Chunk]) -> bool:
         """Whether `chunks` are evaluated now; False after an abort. Else raises, all chunks pending."""
-        self._free_cells(sum(len(chunk.tokens) for chunk in chunks))
+        num_tokens = sum(len(chunk.tokens) for chunk in chunks)
+        self._free_cells(num_tokens)
+        began_s = self._clock()
         status = self._context.decode(chunks)
+        if status is DecodeStatus.DONE and num_tokens >= _LEAST_BATCH:
+            self._tokens_per_s = num_tokens / max(self._clock() - began_s, 1e-6)
         if status is DecodeStatus.NO_CELLS and self._free_cells(None):
             status = self._context.decode(chunks)
         if status is DecodeStatus.DONE:

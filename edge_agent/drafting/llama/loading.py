@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import os
 import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import llama_cpp
 
 from edge_agent.errors import ConfigError, ModelError
 
-__all__ = ["LlamaSettings", "load_model", "new_context"]
+__all__ = ["KV_TYPES", "LlamaSettings", "load"]
+
+logger = logging.getLogger("pipesd.edge")
+
 
 _LOG_ERROR = 3  # GGML_LOG_LEVEL_ERROR
 _VOCAB_TYPE_NONE = 0  # LLAMA_VOCAB_TYPE_NONE
+
+
+_ALL_LAYERS: Final = -1
+KV_TYPES: Final = {
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +38,7 @@ class LlamaSettings:
     """How to run the draft model. Raises `ConfigError` for values that make no sense.
 
     `n_ctx` tokens of KV cache are shared by `max_sequences` sequences. `n_batch` tokens at
-    most are evaluated in one call: it bounds how long a long prompt holds up the other
-    sequences. `n_gpu_layers` < 0 means all. `debug` lets llama.cpp log to stderr; that,
+    most are evaluated in one call. `debug` lets llama.cpp log to stderr; that,
     like llama.cpp's logging itself, is process-wide and the model loaded last decides.
     """
 
@@ -36,8 +47,17 @@ class LlamaSettings:
     max_length: int | None = None
     """Tokens that one sequence may have; None: as many as there is room for."""
     n_batch: int = 512
+    longest_call_s: float | None = None
+    """Measured speed limits the tokens of a call, too, so that a long prompt holds up nobody for longer."""
     n_threads: int = 1
-    n_gpu_layers: int = 0
+    n_prompt_threads: int | None = None
+    """Threads of calls with more than one token a sequence; None: `n_threads`."""
+    n_gpu_layers: int | None = None
+    """Layers on a GPU, -1 for all; None: all, or if they do not fit half of them, or none."""
+    flash_attention: bool | None = None
+    """None: where llama.cpp finds it faster."""
+    kv_type: str = "f16"
+    """Of the KV cache: one of `KV_TYPES`. Quantised, a conversation takes less memory and drafts differ."""
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -49,15 +69,17 @@ class LlamaSettings:
                 f"n_batch of the draft model is {self.n_batch}: set it to max_sequences "
                 f"({self.max_sequences}) or more, so that every sequence can advance in each call"
             )
+        if self.kv_type not in KV_TYPES:
+            raise ConfigError(f"kv_type of the draft model is {self.kv_type!r}: choose {', '.join(KV_TYPES)}")
 
 
-def load_model(path: Path, settings: LlamaSettings) -> Any:
+def _load_model(path: Path, settings: LlamaSettings, num_gpu_layers: int) -> Any:
     """A `llama_model *`, to be freed by the caller. Raises `ModelError`."""
     _check_file(path)
     _set_logging(settings.debug)
     _start_backend()
     params = llama_cpp.llama_model_default_params()  # mmap is the default
-    params.n_gpu_layers = settings.n_gpu_layers
+    params.n_gpu_layers = num_gpu_layers
     _log_errors.clear()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
@@ -70,7 +92,7 @@ def load_model(path: Path, settings: LlamaSettings) -> Any:
     return model
 
 
-def new_context(model: Any, path: Path, settings: LlamaSettings, abort: ctypes.Array[ctypes.c_char]) -> Any:
+def _new_context(model: Any, path: Path, settings: LlamaSettings, abort: ctypes.Array[ctypes.c_char]) -> Any:
     """A `llama_context *`, to be freed by the caller. Raises `ModelError`.
 
     A running decode ends early once `abort` holds b"\\1\\0"; the caller keeps the buffer alive.
@@ -81,7 +103,15 @@ def new_context(model: Any, path: Path, settings: LlamaSettings, abort: ctypes.A
     params.n_ubatch = min(settings.n_batch, params.n_ubatch)
     params.n_seq_max = settings.max_sequences
     params.kv_unified = True  # prefixes can be shared, and one sequence may use all the room
-    params.n_threads = params.n_threads_batch = settings.n_threads
+    params.n_threads = settings.n_threads
+    params.n_threads_batch = settings.n_prompt_threads or settings.n_threads
+    if settings.flash_attention is not None:
+        params.flash_attn_type = (
+            llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            if settings.flash_attention
+            else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+    params.type_k = params.type_v = KV_TYPES[settings.kv_type]
     params.abort_callback = llama_cpp.ggml_abort_callback(_strlen_address())
     params.abort_callback_data = ctypes.addressof(abort)
     params.n_outputs_max = settings.max_sequences  # else room for the logits of a whole batch is reserved
@@ -95,6 +125,34 @@ def new_context(model: Any, path: Path, settings: LlamaSettings, abort: ctypes.A
         llama_cpp.llama_free(context)
         raise ModelError(f"{path} is not a text generation model: choose another GGUF file")
     return context
+
+
+def load(path: Path, settings: LlamaSettings, abort: ctypes.Array[ctypes.c_char]) -> tuple[Any, Any]:
+    """A `llama_model *` and its `llama_context *`, to be freed by the caller, context first.
+
+    Where the settings leave it open, all layers are on a GPU, or none if they do not fit.
+    Raises `ModelError`.
+    """
+    if settings.n_gpu_layers is not None:
+        return _load(path, settings, abort, settings.n_gpu_layers)
+    try:
+        return _load(path, settings, abort, _ALL_LAYERS)
+    except ModelError as error:
+        if not llama_cpp.llama_supports_gpu_offload():
+            raise
+        logger.warning("the draft model runs on the CPU, as it does not fit the GPU: %s", error)
+        return _load(path, settings, abort, 0)
+
+
+def _load(
+    path: Path, settings: LlamaSettings, abort: ctypes.Array[ctypes.c_char], num_gpu_layers: int
+) -> tuple[Any, Any]:
+    model = _load_model(path, settings, num_gpu_layers)
+    try:
+        return model, _new_context(model, path, settings, abort)
+    except BaseException:
+        llama_cpp.llama_model_free(model)
+        raise
 
 
 def _check_file(path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edge_agent.drafting.llama import loading
 from edge_agent.drafting.llama.context import DecodeStatus, LlamaContext
 from edge_agent.drafting.llama.drafter import LlamaDrafter, LlamaSettings
 from edge_agent.drafting.llama.slots import Chunk
@@ -141,6 +143,49 @@ def test_an_abort_before_a_call_is_for_that_call_alone() -> None:
     assert context.decoded[0] == context.decoded[1]
 
 
+@pytest.mark.parametrize(("token_s", "sizes"), [(0.001, [32, 100, 100, 100, 68]), (0.01, [32] * 4)])
+def test_a_long_prompt_holds_up_others_no_longer_than_told(token_s: float, sizes: list[int]) -> None:
+    """The first call measures how fast a prompt is read; a slow model keeps to short calls."""
+    now_s = 0.0
+
+    class Slow(StubContext):
+        context_length = 512
+
+        def decode(self, chunks: Sequence[Chunk]) -> DecodeStatus:
+            nonlocal now_s
+            now_s += token_s * sum(len(chunk.tokens) for chunk in chunks)
+            return super().decode(chunks)
+
+    context = Slow(*[DecodeStatus.DONE] * len(sizes))
+    settings = LlamaSettings(n_ctx=512, longest_call_s=0.1)
+    drafter = LlamaDrafter(context, settings, lambda: now_s)
+    sequence = drafter.open([1] * sum(sizes))
+    drafts = [drafter.draft([sequence]) for _ in sizes]
+    assert [len(chunk.tokens) for [chunk] in context.decoded] == sizes
+    assert [sequence in draft for draft in drafts] == [*[False] * (len(sizes) - 1), True]
+
+
+@pytest.mark.parametrize(
+    ("asked", "has_gpu", "tried"),
+    [(None, True, [-1, 0]), (None, False, [-1]), (7, True, [7]), (-1, True, [-1])],
+)
+def test_a_model_that_does_not_fit_the_gpu_runs_on_the_cpu(
+    asked: int | None, has_gpu: bool, tried: list[int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Unless layers were asked for by number."""
+    seen: list[int] = []
+
+    def refuse(path: Path, settings: LlamaSettings, num_gpu_layers: int) -> Any:
+        seen.append(num_gpu_layers)
+        raise ModelError("out of memory")
+
+    monkeypatch.setattr(loading, "_load_model", refuse)
+    monkeypatch.setattr("llama_cpp.llama_supports_gpu_offload", lambda: has_gpu)
+    with pytest.raises(ModelError):
+        LlamaDrafter.load(tmp_path / "model.gguf", LlamaSettings(n_gpu_layers=asked))
+    assert seen == tried
+
+
 def test_settings_that_make_no_sense_are_refused() -> None:
     """Values llama.cpp would crash on or silently change never reach it."""
     for name in ("n_ctx", "max_sequences", "n_threads", "n_batch"):
@@ -149,6 +194,8 @@ def test_settings_that_make_no_sense_are_refused() -> None:
             LlamaSettings(**change)
     with pytest.raises(ConfigError, match=r"set it to max_sequences \(4\) or more"):
         LlamaSettings(n_batch=3, max_sequences=4)
+    with pytest.raises(ConfigError, match="kv_type of the draft model is 'q9': choose f16"):
+        LlamaSettings(kv_type="q9")
 
 
 def test_the_probability_is_the_softmax_of_the_pick() -> None:
