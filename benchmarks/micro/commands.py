@@ -86,3 +86,17 @@ def hooks(
         print(
             f"  {cost.num_parked:5} parked: hooks {cost.hooks_us:7.1f}, whole scheduling {cost.step_us:8.1f}"
         )
+
+
+@app.command(name="front-end")
+def front_end(
+    streams: Annotated[str, typer.Option("--streams", help="Numbers of answers at once.")] = "1,32,100",
+    tokens: Annotated[int, typer.Option("--tokens", min=8, help="Tokens an answer.")] = 128,
+) -> None:
+    """CPU of vLLM's API server a token, stock streaming and sessions, and bytes down (needs vLLM)."""
+    from benchmarks.micro.front_end import front_end_costs
+
+    print("answers  kind      CPU, us a token  bytes down a token  deflated")
+    for cost in front_end_costs(tuple(map(int, streams.split(","))), tokens):
+        deflated = "" if cost.deflated is None else f"{cost.deflated:10.1f}"
+        print(f"{cost.num_streams:7}  {cost.kind:8} {cost.cpu_us:16.0f} {cost.bytes_down:19.1f}{deflated}")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.micro import acceptance, parts
+from benchmarks.micro.front_end import front_end_costs
 from edge_agent.api import Sampling
 
 RNG = np.random.default_rng(3)
@@ -41,3 +42,13 @@ def test_probabilities_follow_the_parameters() -> None:
     assert acceptance.probabilities(logits, SETTINGS) == pytest.approx([0.5, 0.25, 0.125, 0.125], abs=1e-6)
     cold = Sampling(1, 0.5, top_k=2, seed=5)
     assert acceptance.probabilities(logits, cold) == pytest.approx([0.8, 0.2, 0.0, 0.0], abs=1e-6)
+
+
+def test_a_session_sends_less_than_stock_streaming() -> None:
+    """Both for whole answers; of a session commits and text."""
+    stock, session = front_end_costs((2,), 16)
+    assert (stock.kind, session.kind) == ("stock", "session")
+    assert stock.num_streams == session.num_streams == 2
+    assert 0 < session.bytes_down < stock.bytes_down / 2
+    assert stock.deflated is not None
+    assert 0 < stock.deflated < stock.bytes_down
