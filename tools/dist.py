@@ -34,7 +34,13 @@ PACKAGES = {
 }
 """What each wheel holds at its top level beside its metadata: nothing else may land in site-packages."""
 DATA = {
-    "pipesd": {"openai_gateway/web/index.html", "openai_gateway/web/app.js", "edge_agent/py.typed"},
+    "pipesd": {
+        "edge_agent/py.typed",
+        "openai_gateway/web/index.html",
+        "openai_gateway/web/js/app.js",
+        "openai_gateway/web/vendor/LICENSES.txt",
+        "openai_gateway/web/vendor/languages/python.js",
+    },
     "pipesd_bench": {"benchmarks/py.typed", "benchmarks/scenarios/fast-edge.toml"},
 }
 """Files that no import would miss."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -14,7 +16,8 @@ PLAIN: Final = (
     "PipeSD gateway: point an OpenAI client at /v1, an Anthropic client at /, an Ollama client at /;\n"
     "open this address in a browser for a chat.\n"
 )
-ASSETS: Final = {"app.js": "text/javascript", "view.js": "text/javascript", "style.css": "text/css"}
+_TYPES: Final = {".js": "text/javascript", ".css": "text/css"}
+_FOLDERS: Final = ("js", "vendor", "languages")
 
 _POLICY: Final = "; ".join(
     (
@@ -26,6 +29,9 @@ _POLICY: Final = "; ".join(
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
+        # Only the sanitiser may make HTML of a string; everything else is text.
+        "require-trusted-types-for 'script'",
+        "trusted-types dompurify",
     )
 )
 HEADERS: Final = {
@@ -35,6 +41,20 @@ HEADERS: Final = {
     # The files change with the gateway, and they are small.
     "cache-control": "no-cache",
 }
+
+
+def assets() -> dict[str, str]:
+    """The page's files and their types, by their paths below `/web`."""
+    return dict(_served(files("openai_gateway.web"), ""))
+
+
+def _served(folder: Traversable, path: str) -> Iterator[tuple[str, str]]:
+    for each in folder.iterdir():
+        if each.is_dir() and each.name in _FOLDERS:
+            yield from _served(each, f"{path}{each.name}/")
+        for suffix, media_type in _TYPES.items():
+            if each.name.endswith(suffix):
+                yield path + each.name, media_type
 
 
 def web_router() -> APIRouter:
@@ -52,10 +72,10 @@ def web_router() -> APIRouter:
         async def asset() -> Response:
             return Response(_read(name), headers=HEADERS, media_type=media_type)
 
-    for name, media_type in ASSETS.items():
+    for name, media_type in assets().items():
         add(name, media_type)
     return router
 
 
 def _read(name: str) -> bytes:
-    return files("openai_gateway.web").joinpath(name).read_bytes()
+    return files("openai_gateway.web").joinpath(*name.split("/")).read_bytes()

@@ -18,9 +18,21 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 TIMEOUT_MS = 30_000
 """For actions and for `expect`, which goes by a time of its own (5 s unless told otherwise)."""
 OpenPage = Callable[..., AbstractAsyncContextManager[Page]]
+VIEWPORT = {"width": 1100, "height": 800}
 
 
 expect.set_options(timeout=TIMEOUT_MS)
+
+
+async def ask(page: Page, words: str = "hello") -> None:
+    """Send a question."""
+    await page.fill("#prompt", words)
+    await page.keyboard.press("Enter")
+
+
+async def answered(page: Page) -> None:
+    """Wait for the end of an answer."""
+    await expect(page.locator("#log")).to_have_attribute("aria-busy", "false")
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
@@ -48,15 +60,18 @@ def open_page(browser: Browser) -> OpenPage:
     async def make(generator: FakeGenerator, key: str | None = None, **context: Any) -> AsyncIterator[Page]:
         problems: list[str] = []
         async with gateway(generator, key) as url:
-            page = await browser.new_page(**context)
+            page = await (await browser.new_context(**{"viewport": VIEWPORT, **context})).new_page()
             page.set_default_timeout(TIMEOUT_MS)
             page.on("pageerror", lambda error: problems.append(str(error)))
             page.on("console", lambda message: problems.extend(_problem(message.type, message.text)))
             page.on(
                 "request",
-                lambda asked: None if asked.url.startswith((url, "data:")) else problems.append(asked.url),
+                lambda asked: (
+                    None if asked.url.startswith((url, "data:", "blob:")) else problems.append(asked.url)
+                ),
             )
             await page.goto(url)
+            await expect(page.locator("#state")).not_to_contain_text("connecting")
             try:
                 yield page
             finally:

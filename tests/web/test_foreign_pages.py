@@ -166,6 +166,7 @@ async def test_a_link_to_the_page_works(browser: Browser) -> None:
     """From another site the gateway's page can be gone to, and used there."""
     async with visiting(browser, "attacker.test") as visit:
         await visit.page.evaluate("url => { location.href = url }", f"{visit.gateway}/")
+        await expect(visit.page.locator("#state")).to_contain_text("ready")
         await visit.page.fill("#prompt", "hello")
         await visit.page.keyboard.press("Enter")
         await expect(visit.page.locator(".turn.assistant .text")).to_have_text(ANSWER)
