@@ -353,6 +353,8 @@ def _allowed_errors(plan: Plan, asked: Chat, edge: EdgePlan, touching: Sequence[
             asked.route is Route.LOCAL or edge.fallback is Fallback.LOCAL
         ):
             allowed |= _FAILED
+            if any(map(_cuts_off, touching)):
+                allowed |= _AWAY  # what the answer began with is told where the draft model fails, too
     no_room = not _has_room(plan, asked, edge)
     if asked.route is Route.LOCAL:
         return allowed | _FULL if no_room else allowed

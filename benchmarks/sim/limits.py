@@ -177,7 +177,9 @@ def _allowance(plan: Plan, fault: Fault, chat: Chat, edge: EdgePlan, crowd: floa
             return Limit(for_s + _LONGEST_DELAY_S + recover_s, loss)
         case Overload(for_s=for_s):
             return Limit(for_s + _RETRY_AFTER_S + recover_s, loss)
-        case Restart(down_s=down_s):
+        case Restart(down_s=down_s, target=target):
+            if target is not None:
+                loss += tokens  # drafts agree with the target before, which may have given nothing yet
             return Limit(down_s + _LONGEST_DELAY_S + silence_s + recover_s, loss)
         case EngineDeath(down_s=down_s):
             return Limit(0.5 + down_s + _LONGEST_DELAY_S + silence_s + recover_s, loss)

@@ -8,11 +8,12 @@ import time
 import uuid
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Request, WebSocket
+from fastapi import APIRouter, FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
 from pipesd_vllm import compat
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 _RETRY_AFTER_S: Final = 5
+_GONE: Final = (OSError, WebSocketDisconnect)
+"""What sending raises while the upgrade is answered, if the client has left by then."""
 _TOO_MANY: Final = {
     "server_full": "too many sessions; try again in some seconds",
     "key_full": "too many sessions with this API key (PIPESD_SERVER_KEY_SHARE); close some, or try again",
@@ -156,7 +159,8 @@ async def session(websocket: WebSocket) -> None:
     refusal = state.connections.refusal(tenant)
     if refusal is not None:
         state.metrics.refused.labels(refusal).inc()
-        await websocket.send_denial_response(_too_many(refusal))
+        with suppress(*_GONE):
+            await websocket.send_denial_response(_too_many(refusal))
         return
     state.connections.enter(tenant)
     state.metrics.connections.inc()
@@ -180,12 +184,16 @@ async def _serve(websocket: WebSocket, state: PluginState, tenant: str) -> None:
     subprotocol = next((name for name in SERVED_SUBPROTOCOLS if name in offered), None)
     if subprotocol is None:
         state.metrics.closed.labels(str(CloseReason.BAD_VERSION)).inc()
-        await websocket.accept()
-        await websocket.close(
-            1008, f"{CloseReason.BAD_VERSION}: this server speaks version {PROTOCOL_VERSION}"
-        )
+        with suppress(*_GONE):
+            await websocket.accept()
+            await websocket.close(
+                1008, f"{CloseReason.BAD_VERSION}: this server speaks version {PROTOCOL_VERSION}"
+            )
         return
-    await websocket.accept(subprotocol=subprotocol)
+    try:
+        await websocket.accept(subprotocol=subprotocol)
+    except _GONE:
+        return
     connection = SessionConnection(
         websocket,
         state.engine,

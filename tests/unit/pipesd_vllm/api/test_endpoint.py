@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from starlette.websockets import WebSocket
+from uvicorn.protocols.utils import ClientDisconnected
 from vllm.engine.protocol import StreamingInput
 
 from pipesd_vllm.api import ServerMetrics
@@ -174,3 +175,36 @@ def test_keys_are_counted_as_vllm_takes_them(flag: list[str] | None, variable: s
     """The flag comes before the variable; empty and repeated keys do not count."""
     environment = {} if variable is None else {"VLLM_API_KEY": variable}
     assert num_api_keys(Namespace(api_key=flag), environment) == most
+
+
+@pytest.mark.parametrize(
+    ("most", "subprotocol"),
+    [(9, SUBPROTOCOL), (9, "pipesd.v0"), (0, SUBPROTOCOL)],
+    ids=["served", "old", "full"],
+)
+@pytest.mark.parametrize("num_sent", [0, 1])
+async def test_a_client_that_leaves_while_the_upgrade_is_answered(
+    most: int, subprotocol: str, num_sent: int
+) -> None:
+    """The ASGI server says so by an error of its own, which is none of ours; its place is free again."""
+    state = state_with(SaltEngine(), b"s" * 32, most)
+    events: list[Any] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return events.pop(0) if len(events) > 1 else events[0]
+
+    async def send(event: Any) -> None:
+        if len(sent) >= num_sent:
+            raise ClientDisconnected
+        sent.append(event)
+
+    scope = {
+        "type": "websocket",
+        "headers": [],
+        "subprotocols": [subprotocol],
+        "app": SimpleNamespace(state=SimpleNamespace(pipesd=state)),
+        "extensions": {"websocket.http.response": {}},
+    }
+    await asyncio.wait_for(session(WebSocket(scope, receive, send)), 30.0)
+    assert len(state.connections) == 0
