@@ -6,6 +6,7 @@ import typer
 
 from benchmarks.exactness.exact import exact
 from benchmarks.exactness.matrix import matrix
+from benchmarks.faults.command import faults
 from benchmarks.gpu.commands import gpu
 from benchmarks.harness.options import DRAFTING, EMULATION, SERVER, THRESHOLDS, takes
 from benchmarks.micro import commands as micro
@@ -35,6 +36,7 @@ takes(app, SERVER, DRAFTING)(gateway)
 takes(app, THRESHOLDS, {name: SERVER[name] for name in ("target", "dtype", "config_file")})(run)
 app.command()(report)
 app.command()(chaos)
+takes(app, SERVER, DRAFTING)(faults)
 takes(app, SERVER, {"draft": DRAFTING["draft"]})(sim)
 takes(app, SERVER, DRAFTING)(record)
 app.add_typer(micro.app, name="micro")

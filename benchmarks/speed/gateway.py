@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import tempfile
 import threading
 import time
@@ -22,17 +20,16 @@ from rich.console import Console
 from tokenizers import Tokenizer
 
 from benchmarks.harness.clients import Client, Clock, TimedAnswer, connected, exactly, question
+from benchmarks.harness.edge import edge_process
 from benchmarks.harness.options import Flags, JsonFile
 from benchmarks.harness.recorder import Recording, RecordingGenerator
 from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.reports.records import write_json
 from edge_agent.api import GenerationRequest, Generator, Route, Sampling, TargetInfo
-from edge_agent.settings import ENV_PREFIX, EdgeSettings
 from edge_agent.testing import FakeGenerator, Script, fake_tokenizer_bundle
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.hosting import hosted_gateway
-from openai_gateway.cli.processes import ServerProcess, free_port
 
 __all__ = [
     "CpuSplit",
@@ -42,7 +39,6 @@ __all__ = [
     "describe_cost",
     "describe_cpu",
     "describe_crowd",
-    "edge_process",
     "gateway",
     "instant_generator",
     "measure_live_cost",
@@ -50,7 +46,6 @@ __all__ = [
     "run_crowd",
 ]
 
-_HOST: Final = "127.0.0.1"
 _PURE_TOKENS: Final = 400
 _MIB: Final = 1 << 20
 _SHOWN_ERRORS: Final = 3
@@ -135,28 +130,6 @@ async def _run(server: RunningServer, plan: CrowdPlan, repeats: int) -> dict[str
             for name, added in costs.items()
         },
     }
-
-
-def edge_process(settings: EdgeSettings, log_dir: Path) -> ServerProcess:
-    """The edge agent and its gateway on a free loopback port, not started yet; it asks for no key.
-
-    It drafts as `settings` say, without tuning. Keys travel in the environment, which `ps` does not show.
-    """
-    port = free_port(_HOST)
-    arguments = ["edge", "--no-tune", "--host", _HOST, "--port", str(port), "--fallback", "error"]
-    arguments += ["--cloud", settings.cloud_url, "--draft", settings.draft]
-    arguments += ["--mode", settings.mode, "--policy", settings.policy]
-    asked_key = f"{ENV_PREFIX}GATEWAY_API_KEY"
-    environment = {name: value for name, value in os.environ.items() if name != asked_key}
-    if settings.api_key is not None:
-        environment[f"{ENV_PREFIX}API_KEY"] = settings.api_key.get_secret_value()
-    return ServerProcess(
-        [sys.executable, "-m", "openai_gateway.cli.main", *arguments],
-        health_url=f"http://{_HOST}:{port}/health",
-        log_path=log_dir / f"edge-{port}.log",
-        env=environment,
-        name="edge agent",
-    )
 
 
 # -- many clients, few of them generating at a time ------------------------------------------

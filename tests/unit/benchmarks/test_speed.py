@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from benchmarks.harness.clients import TimedAnswer, connected
+from benchmarks.harness.edge import edge_process
 from benchmarks.harness.prompts import TokenisedPrompt
 from benchmarks.harness.recorder import Recording
 from benchmarks.harness.rivals import CLOUD, LOCAL, Rival, Way, Wire
@@ -25,7 +26,6 @@ from benchmarks.speed.gateway import (
     describe_cost,
     describe_cpu,
     describe_crowd,
-    edge_process,
     instant_generator,
     measure_live_cost,
     measure_pure_cost,

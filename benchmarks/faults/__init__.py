@@ -1,0 +1,1 @@
+"""Faults on real processes: what becomes of answers when something dies under them."""
