@@ -31,6 +31,7 @@ __all__ = [
     "LogFormat",
     "LogLevel",
     "default_config_file",
+    "flag_name",
     "load_settings",
     "setting_origins",
 ]
@@ -44,15 +45,21 @@ Threshold = Annotated[float, Field(gt=0.0, lt=1.0)]
 Names = Annotated[tuple[str, ...], NoDecode]
 """Several flags, a list in the TOML file, or in the environment one line with commas."""
 
-_FLAGS: Final = {
+_OTHER_FLAGS: Final = {
     "cloud_url": "--cloud",
     "replicas": "--replica",
     "listen_host": "--host",
     "listen_port": "--port",
     "allowed_hosts": "--allowed-host",
     "allow_origins": "--allow-origin",
+    "aliases": "--alias",
 }
 """Settings whose flag has another name."""
+
+
+def flag_name(setting: str) -> str:
+    """The command line's flag for `setting`, such as `--max-ahead`."""
+    return _OTHER_FLAGS.get(setting, f"--{setting.replace('_', '-')}")
 
 
 def default_config_file() -> Path:
@@ -68,45 +75,55 @@ def default_draft_threads() -> int:
 
 
 class EdgeSettings(BaseSettings):
-    """Settings of one edge agent. Make them with `load_settings`, which explains mistakes."""
+    """Settings of one edge agent. Make them with `load_settings`, which explains mistakes.
+
+    The command line's flags and their help, and docs/settings.md, are made of these fields and what is said
+    below each.
+    """
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
     )
 
     config_file: Path | None = None
     """TOML file to read instead of the default one."""
     cloud_url: str
-    """Base URL of the vLLM server, without `/v1` and without a slash at the end."""
+    """Base URL of the vLLM server, such as http://gpu:8000."""
     replicas: Names = ()
     """Base URLs of more servers of the same target: when one is lost, another goes on with the answer."""
     ca_file: Path | None = None
     """Trust the certificates in this PEM file, too, when the server is reached by https."""
     api_key: SecretStr | None = None
-    """Key of the vLLM server."""
+    """Key of the vLLM server. Flags show in the list of processes: better set the variable."""
     draft: str = Field("embedded", min_length=1)
-    """"embedded", the path of a GGUF file, "hf:repo/file", or "none": drafts are only looked up."""
+    """Draft model: `embedded`, a GGUF file, `hf:repo/file`, or `none`: drafts are only looked up."""
     lookup: bool = True
     """Look drafts up in the prompt and the answer itself, beside the model's."""
     draft_from: Names = ()
     """Look drafts up in these files and folders, too; `history`: in your earlier answers, which are then kept
     on this machine (docs/privacy.md)."""
     draft_threads: int = Field(default_factory=default_draft_threads, ge=1, le=256)
+    """CPU threads of the draft model; unless given, a core fewer than there are, 4 at most."""
     prompt_threads: int | None = Field(None, ge=1, le=256)
-    """CPU threads of the draft model while it reads a prompt; none: as many as `draft_threads`."""
+    """CPU threads of the draft model while it reads a prompt; unless given, as many as otherwise."""
     gpu_layers: int | None = Field(None, ge=-1, le=1 << 16)
-    """Layers of the draft model on a GPU, -1 for all; none: all, or no layer if they do not fit."""
+    """Layers of the draft model on a GPU, -1 for all; unless given, all, or none if they do not fit."""
     flash_attention: bool | None = None
-    """None: where llama.cpp finds it faster."""
+    """Flash attention in the draft model; unless given, where llama.cpp finds it faster."""
     kv_type: Literal["f16", "q8_0", "q4_0"] = "f16"
-    """Of the draft model's KV cache: quantised, conversations take less memory."""
+    """The draft model's KV cache: quantised, conversations take less memory."""
     draft_context: int = Field(4096, ge=256, le=1 << 20)
     """Tokens that one conversation can hold in the draft model."""
     max_sequences: int = Field(4, ge=1, le=256)
     """Conversations that draft at the same time."""
     mode: SessionMode = SessionMode.AUTO
+    """What the server does while it has no drafts to verify; `auto`: what costs no time."""
     policy: str = DEFAULT_POLICY
-    """Drafting policy, see docs/control.md."""
+    """When drafts are sent and verified, see docs/control.md."""
     tune: bool = True
     """Tune thresholds, look-ahead and patience in live traffic (BoTorch comes with `pipesd[edge]`)."""
     pass_weight_ms: float = Field(0.0, ge=0.0, le=10_000.0)
@@ -125,8 +142,9 @@ class EdgeSettings(BaseSettings):
     """R2 of the NAV trigger: verify once the newest draft's probability is at most this."""
     # Not `host` and `port`: Kubernetes sets PIPESD_PORT for a service that is named pipesd.
     listen_host: str = Field("127.0.0.1", min_length=1)
+    """Address that the gateway listens on."""
     listen_port: int = Field(8650, ge=0, le=65_535)
-    """0 picks a free port."""
+    """Port that it listens on; 0 picks a free one."""
     gateway_api_key: SecretStr | None = None
     """Key that the gateway asks of its own clients; none: every program that reaches it may use it."""
     allowed_hosts: Names = ()
@@ -135,10 +153,20 @@ class EdgeSettings(BaseSettings):
     """Web pages, beside those of loopback, that may use the gateway: origins, or `*` if it has a key."""
     allow_keyless_network: bool = False
     """Let a gateway without a key listen where other machines reach it."""
+    aliases: Names = ()
+    """Other names of the target, as NAME=MODEL or NAME alone: gpt-4o=default, fast=default:local."""
+    any_model: bool = False
+    """Answer requests for any other model, too, for clients whose names cannot be changed."""
+    embeddings_url: str | None = None
+    """Server of embeddings, without `/v1`; none: the vLLM server is asked."""
+    embeddings_api_key: SecretStr | None = None
+    """Key of that server."""
     connect_timeout_s: float = Field(10.0, gt=0.0, le=600.0)
+    """Give up reaching the server after so many seconds."""
     fallback: Fallback = Fallback.LOCAL
-    """What happens while the verifier is out of reach."""
+    """While the server is out of reach the draft model answers, an error does, or requests wait."""
     log_level: LogLevel = "warning"
+    """How much is logged."""
     log_format: LogFormat = "none"
     """Form of the gateway's line for each request, on stderr; none: no such lines."""
     otel_endpoint: str | None = None
@@ -156,7 +184,7 @@ class EdgeSettings(BaseSettings):
             raise ValueError(f"choose one of {', '.join(POLICY_NAMES)}")
         return value
 
-    @field_validator("api_key", "gateway_api_key")
+    @field_validator("api_key", "gateway_api_key", "embeddings_api_key")
     @classmethod
     def _clean_key(cls, value: SecretStr | None) -> SecretStr | None:
         """A key travels in a header; one that comes out of a file often ends in a line break."""
@@ -166,7 +194,7 @@ class EdgeSettings(BaseSettings):
             raise ValueError("a key is one line of printable characters")
         return SecretStr(key) if value else value
 
-    @field_validator("allowed_hosts", "allow_origins", "draft_from", "replicas", mode="before")
+    @field_validator("aliases", "allowed_hosts", "allow_origins", "draft_from", "replicas", mode="before")
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -184,6 +212,11 @@ class EdgeSettings(BaseSettings):
     @classmethod
     def _normalise_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(cls._normalise_url(url) for url in value)
+
+    @field_validator("embeddings_url")
+    @classmethod
+    def _optional_url(cls, value: str | None) -> str | None:
+        return None if value is None else cls._normalise_url(value)
 
     @field_validator("cloud_url")
     @classmethod
@@ -293,7 +326,7 @@ def _config_file(*sources: Mapping[str, Any]) -> Path:
 def _explain(error: ErrorDetails, flags: Mapping[str, Any], file: Path) -> str:
     name = ".".join(str(part) for part in error["loc"][:1])
     env_name = ENV_PREFIX + name.upper()
-    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
+    flag = flag_name(name)
     if error["type"] == "missing":
         return f"{name} is not set: pass {flag}, set {env_name}, or write it into {file}."
     if error["type"] == "extra_forbidden":

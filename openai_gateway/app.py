@@ -23,6 +23,7 @@ from openai_gateway.http import (
     AccessPolicy,
     BrowserGuard,
     Cors,
+    PathRepair,
     answer_stream,
     install_error_handlers,
     json_response,
@@ -32,13 +33,16 @@ from openai_gateway.http import (
 )
 from openai_gateway.local import CHAT, COMPLETIONS, GatewayTimings, LocalAnswers, decode_body, model_card
 from openai_gateway.observe import GatewayMetrics, ObservedService, RequestObserver, metrics_router
-from openai_gateway.routing import RoutedService, asked_route, check_model, full_name, served_names
-from openai_gateway.target import TargetAnswers
+from openai_gateway.passed_on import embeddings_router, out_of_scope_router, tokens_router
+from openai_gateway.routing import OWN_NAMES, ModelNames, RoutedService
+from openai_gateway.target import Forwarder, TargetAnswers
 from openai_gateway.translation import (
     LEFT_OUT_HEADER,
     DocumentedApp,
     GeneratorPromptCounter,
     catalog_of,
+    model_entry,
+    model_list,
     protocols_router,
     render_error,
 )
@@ -56,6 +60,8 @@ def create_app(
     *,
     api_key: str | None = None,
     access: AccessPolicy = LOOPBACK_ONLY,
+    names: ModelNames = OWN_NAMES,
+    embeddings: Forwarder | None = None,
     timings: GatewayTimings | None = None,
     metrics: GatewayMetrics | None = None,
     observers: Sequence[RequestObserver] = (),
@@ -65,17 +71,18 @@ def create_app(
 
     With `api_key`, everything under /v1 and /api needs it; without one, `access` says which requests are
     answered, on every path. `metrics` are shown under /metrics; `observers` are told of each request as well.
-    `clock` gives Unix times in seconds.
+    `embeddings` is asked for embeddings in place of the target's server. `clock` gives Unix times in seconds.
     """
     app = DocumentedApp(title="PipeSD gateway", docs_url=None, redoc_url=None)
-    install_error_handlers(app)
+    install_error_handlers(app, render_error)
+    app.add_middleware(PathRepair)
     # Any origin is safe with a key only: it is in a header, not in a cookie that browsers send by themselves.
     any_origin = bool(api_key) and ANY_ORIGIN in access.origins
     app.add_middleware(Cors, policy=access, any_origin=any_origin, expose_headers=_EXPOSED)
     if not api_key:
         app.add_middleware(BrowserGuard, policy=access, render=render_error)  # the outermost
     metrics = metrics or GatewayMetrics()
-    gateway = Gateway(generator, timings, clock, (metrics, *observers))
+    gateway = Gateway(generator, timings, clock, (metrics, *observers), names)
     app.include_router(metrics_router(metrics.registry), include_in_schema=False)
     app.include_router(web_router(), include_in_schema=False)
     app.include_router(_open_routes(gateway))
@@ -83,8 +90,15 @@ def create_app(
     app.include_router(_api_routes(gateway), dependencies=guarded)
     ping_s = (timings or GatewayTimings()).ping_s
     counter = GeneratorPromptCounter(generator)
-    translated = protocols_router(gateway.chats, counter, catalog_of(generator), ping_s=ping_s)
-    app.include_router(translated, dependencies=guarded)
+    catalog = catalog_of(generator, names)
+    translated = protocols_router(gateway.chats, gateway.completions, counter, catalog, ping_s=ping_s)
+    passed_on = (
+        embeddings_router(generator, embeddings, names),
+        tokens_router(generator),
+        out_of_scope_router(),
+    )
+    for router in (translated, *passed_on):
+        app.include_router(router, dependencies=guarded)
     return app
 
 
@@ -116,17 +130,19 @@ def _api_routes(gateway: Gateway) -> APIRouter:
 
     @router.head("/models", include_in_schema=False)
     @router.get("/models")
-    async def models() -> Response:
-        return await gateway.models()
+    async def models(request: Request) -> Response:
+        return await gateway.models(anthropic=_ANTHROPIC in request.headers)
 
     @router.head("/models/{name:path}", include_in_schema=False)
     @router.get("/models/{name:path}")
-    async def model(name: str) -> Response:
-        return await gateway.model(name)
+    async def model(request: Request, name: str) -> Response:
+        return await gateway.model(name, anthropic=_ANTHROPIC in request.headers)
 
     return router
 
 
+_ANTHROPIC: Final = "anthropic-version"
+"""A header of all Anthropic's clients, who list models under the same path."""
 DEFAULT_OPTIONS: Final = SessionOptions()
 
 
@@ -139,18 +155,19 @@ class Gateway:
         timings: GatewayTimings | None = None,
         clock: Callable[[], float] = time.time,
         observers: Sequence[RequestObserver] = (),
+        names: ModelNames = OWN_NAMES,
     ) -> None:
+        self._names = names
         self._generator = generator
         self._timings = timings or GatewayTimings()
         self._started_s = int(clock())
         local = LocalAnswers(generator, self._timings, clock)
         by_target = TargetAnswers(generator, local, self._timings.first_chunk_s)
-        chats = RoutedService(CHAT, generator, local, by_target)
+        chats = RoutedService(CHAT, generator, local, by_target, names)
         self.chats: ChatService = ObservedService(chats, "chat", observers)
         """The service that the translated chat APIs use."""
-        self._completions: ChatService = ObservedService(
-            RoutedService(COMPLETIONS, generator, local, by_target), "completions", observers
-        )
+        raw = RoutedService(COMPLETIONS, generator, local, by_target, names)
+        self.completions: ChatService = ObservedService(raw, "completions", observers)
 
     async def chat(self, body: bytes, options: SessionOptions = DEFAULT_OPTIONS) -> Response:
         """POST /v1/chat/completions."""
@@ -158,19 +175,23 @@ class Gateway:
 
     async def complete(self, body: bytes, options: SessionOptions = DEFAULT_OPTIONS) -> Response:
         """POST /v1/completions."""
-        return await self._respond(self._completions, body, options)
+        return await self._respond(self.completions, body, options)
 
-    async def models(self) -> Response:
-        """GET /v1/models: the target, once for each route."""
+    async def models(self, *, anthropic: bool = False) -> Response:
+        """GET /v1/models: the target, once for each route, and its aliases."""
         target = await self._generator.target()
-        cards = [self._card(name, target) for name in served_names(target.model, has_draft=target.has_draft)]
-        return json_response({"object": "list", "data": cards})
+        names = self._names.listed(target)
+        if anthropic:
+            return json_response(model_list(names, self._started_s))
+        return json_response({"object": "list", "data": [self._card(name, target) for name in names]})
 
-    async def model(self, name: str) -> Response:
+    async def model(self, name: str, *, anthropic: bool = False) -> Response:
         """GET /v1/models/NAME."""
-        target = await self._generator.target(offline=asked_route(name) is Route.LOCAL)
-        check_model(name, target)
-        return json_response(self._card(full_name(name, target), target))
+        target = await self._generator.target(offline=self._names.route(name) is Route.LOCAL)
+        listed = name if name in self._names.aliases else self._names.full(name, target)
+        if anthropic:
+            return json_response(model_entry(listed, self._started_s))
+        return json_response(self._card(listed, target))
 
     async def health(self) -> Response:
         """GET /health: 200 also while degraded, because requests are still answered then."""
@@ -184,6 +205,6 @@ class Gateway:
         return json_response(answer.body, headers=dict(answer.headers))
 
     def _card(self, name: str, target: TargetInfo) -> Json:
-        is_local = name != target.model and asked_route(name) is Route.LOCAL
+        is_local = name != target.model and self._names.route(name) is Route.LOCAL
         max_model_len = (target.draft_max_len if is_local else None) or target.max_model_len
         return model_card(name, max_model_len, self._started_s)

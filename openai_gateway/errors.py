@@ -48,6 +48,7 @@ __all__ = [
     "from_status",
     "internal_error",
     "refusal",
+    "shown",
     "translate",
 ]
 
@@ -112,6 +113,14 @@ class ContextLengthExceeded(InvalidRequest):
         super().__init__(message, param=param, code="context_length_exceeded")
 
 
+_MOST_SHOWN = 100
+
+
+def shown(value: str) -> str:
+    """Foreign text for a message: on one line, not too long."""
+    return value if len(value) <= _MOST_SHOWN and value.isprintable() else repr(value)[:_MOST_SHOWN]
+
+
 class InvalidApiKey(ApiError):
     """The key is missing or wrong."""
 
@@ -151,7 +160,10 @@ class ModelNotFound(ApiError):
     """The named model is not served here."""
 
     def __init__(self, model: str, served: str) -> None:
-        message = f"The model '{model}' does not exist here; this gateway serves '{served}'."
+        message = (
+            f"The model '{shown(model)}' does not exist here; this gateway serves '{served}'. Start it with "
+            "--alias NAME=default or with --any-model to serve it under other names."
+        )
         super().__init__(404, message, param="model", code="model_not_found")
 
 

@@ -47,7 +47,7 @@ SERVER: Final[Mapping[str, Any]] = {
             metavar="URL",
         ),
     ],
-    "api_key": edge.ApiKey,
+    "api_key": edge.annotated("api_key"),
     "target": Annotated[
         str | None,
         _option(
@@ -65,23 +65,23 @@ SERVER: Final[Mapping[str, Any]] = {
             _SERVER,
         ),
     ],
-    "config_file": edge.ConfigFile,
+    "config_file": edge.annotated("config_file"),
 }
 """The server that is measured; as for `pipesd up`, flags for vLLM come after `--`."""
 THRESHOLDS: Final[Mapping[str, Any]] = {
-    "draft": edge.Draft,
-    "draft_threads": edge.DraftThreads,
-    "patience_ms": edge.PatienceMs,
-    "max_ahead": edge.MaxAhead,
-    "max_window": edge.MaxWindow,
-    "sequence_threshold": edge.SequenceThreshold,
-    "token_threshold": edge.TokenThreshold,
+    "draft": edge.annotated("draft"),
+    "draft_threads": edge.annotated("draft_threads"),
+    "patience_ms": edge.annotated("patience_ms"),
+    "max_ahead": edge.annotated("max_ahead"),
+    "max_window": edge.annotated("max_window"),
+    "sequence_threshold": edge.annotated("sequence_threshold"),
+    "token_threshold": edge.annotated("token_threshold"),
 }
 DRAFTING: Final[Mapping[str, Any]] = {
     **THRESHOLDS,
-    "mode": edge.Mode,
-    "policy": edge.Policy,
-    "trace": edge.Trace,
+    "mode": edge.annotated("mode"),
+    "policy": edge.annotated("policy"),
+    "trace": edge.annotated("trace"),
 }
 """Settings of the edge agent, with the flags of `pipesd up`."""
 EMULATION: Final[Mapping[str, Any]] = {

@@ -25,43 +25,93 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def chat(
+    question: Annotated[
+        str | None, typer.Argument(help="Ask this alone and leave.", metavar="[QUESTION]")
+    ] = None,
     url: Annotated[str, typer.Option("--url", help="The gateway.", metavar="URL")] = DEFAULT_URL,
     message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Ask this alone and leave.", metavar="TEXT")
+        str | None, typer.Option("--message", "-m", help="As QUESTION.", metavar="TEXT")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="One that the gateway lists, such as NAME:local (default: the first).",
+            metavar="NAME",
+        ),
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option("--system", help="Instructions in front of all turns.", metavar="TEXT")
     ] = None,
     api_key: Annotated[
         str,
         typer.Option("--api-key", envvar="PIPESD_GATEWAY_API_KEY", help="Key of the gateway.", metavar="KEY"),
     ] = "unused",
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Longest answer.")] = 512,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.0, max=2.0)] = 0.0,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, max=2.0, help="0: the likeliest text.")
+    ] = 0.0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Gives the same text again.")] = None,
 ) -> None:
     """Chat with a running gateway. Ctrl-C stops an answer, Ctrl-D leaves, /new starts over."""
-    with Conversation.connect(url, api_key, max_tokens=max_tokens, temperature=temperature) as conversation:
-        if message is None:
+    question = question if message is None else message
+    asked: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    with Conversation.connect(base_url(url), api_key, model, system=system, **asked) as conversation:
+        if question is None:
             converse(conversation)
         else:
-            conversation.ask(message)
+            conversation.ask(question)
+
+
+def base_url(given: str) -> str:
+    """`given` as OpenAI's clients need it, with scheme and /v1. Raises `CliError` if it is no URL."""
+    url = given.strip()
+    url = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        is_one = False
+    if not is_one:
+        raise CliError(f"{given!r} is not the URL of a gateway, such as {DEFAULT_URL}.", exit_code=2)
+    url = url.rstrip("/")
+    return url if parts.path.strip("/") else f"{url}/v1"
 
 
 class Conversation:
     """The turns so far; a context manager. `ask` prints the answer to `out`, then a line of statistics."""
 
     def __init__(
-        self, client: openai.OpenAI, model: str, *, max_tokens: int, temperature: float, out: Console
+        self,
+        client: openai.OpenAI,
+        model: str,
+        *,
+        out: Console,
+        system: str | None = None,
+        **asked: Any,
     ) -> None:
+        """`asked`: sampling parameters of each request; None: left out."""
         self.model = model
         self._client = client
-        self._max_tokens = max_tokens
-        self._temperature = temperature
+        self._asked = {name: value for name, value in asked.items() if value is not None}
         self._out = out
-        self._messages: list[ChatCompletionMessageParam] = []
+        self._instructions: list[ChatCompletionMessageParam] = (
+            [{"role": "system", "content": system}] if system else []
+        )
+        self._messages = [*self._instructions]
 
     @classmethod
     def connect(
-        cls, url: str, api_key: str, *, max_tokens: int, temperature: float, out: Console | None = None
+        cls,
+        url: str,
+        api_key: str,
+        model: str | None = None,
+        *,
+        system: str | None = None,
+        out: Console | None = None,
+        **asked: Any,
     ) -> Self:
-        """A conversation with the model that the gateway at `url` serves. Raises `CliError`."""
+        """A conversation with `model`, or the first that the gateway at `url` lists. Raises `CliError`."""
         import openai  # takes half a second, which no other command should wait for
 
         local = urlsplit(url).hostname in _LOOPBACK  # a proxy is no way to our own machine
@@ -73,12 +123,14 @@ class Conversation:
         )
         try:
             with explained(url):
-                model = client.models.list().data[0].id
+                served = [card.id for card in client.models.list().data]
+            if not served:
+                raise CliError(f"The gateway at {url} lists no models.")
         except CliError:
             client.close()
             raise
         out = out or Console(highlight=False)
-        return cls(client, model, max_tokens=max_tokens, temperature=temperature, out=out)
+        return cls(client, model or served[0], out=out, system=system, **asked)
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +145,7 @@ class Conversation:
 
     def start_over(self) -> None:
         """Forget all turns."""
-        self._messages.clear()
+        self._messages = [*self._instructions]
 
     def ask(self, text: str) -> str:
         """Add a turn and print the answer as it comes. Returns the answer.
@@ -114,14 +166,19 @@ class Conversation:
         stream = self._client.chat.completions.create(
             model=self.model,
             messages=messages,
-            max_tokens=self._max_tokens,
-            temperature=self._temperature,
             stream=True,
+            **self._asked,
         )
+        thinks = False
         try:
             for chunk in stream:
                 figures = (chunk.model_extra or {}).get("pipesd") or figures
                 for choice in chunk.choices:
+                    thoughts = (choice.delta.model_extra or {}).get("reasoning") or ""
+                    self._out.print(f"[dim]{escape(thoughts)}[/dim]", end="", soft_wrap=True)
+                    if thinks and choice.delta.content:
+                        self._out.file.write("\n\n")
+                    thinks = (thinks or bool(thoughts)) and not choice.delta.content
                     answer += choice.delta.content or ""
                     self._out.file.write(choice.delta.content or "")
                     self._out.file.flush()

@@ -13,7 +13,7 @@ __all__ = ["app"]
 
 _MASK: Final = "********"
 
-app = typer.Typer(no_args_is_help=True, help="Settings of the edge agent.")
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Settings of the edge agent.")
 
 
 @app.callback()
@@ -21,19 +21,13 @@ def _root() -> None:
     """Settings of the edge agent."""
 
 
-@app.command()
+@app.command(cls=options.with_settings()())
 def show(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    cloud_url: options.CloudUrl = None,
-    api_key: options.ApiKey = None,
-    draft: options.Draft = None,
-    mode: options.Mode = None,
-    policy: options.Policy = None,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Print each setting, its value and origin: flag, env, credential, file or default. Keys are masked."""
-    rows = _rows({name: value for name, value in ctx.params.items() if name != "as_json"})
+    rows = _rows(options.given(ctx))
     if as_json:
         typer.echo(json.dumps({name: {"value": value, "origin": origin} for name, value, origin in rows}))
         return

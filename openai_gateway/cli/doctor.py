@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from edge_agent import EdgeSettings
     from openai_gateway.cli.diagnosis import Figures, Verdict
 
-__all__ = ["doctor", "report"]
+__all__ = ["COMMAND", "doctor", "report"]
+
+COMMAND = options.with_settings()()
 
 _NAMES = {
     "draft_ms": "drafting, ms/token",
@@ -39,13 +41,6 @@ _WHAT_IT_DOES = {
 def doctor(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    cloud_url: options.CloudUrl = None,
-    api_key: options.ApiKey = None,
-    draft: options.Draft = None,
-    draft_threads: options.DraftThreads = None,
-    max_ahead: options.MaxAhead = None,
-    connect_timeout_s: options.ConnectTimeoutS = None,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Check draft, server and link with short real generations, and say which mode fits and why.
 
@@ -58,8 +53,7 @@ def doctor(
     from openai_gateway.cli.diagnosis import diagnose
     from openai_gateway.http.access import risks
 
-    flags = {name: value for name, value in ctx.params.items() if name != "as_json"}
-    settings = load_settings(flags)
+    settings = load_settings(options.given(ctx))
     dangers = risks(settings)
     if not as_json:
         for danger in dangers:

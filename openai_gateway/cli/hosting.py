@@ -27,6 +27,8 @@ from openai_gateway.observe.metrics import GatewayMetrics
 from openai_gateway.observe.request_log import RequestLog
 from openai_gateway.observe.requests import RequestObserver
 from openai_gateway.observe.telemetry import Telemetry, start_telemetry
+from openai_gateway.routing import ModelNames
+from openai_gateway.target import Forwarder
 
 __all__ = ["KEEP_ALIVE_S", "bind_gateway", "hosted_gateway", "run_gateway"]
 
@@ -68,6 +70,7 @@ def bind_gateway(settings: EdgeSettings) -> socket.socket:
     listener = bind_listener(settings.listen_host, settings.listen_port)
     try:
         access_policy(settings, listener.getsockname()[0])
+        ModelNames.parse(settings.aliases)
     except ConfigError:
         listener.close()
         raise
@@ -169,13 +172,30 @@ def monitored_app(
     observers: list[RequestObserver] = []
     if settings.log_format != "none":
         observers.append(RequestLog(settings.log_format))
-    if telemetry is None:
-        return create_app(agent, api_key=api_key, access=access, metrics=metrics, observers=observers)
-    observers.append(telemetry.observer())
-    traced = telemetry.traced(agent)
-    app = create_app(traced, api_key=api_key, access=access, metrics=metrics, observers=observers)
-    telemetry.instrument(app)
+    if telemetry is not None:
+        observers.append(telemetry.observer())
+    app = create_app(
+        agent if telemetry is None else telemetry.traced(agent),
+        api_key=api_key,
+        access=access,
+        names=ModelNames.parse(settings.aliases, any_model=settings.any_model),
+        embeddings=_embeddings(settings),
+        metrics=metrics,
+        observers=observers,
+    )
+    if telemetry is not None:
+        telemetry.instrument(app)
     return app
+
+
+def _embeddings(settings: EdgeSettings) -> Forwarder | None:
+    """The other server of embeddings, if the settings name one."""
+    from edge_agent.agent import cloud_api
+
+    if settings.embeddings_url is None:
+        return None
+    other = {"cloud_url": settings.embeddings_url, "api_key": settings.embeddings_api_key, "replicas": ()}
+    return cloud_api(settings.model_copy(update=other))
 
 
 async def _serve(server: _Server, listener: socket.socket, stop_when: Callable[[], bool]) -> int | None:

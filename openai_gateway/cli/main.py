@@ -24,17 +24,18 @@ app = typer.Typer(
     cls=PluginGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # panels cut names and choices at 80 columns
     help="Draft locally, verify in the cloud: the big model's exact text in fewer of its passes.",
 )
 app.command(context_settings=serve.CONTEXT_SETTINGS, options_metavar=serve.METAVAR)(serve.serve)
-app.command()(edge.edge)
-app.command(context_settings=up.CONTEXT_SETTINGS, options_metavar=up.METAVAR)(up.up)
+app.command(cls=edge.COMMAND)(edge.edge)
+app.command(cls=up.COMMAND, context_settings=up.CONTEXT_SETTINGS, options_metavar=up.METAVAR)(up.up)
 app.command()(demo.demo)
 app.command()(chat.chat)
 app.command()(trace.trace)
-app.command()(doctor.doctor)
+app.command(cls=doctor.COMMAND)(doctor.doctor)
 app.command()(ps.ps)
-app.command()(models.models)
+app.command(cls=models.COMMAND)(models.models)
 app.command()(models.pull)
 app.add_typer(config.app, name="config")
 
@@ -50,7 +51,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it and leave.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks (or PIPESD_DEBUG=1).")] = False,
 ) -> None:

@@ -66,18 +66,18 @@ def size_text(num_bytes: int) -> str:
     return f"{size:.1f} GB"
 
 
+COMMAND = options.with_settings(
+    only=("cloud_url", "api_key", "ca_file", "connect_timeout_s", "config_file")
+)()
+
+
 def models(
     ctx: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    cloud_url: options.CloudUrl = None,
-    api_key: options.ApiKey = None,
-    connect_timeout_s: options.ConnectTimeoutS = None,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """List draft models and built targets on this machine, and what the server of the settings serves."""
     files = _files()
-    flags = {name: value for name, value in ctx.params.items() if name != "as_json"}
-    url, served, problem = _served(flags)
+    url, served, problem = _served(options.given(ctx))
     if as_json:
         listed = [{"kind": f.kind, "name": f.name, "path": str(f.path), "bytes": f.num_bytes} for f in files]
         typer.echo(json.dumps({"files": listed, "server": url, "serves": served, "problem": problem}))

@@ -9,7 +9,9 @@ import typer
 from openai_gateway.cli import options
 from openai_gateway.cli.processes import ServerProcess
 
-__all__ = ["CONTEXT_SETTINGS", "METAVAR", "up"]
+__all__ = ["COMMAND", "CONTEXT_SETTINGS", "METAVAR", "up"]
+
+COMMAND = options.with_settings(without=("cloud_url", "replicas", "ca_file", "api_key"))()
 
 # Flags for vLLM come after `--`: a mistyped flag of ours must not be taken for one of them.
 CONTEXT_SETTINGS: Final = {"allow_extra_args": True}
@@ -28,30 +30,6 @@ def up(
         int | None,
         typer.Option("--target-port", help="Port of the server (default: a free one).", show_default=False),
     ] = None,
-    draft: options.Draft = None,
-    lookup: options.Lookup = None,
-    draft_from: options.DraftFrom = None,
-    draft_threads: options.DraftThreads = None,
-    prompt_threads: options.PromptThreads = None,
-    gpu_layers: options.GpuLayers = None,
-    flash_attention: options.FlashAttention = None,
-    kv_type: options.KvType = None,
-    mode: options.Mode = None,
-    policy: options.Policy = None,
-    fallback: options.Fallback = None,
-    tune: options.Tune = None,
-    trace: options.Trace = None,
-    max_ahead: options.MaxAhead = None,
-    listen_host: options.ListenHost = None,
-    listen_port: options.ListenPort = None,
-    gateway_api_key: options.GatewayApiKey = None,
-    allowed_hosts: options.AllowedHosts = None,
-    allow_origins: options.AllowOrigins = None,
-    allow_keyless_network: options.AllowKeylessNetwork = None,
-    log_level: options.LogLevel = None,
-    log_format: options.LogFormat = None,
-    otel_endpoint: options.OtelEndpoint = None,
-    config_file: options.ConfigFile = None,
 ) -> None:
     """Start server and edge agent on this machine, by default for the small embedded model.
 
@@ -66,8 +44,7 @@ def up(
 
     require("up", "all", "llama_cpp", "vllm")
     server = local_target(target, ctx.args, port=target_port)
-    flags = {name: value for name, value in ctx.params.items() if not name.startswith("target")}
-    settings = load_settings({**flags, "cloud_url": server.base_url})
+    settings = load_settings({**options.given(ctx), "cloud_url": server.base_url})
     check_model(settings.draft)  # a mistyped draft need not wait for the server
     with bind_gateway(settings) as listener, server:
         wait_with_status(server)

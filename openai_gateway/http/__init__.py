@@ -7,10 +7,13 @@ from openai_gateway.http.access import (
     BrowserGuard,
     Cors,
 )
+from openai_gateway.http.paths import PathRepair
 from openai_gateway.http.requests import (
+    RenderError,
     install_error_handlers,
     json_response,
     key_check,
+    openai_error,
     read_body,
     unless_gone,
 )
@@ -23,10 +26,13 @@ __all__ = [
     "BrowserGuard",
     "Cors",
     "EventStream",
+    "PathRepair",
+    "RenderError",
     "answer_stream",
     "install_error_handlers",
     "json_response",
     "key_check",
+    "openai_error",
     "read_body",
     "read_events",
     "sse_event",

@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_agent import EdgeSettings
 from edge_agent.errors import ConfigError
-from openai_gateway.errors import ApiError, HostNotAllowed, OriginNotAllowed
+from openai_gateway.errors import ApiError, HostNotAllowed, OriginNotAllowed, shown
 
 __all__ = ["ANY_ORIGIN", "LOOPBACK_ONLY", "AccessPolicy", "BrowserGuard", "Cors", "access_policy", "risks"]
 
@@ -59,7 +59,6 @@ months of 2023, with the second pair. Today's Local Network Access (wicg.github.
 the browser ask its user, and no header."""
 
 _MOST_TOLD: Final = 64
-_MOST_SHOWN: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +78,11 @@ class AccessPolicy:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         # Browsers always send one Host. Without any this is an HTTP/1.0 client, such as a health check.
         if len(hosts) > 1 or not all(self.allows_host(host) for host in hosts if host):
-            return HostNotAllowed(_shown(", ".join(hosts)))
+            return HostNotAllowed(shown(", ".join(hosts)))
         if origins:
             if len(origins) == 1 and (_is_own(origins[0], hosts) or self.allows_origin(origins[0])):
                 return None
-            return OriginNotAllowed(_shown(", ".join(origins)))
+            return OriginNotAllowed(shown(", ".join(origins)))
         if "cross-site" in headers.getlist("sec-fetch-site") and not _follows_link(method, path, headers):
             return OriginNotAllowed(None)
         return None
@@ -294,8 +293,3 @@ def _checked_host(given: str) -> str:
             f"allowed_hosts: {given!r} is not a host: write the name alone, such as host.docker.internal."
         )
     return host
-
-
-def _shown(value: str) -> str:
-    """Foreign text for a message: on one line, not too long."""
-    return value if len(value) <= _MOST_SHOWN and value.isprintable() else repr(value)[:_MOST_SHOWN]

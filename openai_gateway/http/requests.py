@@ -19,9 +19,11 @@ from openai_gateway.errors import ApiError, BodyTooLarge, InvalidApiKey, from_st
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "RenderError",
     "install_error_handlers",
     "json_response",
     "key_check",
+    "openai_error",
     "read_body",
     "unless_gone",
 ]
@@ -95,24 +97,42 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Answer every error, ours and the framework's, in OpenAI's shape.
+RenderError = Callable[[str, ApiError], Response]
+"""The answer to an error of a request to a path, in the shape of that path's protocol."""
+
+
+def openai_error(path: str, error: ApiError) -> Response:
+    """`error` in OpenAI's shape, whatever the path."""
+    return json_response(error.body(), error.status, error.headers)
+
+
+def install_error_handlers(app: FastAPI, render: RenderError = openai_error) -> None:
+    """Answer every error, ours and the framework's, as `render` does.
 
     Middleware that is to see these answers (CORS) must be added later.
     """
-    app.add_middleware(_Faults)
-    app.add_exception_handler(ApiError, _on_error)
-    app.add_exception_handler(EdgeError, _on_error)
-    app.add_exception_handler(HTTPException, _on_http_error)
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        return render(request.url.path, translate(error))
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return render(request.url.path, _of_http(request, error))
+
+    app.add_middleware(_Faults, render=render)
+    app.add_exception_handler(ApiError, on_error)
+    app.add_exception_handler(EdgeError, on_error)
+    app.add_exception_handler(HTTPException, on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_error)  # a fault of middleware
+    app.add_exception_handler(Exception, on_error)  # a fault of middleware
 
 
 class _Faults:
     """Answers what no handler expects. A handler for `Exception` would stand outside of all middleware."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, render: RenderError) -> None:
         self._app = app
+        self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
@@ -127,17 +147,11 @@ class _Faults:
         except Exception as error:
             if scope["type"] != "http" or has_begun:
                 raise
-            response = await _on_error(Request(scope), error)
+            response = self._render(scope["path"], translate(error))
             await response(scope, receive, send)
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
-    answer = translate(error)
-    return json_response(answer.body(), answer.status, answer.headers)
-
-
-async def _on_http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
+def _of_http(request: Request, error: HTTPException) -> ApiError:
     where = f"{request.method} {request.url.path}"
     match error.status_code:
         case HTTPStatus.NOT_FOUND:
@@ -146,8 +160,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
             message = f"Method not allowed: {where}."
         case _:
             message = str(error.detail)
-    answer = from_status(error.status_code, message, error.headers)
-    return json_response(answer.body(), answer.status, answer.headers)
+    return from_status(error.status_code, message, error.headers)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:

@@ -83,6 +83,10 @@ class LocalAnswers:
         self._draw_bits = draw_bits
         self._texts = TargetTextCache()
 
+    async def text(self) -> TargetText:
+        """The target's tokenizer. Raises `CloudError` if nothing is known of it."""
+        return await self._texts.load(await self._generator.tokenizer())
+
     async def answer(
         self,
         endpoint: Endpoint[RequestT],

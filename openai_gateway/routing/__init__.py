@@ -1,12 +1,14 @@
 """Chooses the route that answers a request: `collaborative`, `cloud` or `local`."""
 
-from openai_gateway.routing.routes import asked_route, check_model, full_name, served_names
+from openai_gateway.routing.normaliser import normalise, sampling_used
+from openai_gateway.routing.routes import OWN_NAMES, ModelNames, asked_route
 from openai_gateway.routing.service import RoutedService
 
 __all__ = [
+    "OWN_NAMES",
+    "ModelNames",
     "RoutedService",
     "asked_route",
-    "check_model",
-    "full_name",
-    "served_names",
+    "normalise",
+    "sampling_used",
 ]

@@ -44,6 +44,7 @@ _ONE_MAY_BE_EMPTY: Final = frozenset({"messages", "prompt"})
 _RENAMED: Final[Mapping[str, str]] = {
     "n_predict": "max_tokens",
     "max_new_tokens": "max_tokens",
+    "num_predict": "max_tokens",
     "repeat_penalty": "repetition_penalty",
 }
 _LIMITS: Final = ("max_tokens", "max_completion_tokens")

@@ -154,6 +154,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     # Other servers' samplers.
     "typical_p": _nobody(1),
     "mirostat": _nobody(0),
+    "repeat_last_n": _nobody(-1, 0, 64),
     "mirostat_mode": _nobody(0),
     "xtc_probability": _nobody(0),
     "dry_multiplier": _nobody(0),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from edge_agent.api import Route, TargetInfo
-from edge_agent.errors import NoDraftModel
+from edge_agent.errors import ConfigError, NoDraftModel
 from openai_gateway.chat_service import RouteChoice
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 from openai_gateway.routing.parameters import Requirements
@@ -14,10 +16,10 @@ __all__ = [
     "ASKED_FOR",
     "BY_DEFAULT",
     "DEFAULT_MODEL",
+    "OWN_NAMES",
+    "ModelNames",
     "asked_route",
-    "check_model",
     "choose_route",
-    "full_name",
     "served_names",
 ]
 
@@ -43,19 +45,62 @@ def served_names(model: str, *, has_draft: bool = True) -> tuple[str, ...]:
     return (model, *(f"{model}:{route}" for route in routes))
 
 
-def full_name(name: str, target: TargetInfo) -> str:
-    """`name` with the target's name in place of "default"."""
-    return target.model + name.removeprefix(DEFAULT_MODEL) if name in served_names(DEFAULT_MODEL) else name
+@dataclass(frozen=True, slots=True)
+class ModelNames:
+    """What clients may call the target beside its own name.
 
-
-def check_model(name: str | None, target: TargetInfo) -> None:
-    """Raise `ModelNotFound` unless `name` is one of the target's, "default" or left out.
-
-    Any name passes while the verifier's model is not known.
+    `aliases`: names and what each stands for: the target's name or "default", perhaps with a route. With
+    `any_model` every other name is the target, too, for clients whose names cannot be changed.
     """
-    names = {None, "", *served_names(DEFAULT_MODEL), *served_names(target.model)}
-    if target.is_known and name not in names:
-        raise ModelNotFound(str(name), target.model)
+
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    any_model: bool = False
+
+    @classmethod
+    def parse(cls, aliases: Iterable[str], *, any_model: bool = False) -> ModelNames:
+        """Of `NAME=MODEL` each, or `NAME` alone for "default". Raises `ConfigError`."""
+        parsed = {}
+        for alias in aliases:
+            name, _, model = (part.strip() for part in alias.partition("="))
+            if not name or ("=" in alias and not model):
+                raise ConfigError(f"aliases: {alias!r} is none: write NAME=MODEL, such as gpt-4o=default.")
+            parsed[name] = model or DEFAULT_MODEL
+        return cls(parsed, any_model)
+
+    def resolve(self, name: str | None) -> str | None:
+        """What `name` stands for, with the route that either of them asks for."""
+        if name is None or name in self.aliases:
+            return self.aliases.get(name or "", name)
+        base, colon, route = name.rpartition(":")
+        if colon + route in _SUFFIXES and base in self.aliases:
+            return self.aliases[base].removesuffix(colon + route) + colon + route
+        return name
+
+    def route(self, name: str | None) -> Route | None:
+        """The route that `name` asks for; None: any."""
+        return asked_route(self.resolve(name))
+
+    def full(self, name: str | None, target: TargetInfo) -> str:
+        """The target's own name and the route asked for. Raises `ModelNotFound` for a name of nobody here.
+
+        Any name is the target's while the verifier's model is not known.
+        """
+        named = self.resolve(name) or DEFAULT_MODEL
+        if named in served_names(DEFAULT_MODEL):
+            return target.model + named.removeprefix(DEFAULT_MODEL)
+        if named not in served_names(target.model):
+            if target.is_known and not self.any_model:
+                raise ModelNotFound(str(name), target.model)
+            route = asked_route(named)
+            return target.model if route is None else f"{target.model}:{route}"
+        return named
+
+    def listed(self, target: TargetInfo) -> tuple[str, ...]:
+        """All names that are offered: the target's, then the aliases."""
+        return (*served_names(target.model, has_draft=target.has_draft), *self.aliases)
+
+
+OWN_NAMES: Final = ModelNames()
 
 
 def choose_route(asked: Route | None, needs: Requirements, *, has_draft: bool = True) -> RouteChoice:

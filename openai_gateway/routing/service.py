@@ -11,9 +11,10 @@ from edge_agent.api import Generator, Route, TargetInfo
 from openai_gateway.chat_service import Answer, Json, SessionOptions, WholeAnswer
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.local import Endpoint, LocalAnswers, RequestT, parse_request
+from openai_gateway.routing.infill import infill
 from openai_gateway.routing.normaliser import normalise, sampling_used, within
 from openai_gateway.routing.parameters import Requirements, requirements_of
-from openai_gateway.routing.routes import asked_route, check_model, choose_route
+from openai_gateway.routing.routes import OWN_NAMES, ModelNames, choose_route
 from openai_gateway.target import TargetAnswers
 
 __all__ = ["RoutedService"]
@@ -53,7 +54,9 @@ class RoutedService(Generic[RequestT]):
         generator: Generator,
         local: LocalAnswers,
         target: TargetAnswers,
+        names: ModelNames = OWN_NAMES,
     ) -> None:
+        self._names = names
         self._endpoint = endpoint
         self._generator = generator
         self._local = local
@@ -63,17 +66,18 @@ class RoutedService(Generic[RequestT]):
         """See `ChatService.answer`. What the target answers, its server checks."""
         endpoint = self._endpoint
         body = normalise(body, endpoint.path)
+        if endpoint.path == "/v1/completions" and "suffix" in body:
+            body = infill(body, await self._local.text())
         needs = requirements_of(body, endpoint.path)
         name = body.get("model")
         if not isinstance(name, str | None):
             raise InvalidRequest(
                 "Invalid 'model': it should be a string.", param="model", code="invalid_value"
             )
-        asked = asked_route(name)
+        asked = self._names.route(name)
         target = await self._generator.target(offline=asked is Route.LOCAL)
-        if name == target.model:
+        if self._names.full(name, target) == target.model:
             asked = None  # a target may have such a name itself
-        check_model(name, target)
         choice = choose_route(asked, needs, has_draft=target.has_draft)
         body = within(body, target)
         notes = Notes(sampling_used(body, target), needs.nobody)

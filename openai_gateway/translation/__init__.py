@@ -1,6 +1,7 @@
 """Other chat APIs (Messages, Responses, Ollama's), translated to and from chat completions."""
 
 from openai_gateway.translation.anthropic.counting import GeneratorPromptCounter
+from openai_gateway.translation.anthropic.models import model_entry, model_list
 from openai_gateway.translation.openapi import DocumentedApp
 from openai_gateway.translation.protocols import catalog_of, protocols_router, render_error
 from openai_gateway.translation.responses.endpoint import LEFT_OUT_HEADER
@@ -10,6 +11,8 @@ __all__ = [
     "DocumentedApp",
     "GeneratorPromptCounter",
     "catalog_of",
+    "model_entry",
+    "model_list",
     "protocols_router",
     "render_error",
 ]

@@ -86,7 +86,7 @@ Delta = TextDelta | ReasoningDelta | ToolCallDelta | Finish | TokenCounts | Stat
 def read_chunk(chunk: Mapping[str, Any]) -> Iterator[Delta]:
     """What `chunk` adds, in the order in which a model writes: thoughts, text, tool calls."""
     for choice in chunk.get("choices") or ():
-        yield from _read_delta(choice.get("delta") or {})
+        yield from _read_delta(choice.get("delta") or {"content": choice.get("text")})
         if (reason := choice.get("finish_reason")) is not None:
             stop = choice.get("stop_reason")
             yield Finish(reason, stop if isinstance(stop, str) else None)
@@ -99,7 +99,8 @@ def read_chunk(chunk: Mapping[str, Any]) -> Iterator[Delta]:
 def chunk_of_whole(body: Mapping[str, Any]) -> Json:
     """A `chat.completion` body as the one chunk that a stream of it could have been."""
     choices = [
-        {**choice, "delta": _delta_of_message(choice["message"])} for choice in body.get("choices") or ()
+        {**choice, "delta": _delta_of_message(choice["message"])} if "message" in choice else choice
+        for choice in body.get("choices") or ()
     ]
     return {**body, "object": "chat.completion.chunk", "choices": choices}
 

@@ -9,9 +9,6 @@ from typing import Any, Protocol
 
 import msgspec
 from fastapi import Request, Response
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -37,7 +34,6 @@ __all__ = [
     "json_line",
     "random_id",
     "respond",
-    "route_class",
     "serve",
     "typed_event",
 ]
@@ -176,26 +172,6 @@ def error_renderer(body: Callable[[ApiError], Json], own_names: Mapping[str, str
         return json_response(body(own), own.status, own.headers)
 
     return render
-
-
-def route_class(render: RenderError) -> type[APIRoute]:
-    """For `APIRouter(route_class=...)`: what a route or its dependencies raise, `render` renders."""
-
-    class TranslatedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handler = super().get_route_handler()
-
-            async def handle(request: Request) -> Response:
-                try:
-                    return await handler(request)
-                except (ClientDisconnect, HTTPException):
-                    raise
-                except Exception as error:
-                    return render(translate(error))
-
-            return handle
-
-    return TranslatedRoute
 
 
 def random_id(prefix: str) -> str:

@@ -12,10 +12,8 @@ from fastapi import APIRouter, Request, Response
 __all__ = ["web_router"]
 
 READ_METHODS: Final = ["GET", "HEAD"]
-PLAIN: Final = (
-    "PipeSD gateway: point an OpenAI client at /v1, an Anthropic client at /, an Ollama client at /;\n"
-    "open this address in a browser for a chat.\n"
-)
+PLAIN: Final = "Ollama is running"
+"""What Ollama's clients look for. Others of local servers take any answer."""
 _TYPES: Final = {".js": "text/javascript", ".css": "text/css"}
 _FOLDERS: Final = ("js", "vendor", "languages")
 

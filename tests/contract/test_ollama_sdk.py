@@ -122,9 +122,8 @@ async def test_loading_a_model_generates_nothing() -> None:
     generator = answering()
     async with client_of(generator) as client:
         answers = [await client.chat(MODEL, []), await client.generate(MODEL, "")]
-        with pytest.raises(ollama.ResponseError, match="'images' is not supported"):
-            await client.generate(MODEL, "", images=["aGk="])
-    assert [answer.done_reason for answer in answers] == ["load", "load"]
+        answers.append(await client.generate(MODEL, "", keep_alive=0))
+    assert [answer.done_reason for answer in answers] == ["load", "load", "unload"]
     assert not generator.records
 
 
@@ -133,8 +132,8 @@ async def test_loading_a_model_generates_nothing() -> None:
     [
         ({"model": "llama3"}, 404, "llama3"),
         ({"model": f"{MODEL}:local", "options": {"temperature": 9}}, 400, "options.temperature"),
-        ({"options": {"mirostat": 2}}, 400, "options.mirostat"),
-        ({"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, 400, "messages[0].images"),
+        ({"options": {"num_predict": 3, "max_tokens": 4}}, 400, "options.num_predict"),
+        ({"logprobs": True}, 400, "logprobs"),
     ],
 )
 async def test_bad_input(fields: dict[str, Any], status: int, word: str) -> None:
@@ -152,8 +151,12 @@ async def test_keys_and_what_is_not_there() -> None:
         with pytest.raises(ollama.ResponseError, match="key"):
             await client.list()
     async with client_of(answering()) as client:
-        with pytest.raises(ollama.ResponseError, match="api/pull"):
+        assert (await client.pull(MODEL)).status == "success"
+        with pytest.raises(ollama.ResponseError, match="'llama3' not found"):
             await client.pull("llama3")
+        assert await client.generate(MODEL, "Once", raw=True)
+        with pytest.raises(ollama.ResponseError, match="Out of scope"):
+            await client.copy(MODEL, "mine")
 
 
 async def test_a_failure_in_mid_stream() -> None:

@@ -31,6 +31,8 @@ class TargetText:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         added = self._tokenizer.get_added_tokens_decoder()
+        self.added_ids = {token.content: token_id for token_id, token in added.items()}
+        """Tokens that a text may name, such as those of a chat template, and their ids."""
         self._special_ids = frozenset(token_id for token_id, token in added.items() if token.special)
         self._space = _space_marker(bundle.tokenizer_json)
         self._decode = partial(self._tokenizer.decode, skip_special_tokens=False)

@@ -20,7 +20,6 @@ from openai_gateway.translation.endpoint import (
     error_renderer,
     random_id,
     respond,
-    route_class,
     serve,
     typed_event,
 )
@@ -69,7 +68,7 @@ class _Endpoint:
 def messages_router(service: ChatService, counter: PromptCounter, *, ping_s: float) -> APIRouter:
     """The routes, under /v1."""
     endpoint = _Endpoint(service, counter, ping_s=ping_s)
-    router = APIRouter(prefix="/v1/messages", route_class=route_class(render_error))
+    router = APIRouter(prefix="/v1/messages")
 
     @router.post("")
     async def create(request: Request) -> Response:

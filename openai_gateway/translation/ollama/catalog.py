@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
 from openai_gateway.chat_service import Json
-from openai_gateway.errors import ApiError
+from openai_gateway.errors import ApiError, ModelNotFound, shown
 from openai_gateway.translation.ollama.request import chat_name
 
 __all__ = ["API_VERSION", "Catalog", "Model"]
 
-API_VERSION: Final = "0.12.6"
+API_VERSION: Final = "0.40.0"
 """Release of Ollama whose API this follows; clients refuse to work with versions that are too old."""
 
 ARCHITECTURE: Final = "pipesd"
@@ -42,8 +43,12 @@ class Model:
 class Catalog:
     """Size and quantisation are not known here: the model runs on a server."""
 
-    def __init__(self, models: Sequence[Model], since_s: float) -> None:
+    def __init__(
+        self, models: Sequence[Model], since_s: float, full_name: Callable[[str], str] = str
+    ) -> None:
+        """`full_name` gives the listed name for what a client calls a model; raises `ModelNotFound`."""
         self._models = models
+        self._full_name = full_name
         self._since = datetime.fromtimestamp(since_s, UTC).isoformat().replace("+00:00", "Z")
 
     def tags(self) -> Json:
@@ -60,10 +65,12 @@ class Catalog:
 
     def show(self, name: str | None) -> Json:
         """POST /api/show. Raises `ApiError` (404) in Ollama's words."""
-        for model in self._models:
-            if model.name == chat_name(name or ""):
-                return self._description(model)
-        raise ApiError(404, f"model '{name}' not found", param="model", code="model_not_found")
+        called = chat_name(name or "")
+        listed = {model.name: model for model in self._models}
+        with suppress(ModelNotFound):
+            if called and (found := listed.get(called) or listed.get(self._full_name(called))):
+                return self._description(found)
+        raise ApiError(404, f"model '{shown(str(name))}' not found", param="model", code="model_not_found")
 
     def _description(self, model: Model) -> Json:
         info = {

@@ -58,9 +58,10 @@ class LineEncoder:
             piece["tool_calls"] = calls
         return self._line(piece) | self._last()
 
-    def loaded(self) -> Json:
-        """The answer to a request that only asks for the model to be loaded."""
-        return self._line({}) | {"done": True, "done_reason": "load"}
+    def loaded(self, keep_alive: float | str | None) -> Json:
+        """The answer to a request that only asks for the model to be loaded, or not to be kept."""
+        reason = "unload" if str(keep_alive) in ("0", "0.0", "0s", "0m") else "load"
+        return self._line({}) | {"done": True, "done_reason": reason}
 
     def _lines(self, event: BlockEvent) -> Iterator[Json]:
         match event:

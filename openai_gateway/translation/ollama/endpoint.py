@@ -19,12 +19,16 @@ from openai_gateway.translation.endpoint import (
     json_line,
     random_id,
     respond,
-    route_class,
     serve,
 )
 from openai_gateway.translation.ollama.catalog import API_VERSION, Catalog
 from openai_gateway.translation.ollama.encoder import ChatEncoder, GenerateEncoder, LineEncoder
-from openai_gateway.translation.ollama.request import OWN_NAMES, translate_chat, translate_generate
+from openai_gateway.translation.ollama.request import (
+    OWN_NAMES,
+    is_completion,
+    translate_chat,
+    translate_generate,
+)
 from openai_gateway.translation.ollama.schema import ChatRequest, GenerateRequest, Named
 
 __all__ = ["LoadCatalog", "ollama_router", "render_error"]
@@ -40,11 +44,13 @@ class _Endpoint:
     def __init__(
         self,
         service: ChatService,
+        completions: ChatService,
         *,
         clock: Callable[[], float] = time.time,
         new_id: Callable[[str], str] = random_id,
     ) -> None:
         self._service = service
+        self._completions = completions
         self._clock = clock
         self._new_id = new_id
 
@@ -54,28 +60,34 @@ class _Endpoint:
         encoder = ChatEncoder(request.model, self._clock, self._new_id)
         chat = translate_chat(request)
         if not request.messages:
-            return json_response(encoder.loaded())
-        return await self._answer(chat, request.stream, encoder, options)
+            return json_response(encoder.loaded(request.keep_alive))
+        return await self._answer(self._service, chat, request.stream, encoder, options)
 
     async def generate(self, body: bytes, options: SessionOptions) -> Response:
         """POST /api/generate."""
         request = parse_request(GenerateRequest, body)
         encoder = GenerateEncoder(request.model, self._clock, self._new_id)
         chat = translate_generate(request)
-        if not request.prompt:
-            return json_response(encoder.loaded())
-        return await self._answer(chat, request.stream, encoder, options)
+        if not (request.prompt or request.suffix):
+            return json_response(encoder.loaded(request.keep_alive))
+        service = self._completions if is_completion(request) else self._service
+        return await self._answer(service, chat, request.stream, encoder, options)
 
     async def _answer(
-        self, chat: Json, stream: bool | None, encoder: LineEncoder, options: SessionOptions
+        self,
+        service: ChatService,
+        body: Json,
+        stream: bool | None,
+        encoder: LineEncoder,
+        options: SessionOptions,
     ) -> Response:
-        return await respond(self._service, chat, options, encoder, None if stream is False else _LINES)
+        return await respond(service, body, options, encoder, None if stream is False else _LINES)
 
 
-def ollama_router(service: ChatService, catalog: LoadCatalog) -> APIRouter:
-    """The routes, under /api."""
-    endpoint = _Endpoint(service)
-    router = APIRouter(prefix="/api", route_class=route_class(render_error))
+def ollama_router(service: ChatService, completions: ChatService, catalog: LoadCatalog) -> APIRouter:
+    """The routes, under /api. `completions` takes bodies of /v1/completions."""
+    endpoint = _Endpoint(service, completions)
+    router = APIRouter(prefix="/api")
 
     @router.post("/chat")
     async def chat(request: Request) -> Response:
@@ -89,6 +101,15 @@ def ollama_router(service: ChatService, catalog: LoadCatalog) -> APIRouter:
     async def show(request: Request) -> Response:
         named = parse_request(Named, await read_body(request))
         return json_response((await catalog()).show(named.model or named.name))
+
+    @router.post("/pull")
+    async def pull(request: Request) -> Response:
+        named = parse_request(Named, await read_body(request))
+        (await catalog()).show(named.model or named.name)  # or a 404: nothing is fetched here
+        lines: list[Json] = [{"status": "pulling manifest"}, {"status": "success"}]
+        if named.stream is False:
+            return json_response(lines[-1])
+        return Response(b"".join(map(json_line, lines)), media_type="application/x-ndjson")
 
     _add_reads(router, catalog)
     return router
@@ -109,11 +130,6 @@ def _add_reads(router: APIRouter, catalog: LoadCatalog) -> None:
     @router.get("/ps")
     async def running() -> Response:
         return json_response((await catalog()).running())
-
-    # Declared last, so that Ollama's other paths are refused in Ollama's shape.
-    @router.api_route("/{path:path}", methods=["GET", "POST", "DELETE", "HEAD"], include_in_schema=False)
-    async def unknown(path: str) -> Response:
-        raise ApiError(404, f"/api/{path} is not part of this gateway")
 
 
 def _error_body(error: ApiError) -> Json:

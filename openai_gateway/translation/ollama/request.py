@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from openai_gateway.chat_service import Json
@@ -14,86 +14,34 @@ from openai_gateway.translation.parameters import refuse, rest_of
 __all__ = [
     "OWN_NAMES",
     "chat_name",
-    "chat_options",
+    "is_completion",
     "translate_chat",
     "translate_generate",
 ]
 
-_RENAMED: Final = {
-    "num_predict": "max_tokens",
-    "repeat_penalty": "repetition_penalty",
-    **{
-        name: name
-        for name in (
-            "temperature",
-            "top_p",
-            "top_k",
-            "min_p",
-            "seed",
-            "stop",
-            "presence_penalty",
-            "frequency_penalty",
-        )
-    },
-}
-OWN_NAMES: Final = {chat: f"options.{own}" for own, chat in _RENAMED.items()} | {
+_OPTIONS: Final = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty"),
+    "repeat_penalty",
+)
+OWN_NAMES: Final = {name: f"options.{name}" for name in _OPTIONS} | {
+    "repetition_penalty": "options.repeat_penalty",
+    "max_tokens": "options.num_predict",
     "max_completion_tokens": "options.num_predict",
+    "num_predict": "options.num_predict",
     "response_format": "format",
     "reasoning_effort": "think",
 }
 """The chat API's parameters as they are called here, for error messages."""
 
-_NO_LIMIT: Final = (-1, -2)
-_HOW_TO_LOAD: Final = frozenset(
-    {
-        "embedding_only",
-        "f16_kv",
-        "logits_all",
-        "low_vram",
-        "main_gpu",
-        "num_batch",
-        "num_ctx",
-        "num_gpu",
-        "num_keep",
-        "num_thread",
-        "numa",
-        "use_mlock",
-        "use_mmap",
-        "vocab_only",
-    }
-)
-"""Options of how Ollama loads a model. They are ignored: the vLLM server is configured elsewhere."""
+_NO_OPTIONS: Final = frozenset({"model", "messages", "prompt", "stream", "stream_options", "tools", "n"})
 
-_NEUTRAL_OPTIONS: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "mirostat": lambda value: value == 0,
-    "mirostat_eta": lambda value: True,  # settings of something that is off
-    "mirostat_tau": lambda value: True,
-    "penalize_newline": lambda value: True,
-    "repeat_last_n": lambda value: value in (-1, 0, 64),  # the default, and values that need no window
-    "tfs_z": lambda value: value == 1,
-    "typical_p": lambda value: value == 1,
-    "draft_num_predict": lambda value: True,
+
+_STARTS: Final = {
+    "/9j/": "image/jpeg",
+    "iVBORw0KGgo": "image/png",
+    "R0lGOD": "image/gif",
+    "UklGR": "image/webp",
 }
-
-
-def chat_options(options: Mapping[str, Any] | None) -> Json:
-    """The chat request's fields for `options`.
-
-    Raises `UnsupportedParameter` for an option that would change the answer and has no counterpart,
-    `InvalidRequest` for one that does not exist.
-    """
-    body: Json = {}
-    for name, value in (options or {}).items():
-        if value is None or name in _HOW_TO_LOAD or (name == "num_predict" and value in _NO_LIMIT):
-            continue
-        if (chat_name := _RENAMED.get(name)) is not None:
-            body[chat_name] = value
-        elif (is_neutral := _NEUTRAL_OPTIONS.get(name)) is None:
-            raise InvalidRequest(f"'options.{name}' is not an option.", param=f"options.{name}")
-        elif not is_neutral(value):
-            raise refuse(f"options.{name}", "with this value is not supported here")
-    return body
-
 
 DEFAULT_TAG: Final = ":latest"
 _NEUTRAL: Final[dict[str, tuple[object, ...]]] = {"logprobs": (False,), "top_logprobs": (0,)}
@@ -107,34 +55,67 @@ def chat_name(name: str) -> str:
 def translate_chat(request: ChatRequest) -> Json:
     """Raises `InvalidRequest` or `UnsupportedParameter` naming the parameter at fault."""
     tools = {"tools": request.tools} if request.tools else {}
-    return _common(request) | {"messages": _messages(request.messages or ()), **tools}
+    messages = _messages(request.messages or ())
+    return _common(request) | {"messages": messages, **tools, **_thinking(request.think)}
 
 
 def translate_generate(request: GenerateRequest) -> Json:
-    """Raises as `translate_chat`."""
-    for name in ("suffix", "template", "raw", "context", "images"):
-        if getattr(request, name):
-            raise refuse(name, "is not supported here")
+    """A chat, or where the prompt is to be taken as it is (`raw`, `suffix`) a completion's body.
+
+    Raises as `translate_chat`.
+    """
+    if request.template:
+        raise refuse("template", "is not supported here: the target's own is used")
+    if is_completion(request):
+        if request.images:
+            raise refuse("images", "are not supported beside 'raw' and 'suffix'")
+        suffix = {"suffix": request.suffix} if request.suffix else {}
+        return _common(request) | {"prompt": request.prompt or "", **suffix}
     system = [{"role": "system", "content": request.system}] if request.system else []
-    return _common(request) | {"messages": [*system, {"role": "user", "content": request.prompt or ""}]}
+    content = _content(request.prompt or "", request.images)
+    body = _common(request) | {"messages": [*system, {"role": "user", "content": content}]}
+    return body | _thinking(request.think)
+
+
+def is_completion(request: GenerateRequest) -> bool:
+    """Whether no chat template is to be applied."""
+    return bool(request.raw or request.suffix)
 
 
 def _common(request: Common) -> Json:
     body = rest_of(request.model_extra or {}, ignored=IGNORED, neutral=_NEUTRAL)
-    body |= chat_options(request.options)
-    body |= {"model": chat_name(request.model), **_thinking(request.think)}
+    # What nobody follows, such as `num_ctx`, is named in the answer (routing/parameters.py).
+    body |= {name: value for name, value in (request.options or {}).items() if name not in _NO_OPTIONS}
+    body["model"] = chat_name(request.model)
     if request.format == "json":
         body["response_format"] = {"type": "json_object"}
     elif request.format:
-        schema = {"name": "answer", "schema": request.format}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        body["response_format"] = {"type": "json_schema", "schema": request.format}
     return body
 
 
 def _thinking(think: bool | str | None) -> Json:
+    if think in ("true", "false"):
+        think = think == "true"
     if isinstance(think, str) and think:
         return {"reasoning_effort": think}
     return {"chat_template_kwargs": {"enable_thinking": think}} if isinstance(think, bool) else {}
+
+
+def _content(text: str, images: Sequence[str] | None) -> str | list[Json]:
+    """Text, or text and images: base64 without a word on their kind, which the server finds out."""
+    if not images:
+        return text
+    parts = [{"type": "image_url", "image_url": {"url": _url(image)}} for image in images]
+    return [{"type": "text", "text": text}, *parts]
+
+
+def _url(image: str) -> str:
+    """Of base64 data, whose kind shows in how it begins."""
+    if image.startswith(("data:", "http:", "https:")):
+        return image
+    kind = next((kind for start, kind in _STARTS.items() if image.startswith(start)), "image/png")
+    return f"data:{kind};base64,{image}"
 
 
 def _messages(messages: Sequence[Message]) -> list[Json]:
@@ -143,9 +124,7 @@ def _messages(messages: Sequence[Message]) -> list[Json]:
     waiting: list[Json] = []
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
-        if message.images:
-            raise refuse(f"{where}.images", "is not supported here: only text is")
-        body: Json = {"role": message.role, "content": message.content or ""}
+        body: Json = {"role": message.role, "content": _content(message.content or "", message.images)}
         if message.role == "tool":
             body["tool_call_id"] = _answered(message, waiting, where)
         elif message.role == "assistant":

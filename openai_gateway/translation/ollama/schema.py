@@ -10,15 +10,16 @@ from openai_gateway.local import Fields
 
 __all__ = ["ChatRequest", "Common", "GenerateRequest", "Message", "Named"]
 
-IGNORED: Final = frozenset({"keep_alive", "truncate", "shift", "_debug_render_only"})
-"""How long to keep a model loaded, and what to do with prompts that do not fit (refused here)."""
+IGNORED: Final = frozenset({"truncate", "shift", "_debug_render_only"})
+"""What to do with prompts that do not fit: they are refused here."""
 
 
 class Named(Fields):
-    """Body of POST /api/show; older clients write `name`."""
+    """Body of POST /api/show and /api/pull; older clients write `name`."""
 
     model: str | None = None
     name: str | None = None
+    stream: bool | None = None
 
 
 class Common(Fields):
@@ -28,6 +29,8 @@ class Common(Fields):
     options: dict[str, Any] | None = None
     format: Literal["", "json"] | dict[str, Any] | None = None
     think: bool | str | None = None
+    keep_alive: int | float | str | None = None
+    """Nothing is loaded or unloaded here; 0 without a prompt asks for the latter, and is told so."""
     stream: bool | None = None
 
 
@@ -37,7 +40,7 @@ class Message(Fields):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     thinking: str | None = None
-    images: list[Any] | None = None
+    images: list[str] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
@@ -59,4 +62,4 @@ class GenerateRequest(Common):
     template: str | None = None
     raw: bool | None = None
     context: list[int] | None = None
-    images: list[Any] | None = None
+    images: list[str] | None = None

@@ -18,7 +18,6 @@ from openai_gateway.translation.endpoint import (
     error_renderer,
     random_id,
     respond,
-    route_class,
     serve,
     typed_event,
 )
@@ -29,7 +28,7 @@ from openai_gateway.translation.responses.schema import OWN_NAMES, ResponsesRequ
 from openai_gateway.translation.responses.store import ResponseStore, StoredResponse
 from openai_gateway.translation.responses.tools import ToolTable
 
-__all__ = ["LEFT_OUT_HEADER", "responses_router"]
+__all__ = ["LEFT_OUT_HEADER", "render_error", "responses_router"]
 
 LEFT_OUT_HEADER = "x-pipesd-left-out"
 """Response header: the types of the tools that were not offered to the model, separated by commas."""
@@ -75,9 +74,7 @@ def responses_router(service: ChatService, *, ping_s: float, store: ResponseStor
     """The routes, under /v1."""
     store = store or ResponseStore()
     endpoint = _Endpoint(service, store, ping_s=ping_s)
-    router = APIRouter(
-        prefix="/v1/responses", route_class=route_class(error_renderer(ApiError.body, OWN_NAMES))
-    )
+    router = APIRouter(prefix="/v1/responses")
 
     @router.post("")
     async def create(request: Request) -> Response:
@@ -98,3 +95,6 @@ def responses_router(service: ChatService, *, ping_s: float, store: ResponseStor
 def _left_out(tools: ToolTable) -> dict[str, str]:
     types = sorted(set(tools.left_out))
     return {LEFT_OUT_HEADER: ", ".join(types)} if types else {}
+
+
+render_error = error_renderer(ApiError.body, OWN_NAMES)

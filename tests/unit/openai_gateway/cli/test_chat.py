@@ -7,14 +7,15 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+import msgspec
 import pytest
 import uvicorn
 from rich.console import Console
 
 from edge_agent.errors import CloudUnreachable
-from edge_agent.testing import FakeGenerator
+from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.app import create_app
-from openai_gateway.cli.chat import Conversation, summary
+from openai_gateway.cli.chat import Conversation, base_url, summary
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.processes import bind_listener, free_port
 
@@ -90,6 +91,21 @@ def test_turns_are_remembered_until_starting_over(
     ]
 
 
+def test_instructions_stay_in_front(
+    connect: Connect, out: Console, generator_for: Callable[..., FakeGenerator]
+) -> None:
+    """What `--system` says comes first, after starting over, too."""
+    generator = generator_for("you")
+    with connect(generator, out) as conversation:
+        instructed = Conversation(conversation._client, "default", out=out, system="brief", max_tokens=3)
+        for _ in range(2):
+            instructed.ask("hi")
+            instructed.start_over()
+    for _, body in generator.forwarded:
+        assert [message["role"] for message in body["messages"]] == ["system", "user"]
+        assert body["max_tokens"] == 3
+
+
 def test_a_failure_in_the_middle(
     connect: Connect, out: Console, generator_for: Callable[..., FakeGenerator]
 ) -> None:
@@ -125,3 +141,39 @@ def test_summary_leaves_out_what_is_unknown() -> None:
     away = {"route": "local", "reason": "verifier out of reach"}
     assert summary(away) == "route local (verifier out of reach)"
     assert summary({}) == ""
+
+
+def test_thoughts_are_shown(
+    connect: Connect, out: Console, generator_for: Callable[..., FakeGenerator]
+) -> None:
+    """A model that thinks does not look hung; its thoughts are no part of the answer."""
+    generator = generator_for()
+    events = [
+        {"choices": [{"index": 0, "delta": {"reasoning": "hm [so]"}}]},
+        {"choices": [{"index": 0, "delta": {"content": "yes"}, "finish_reason": "stop"}]},
+    ]
+    data = b"".join(b"data: " + msgspec.json.encode(event) + b"\n\n" for event in events)
+    generator.cloud = lambda path, body: FakeForwardedAnswer(200, [data + b"data: [DONE]\n\n"])
+    with connect(generator, out) as conversation:
+        assert conversation.ask("hi") == "yes"
+    assert written(out).startswith("hm [so]\n\nyes\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("127.0.0.1:8650", "http://127.0.0.1:8650/v1"),
+        ("http://box:1/", "http://box:1/v1"),
+        ("https://box/pipesd/v1/", "https://box/pipesd/v1"),
+    ],
+)
+def test_urls_are_completed(given: str, url: str) -> None:
+    """Scheme and /v1 may be left out."""
+    assert base_url(given) == url
+
+
+@pytest.mark.parametrize("given", ["ftp://box", "http://", "box:port", "http://box:99999", "http://[::1"])
+def test_what_is_no_url(given: str) -> None:
+    """One sentence, before anything is asked."""
+    with pytest.raises(CliError, match="is not the URL of a gateway"):
+        base_url(given)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from openai_gateway.cli.options import documentation, flags
 from openai_gateway.cli.processes import bind_listener
 
 HEAVY = (
@@ -175,3 +176,35 @@ def test_models_that_do_not_exist(pipesd: Runner, flag: str, name: str, told: st
     assert sentence.startswith(f"pipesd: {told}"), result.stderr
     assert all(line.startswith("Starting the target server (") for line in progress), result.stderr
     assert progress == [] or flag == "--target"  # a draft does not wait for the server
+
+
+def test_flags_are_made_of_the_settings(pipesd: Runner) -> None:
+    """At 80 columns every command that reads settings names each flag, whole, with default and variable."""
+    for command in (("edge",), ("up",), ("doctor",), ("config", "show")):
+        text = pipesd(*command, "--help", COLUMNS="80").stdout
+        assert max(map(len, text.splitlines())) <= 80
+        words = text.split()
+        for flag in flags().values():
+            is_servers = flag.setting in ("cloud_url", "replicas", "ca_file", "api_key")
+            assert (flag.names[0] in text) == (command != ("up",) or not is_servers), flag
+        assert "auto|latency|balanced|offload" in words
+        assert "PIPESD_MAX_WINDOW]" in words
+        assert "'pipesd[otel]')" in text or "'pipesd[otel]');" in text
+
+
+def test_the_documentation_of_the_settings() -> None:
+    """`python -m openai_gateway.cli.options` prints what docs/settings.md has."""
+    page = Path(__file__).parents[4] / "docs" / "settings.md"
+    assert documentation() in page.read_text(encoding="utf-8")
+
+
+def test_flags_are_read(pipesd: Runner) -> None:
+    """A flag of each kind, and where the value comes from."""
+    flags_of = ("--max-ahead", "7", "--no-tune", "--mode", "offload", "--allowed-host", "a", "--trace", "t")
+    shown = pipesd("config", "show", *flags_of, PIPESD_MAX_WINDOW="5").stdout
+    found = {line.split()[0]: line.split()[1:] for line in shown.splitlines()}
+    expected = {"max_ahead": "7", "tune": "False", "mode": "offload", "allowed_hosts": "a", "trace": "t"}
+    assert {name: found[name] for name in expected} == {n: ["flag", v] for n, v in expected.items()}
+    assert found["max_window"] == ["env", "5"]
+    assert pipesd("edge", "--max-ahead", "many").returncode == 2
+    assert "choose" in pipesd("edge", "--cloud", "http://x", "--policy", "none").stderr

@@ -380,7 +380,15 @@ async def test_programs_and_local_pages_are_served(generator_for: MakeFake, clie
         for headers in ({}, {"user-agent": "curl/8", "accept": "*/*"}, own, proxied):
             answer = await client.post(CHAT, json=BODY, headers=headers)
             assert answer.json()["choices"][0]["message"]["content"] == "hello world"
-        for path in ("/", "/web/app.js", "/v1/models", "/health", "/metrics", "/openapi.json", "/api/tags"):
+        for path in (
+            "/",
+            "/web/js/app.js",
+            "/v1/models",
+            "/health",
+            "/metrics",
+            "/openapi.json",
+            "/api/tags",
+        ):
             assert (await client.get(path, headers=own)).status_code == 200
 
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from edge_agent.api import Route, TargetInfo
-from edge_agent.errors import NoDraftModel
+from edge_agent.errors import ConfigError, NoDraftModel
 from openai_gateway.chat_service import route_header
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
-from openai_gateway.routing import asked_route, check_model, full_name
+from openai_gateway.routing import OWN_NAMES, ModelNames, asked_route
 from openai_gateway.routing.parameters import Requirements
 from openai_gateway.routing.routes import choose_route
 
@@ -28,29 +28,69 @@ TARGET = TargetInfo("org/target", max_model_len=10, vocab_size=100)
 )
 def test_names_of_the_target(name: str | None) -> None:
     """The target answers to its id, to "default" and to no name, each on every route."""
-    check_model(name, TARGET)
+    OWN_NAMES.full(name, TARGET)
 
 
 @pytest.mark.parametrize("name", ["target", "gpt-4o", "org/target:edge", ":cloud", "gpt-4o:local"])
 def test_other_names(name: str) -> None:
     """Any other name is a 404 that says what is served."""
     with pytest.raises(ModelNotFound, match="org/target") as caught:
-        check_model(name, TARGET)
+        OWN_NAMES.full(name, TARGET)
     assert caught.value.status == 404
 
 
 def test_any_name_while_nothing_is_known() -> None:
     """Before a verifier was ever reached, nobody can say that a name is wrong."""
-    check_model("whatever", TargetInfo("draft", 10, 100, is_known=False))
+    assert OWN_NAMES.full("whatever:local", TargetInfo("draft", 10, 100, is_known=False)) == "draft:local"
 
 
 def test_names_of_the_default() -> None:
     """ "default" stands for the target on every route."""
-    assert [full_name(name, TARGET) for name in ("default", "default:local", "org/target:cloud")] == [
+    assert [OWN_NAMES.full(name, TARGET) for name in ("default", "default:local", "org/target:cloud")] == [
         "org/target",
         "org/target:local",
         "org/target:cloud",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "full", "route"),
+    [
+        ("gpt-4o", "org/target", None),
+        ("gpt-4o:cloud", "org/target:cloud", Route.CLOUD),
+        ("fast", "org/target:local", Route.LOCAL),
+        ("fast:local", "org/target:local", Route.LOCAL),
+        ("mine", "org/target", None),
+        ("org/target:cloud", "org/target:cloud", Route.CLOUD),
+    ],
+)
+def test_aliases(name: str, full: str, route: Route | None) -> None:
+    """A name of the owner's choice, which may stand for a route, too; routes can be asked of it."""
+    names = ModelNames.parse(["gpt-4o", "fast=default:local", " mine = org/target "])
+    assert (names.full(name, TARGET), names.route(name)) == (full, route)
+    assert names.listed(TARGET)[-3:] == ("gpt-4o", "fast", "mine")
+    with pytest.raises(ModelNotFound):
+        names.full("gpt-5", TARGET)
+
+
+@pytest.mark.parametrize("alias", ["", "=x", "x="])
+def test_aliases_that_are_none(alias: str) -> None:
+    with pytest.raises(ConfigError, match="NAME=MODEL"):
+        ModelNames.parse([alias])
+
+
+def test_any_name() -> None:
+    """For clients whose names cannot be changed; routes can be asked of any, too."""
+    names = ModelNames(any_model=True)
+    assert names.full("claude-x", TARGET) == "org/target"
+    assert names.full("claude-x:local", TARGET) == "org/target:local"
+
+
+def test_a_name_is_echoed_in_bounds() -> None:
+    """However long it is."""
+    with pytest.raises(ModelNotFound) as caught:
+        OWN_NAMES.full("x" * 10**6, TARGET)
+    assert len(caught.value.message) < 400
 
 
 @pytest.mark.parametrize(

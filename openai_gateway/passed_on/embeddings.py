@@ -1,0 +1,91 @@
+"""Embeddings: `/v1/embeddings` and Ollama's two, asked of the vLLM server or of another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from edge_agent.api import Generator
+from openai_gateway.chat_service import Json
+from openai_gateway.errors import ApiError, InvalidRequest
+from openai_gateway.http import json_response, read_body
+from openai_gateway.local import decode_body
+from openai_gateway.routing import ModelNames
+from openai_gateway.target import Forwarder, post
+
+__all__ = ["embeddings_router"]
+
+_PATH = "/v1/embeddings"
+
+
+class _Embeddings:
+    def __init__(self, generator: Generator, server: Forwarder | None, names: ModelNames) -> None:
+        self._generator = generator
+        self._server = server
+        self._names = names
+
+    async def ask(self, body: Json) -> Json:
+        """OpenAI's answer. Raises `ApiError` (501) if the server has none."""
+        asked = {name: value for name, value in body.items() if value is not None}
+        if self._server is None or await self._is_targets(asked.get("model")):
+            asked.pop("model", None)  # each server's own
+        try:
+            return await post(self._server or self._generator, _PATH, asked)
+        except ApiError as error:
+            if error.status not in (404, 405, 501):
+                raise
+            asked_of = "the embeddings server" if self._server else "the vLLM server"
+            message = f"No embeddings: {asked_of} has none; name a server that does with --embeddings-url."
+            raise ApiError(501, message, code="not_implemented") from error
+
+    async def _is_targets(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return True
+        try:
+            self._names.full(name, await self._generator.target(offline=True))
+        except Exception:
+            return False
+        return True
+
+    async def embed(self, body: Json) -> Json:
+        """Ollama's answer to one text or several."""
+        given = body.get("input")
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list):
+            raise InvalidRequest("'input' should be a text or a list of texts.", param="input")
+        asked: dict[str, Any] = {"model": body.get("model"), "input": texts}
+        if body.get("dimensions"):
+            asked["dimensions"] = body["dimensions"]
+        answer = await self.ask(asked) if texts else {"data": []}
+        found = sorted(answer.get("data") or [], key=lambda each: each.get("index", 0))
+        count = (answer.get("usage") or {}).get("prompt_tokens", 0)
+        vectors = [each.get("embedding") for each in found]
+        times = {"total_duration": 0, "load_duration": 0}
+        return {"model": body.get("model"), "embeddings": vectors, **times, "prompt_eval_count": count}
+
+
+def embeddings_router(generator: Generator, server: Forwarder | None, names: ModelNames) -> APIRouter:
+    """The routes; `server` is asked in place of the target's."""
+    router = APIRouter()
+    embeddings = _Embeddings(generator, server, names)
+
+    async def body_of(request: Request) -> Json:
+        return decode_body(await read_body(request))
+
+    @router.post(_PATH)
+    async def openai(request: Request) -> Response:
+        return json_response(await embeddings.ask(await body_of(request)))
+
+    @router.post("/api/embed")
+    async def ollama(request: Request) -> Response:
+        return json_response(await embeddings.embed(await body_of(request)))
+
+    @router.post("/api/embeddings")
+    async def former(request: Request) -> Response:
+        body = await body_of(request)
+        prompt = body.get("prompt") or ""
+        answer = await embeddings.embed({**body, "input": [prompt] if prompt else []})
+        return json_response({"embedding": next(iter(answer["embeddings"]), [])})
+
+    return router

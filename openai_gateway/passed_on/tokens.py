@@ -1,0 +1,114 @@
+"""`/tokenize`, `/detokenize`, `/apply-template`, `/props`: as vLLM and llama-server have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+
+from edge_agent.api import Generator
+from openai_gateway.chat_service import Json
+from openai_gateway.errors import InvalidRequest
+from openai_gateway.http import json_response, read_body
+from openai_gateway.local import TargetTextCache, decode_body
+from openai_gateway.routing import normalise, sampling_used
+from openai_gateway.target import post
+
+__all__ = ["tokens_router"]
+
+_CHAT: Final = "/v1/chat/completions"
+_TEMPLATED: Final = (
+    *("messages", "tools", "chat_template", "chat_template_kwargs", "add_generation_prompt"),
+    *("continue_final_message", "add_special_tokens", "mm_processor_kwargs", "return_token_strs"),
+)
+"""What vLLM's tokenizer endpoint takes of a chat."""
+
+
+class _Tokens:
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
+        self._texts = TargetTextCache()
+
+    async def tokenize(self, body: Json) -> Json:
+        """vLLM's answer to `prompt` or `messages`, llama-server's to `content`."""
+        if "content" not in body:
+            return await post(self._generator, "/tokenize", _asked(body))
+        asked = {"prompt": body["content"], "add_special_tokens": bool(body.get("add_special"))}
+        tokens = (await post(self._generator, "/tokenize", asked))["tokens"]
+        if not body.get("with_pieces"):
+            return {"tokens": tokens}
+        text = await self._texts.load(await self._generator.tokenizer())
+        return {"tokens": [{"id": token, "piece": text.text_of([token])} for token in tokens]}
+
+    async def detokenize(self, tokens: object) -> Json:
+        """The text under both servers' names."""
+        text = (await post(self._generator, "/detokenize", {"tokens": tokens}))["prompt"]
+        return {"prompt": text, "content": text}
+
+    async def apply_template(self, body: Json) -> Json:
+        """The prompt that the target makes of a chat."""
+        if "messages" not in body:
+            raise InvalidRequest("Missing required parameter: 'messages'.", param="messages")
+        tokens = (await post(self._generator, "/tokenize", _asked(body)))["tokens"]
+        return {"prompt": (await self.detokenize(tokens))["prompt"]}
+
+    async def props(self) -> Json:
+        """What llama-server's clients look for before they ask."""
+        target = await self._generator.target()
+        bundle = await self._generator.tokenizer()
+        return {
+            "default_generation_settings": {
+                "n_ctx": target.max_model_len,
+                "params": {**sampling_used({}, target), "n_predict": -1, "seed": -1},
+            },
+            "total_slots": 1,
+            "model_alias": target.model,
+            "model_path": target.model,
+            "chat_template": bundle.chat_template or "",
+            "bos_token": bundle.special_tokens.get("bos_token", ""),
+            "eos_token": bundle.special_tokens.get("eos_token", ""),
+            "modalities": {"vision": False, "audio": False},
+            "build_info": f"pipesd {version('pipesd')}",
+        }
+
+
+def _asked(body: Mapping[str, Any]) -> Json:
+    """The fields of a chat or prompt that decide its tokens, as vLLM's tokenizer endpoint takes them."""
+    if "messages" not in body:
+        return {name: value for name, value in body.items() if name != "model"}
+    chat = normalise(body, _CHAT)
+    asked: Json = {name: chat[name] for name in _TEMPLATED if name in chat}
+    if (effort := chat.get("reasoning_effort")) is not None:
+        variables = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+        asked["chat_template_kwargs"] = {**variables, **asked.get("chat_template_kwargs", {})}
+    return asked
+
+
+def tokens_router(generator: Generator) -> APIRouter:
+    """The four routes."""
+    router = APIRouter()
+    tokens = _Tokens(generator)
+
+    async def body_of(request: Request) -> Json:
+        return decode_body(await read_body(request))
+
+    @router.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        return json_response(await tokens.tokenize(await body_of(request)))
+
+    @router.post("/detokenize")
+    async def detokenize(request: Request) -> Response:
+        return json_response(await tokens.detokenize((await body_of(request)).get("tokens")))
+
+    @router.post("/apply-template")
+    async def apply_template(request: Request) -> Response:
+        return json_response(await tokens.apply_template(await body_of(request)))
+
+    @router.head("/props", include_in_schema=False)
+    @router.get("/props")
+    async def props() -> Response:
+        return json_response(await tokens.props())
+
+    return router
