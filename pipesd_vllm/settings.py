@@ -27,8 +27,20 @@ class ServerSettings(BaseSettings):
     max_sessions: int = Field(1024, ge=1)
     """Connections at a time; more are refused with HTTP 429."""
     key_share: float = Field(0.25, gt=0, le=1)
-    """The share of `max_sessions` that one API key may take; never less than an equal share for each key."""
+    """The share of `max_sessions` and of the KV cache that one API key may take; never less than an equal
+    share for each key."""
+
+    kv_share: float = Field(1.0, gt=0)
+    """The share of the KV cache that open turns may fill; a turn beyond it is refused (`overloaded`)."""
+    max_turns_s: float = Field(100.0, gt=0)
+    """Turns a second that one API key may begin, and twice as many at once."""
+    max_frames_s: float = Field(1000.0, gt=0)
+    """Frames a second that one connection is read at, 16 drafts counting as one more; faster senders wait."""
+
+    def share_per_key(self, num_keys: int) -> float:
+        """The part of the server that one of `num_keys` API keys may take (0: the server asks for none)."""
+        return max(self.key_share, 1 / max(1, num_keys))
 
     def max_sessions_per_key(self, num_keys: int) -> int:
-        """The most connections at a time with one of `num_keys` API keys (0: the server asks for none)."""
-        return max(1, int(self.max_sessions * max(self.key_share, 1 / max(1, num_keys))))
+        """The most connections at a time with one of `num_keys` API keys."""
+        return max(1, int(self.max_sessions * self.share_per_key(num_keys)))

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
-from benchmarks.sim.engine import EngineRecord, SimEngine, engine_config
+from benchmarks.sim.engine import BLOCK_SIZE, EngineRecord, SimEngine, engine_config
 from benchmarks.sim.lies import LyingServer
 from benchmarks.sim.log import EventLog
 from benchmarks.sim.network import SimNetwork
@@ -195,6 +195,7 @@ class SimServer:
             _SECRET,
             clock=self._loop.time,
             new_id=self._new_id,
+            kv_tokens=plan.num_blocks * BLOCK_SIZE,
         )
 
     # -- what befalls it ------------------------------------------------------------------

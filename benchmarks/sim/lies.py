@@ -34,6 +34,8 @@ _STRANGE_TURN: Final = 4_000_000
 _GAP: Final = 5
 _TOKEN: Final = 10
 _NUM_TURNS: Final = 64
+_NUM_JUNK: Final = 16
+"""Drafts of a frame of nonsense, all said to be certain."""
 _BETWEEN_TURNS_S: Final = 0.02
 _MAX_TOKENS: Final = 64
 
@@ -172,22 +174,27 @@ async def _speak(connection: ClientConnection, lie: EdgeLie, prompt: Sequence[in
         case EdgeLie.OUT_OF_VOCABULARY:
             await connection.send(encode(Draft(1, 1, frontier + 1, 0, [2**31 - 1])))
         case EdgeLie.WRONG_DRAFTS:
-            await _draft_nonsense(connection)
+            await _draft_nonsense(connection, prompt)
         case _:
             pass  # silent
 
 
-async def _draft_nonsense(connection: ClientConnection) -> None:
-    """Answer each commit with drafts that nobody would make."""
-    first = 1
-    while True:
-        data = await connection.recv()
+async def _draft_nonsense(connection: ClientConnection, prompt: Sequence[int]) -> None:
+    """Answer each commit with drafts that nobody would make, turn after turn."""
+    first, turn = 1, 1
+    async for data in connection:
         message = decode_downstream(data.encode() if isinstance(data, str) else data)
-        if not isinstance(message, Commit) or message.finish_reason is not None:
+        if not isinstance(message, Commit):
             return
+        if message.finish_reason is not None:
+            first, turn = 1, turn + 1
+            await connection.send(_open(turn, prompt, Mode.OFFLOAD))
+            continue
         frontier = message.base + len(message.tokens)
-        await connection.send(encode(Draft(1, first, frontier, 0, [_TOKEN] * 3)))
-        first += 3
+        junk = [_TOKEN] * _NUM_JUNK
+        confidences = bytes([255]) * _NUM_JUNK
+        await connection.send(encode(Draft(turn, first, frontier, 0, junk, confidences=confidences)))
+        first += _NUM_JUNK
 
 
 def _open(turn: int, prompt: Sequence[int], mode: Mode) -> bytes:

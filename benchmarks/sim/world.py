@@ -331,6 +331,8 @@ class World:
 
     async def _chat(self, number: int) -> None:
         chat, outcome = self._plan.chats[number], self._outcome.chats[number]
+        if chat.after is not None:
+            await asyncio.wait([self._tasks[chat.after]])
         await asyncio.sleep(chat.start_s)
         outcome.started_s = self._loop.time() - self._began_s
         end = End()

@@ -69,7 +69,7 @@ class CloudConnection:
                 continue
             if isinstance(message, Refused):
                 if message.code is RefusalCode.OVERLOADED:
-                    raise CloudOverloaded(message.message)
+                    raise CloudOverloaded(message.message, message.retry_after_s)
                 raise CloudRefused(str(message.code), message.message)
             return message, num_bytes
 

@@ -17,6 +17,7 @@ from fastapi import APIRouter, FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse
 
 from pipesd_vllm import compat
+from pipesd_vllm.api.admission import OpenContexts, Tenant, TokenBucket
 from pipesd_vllm.api.metrics import ServerMetrics
 from pipesd_vllm.api.model_info import build_info, build_tokenizer, build_welcome
 from pipesd_vllm.api.reasoning import reasoning_marks, reasoning_parser
@@ -44,6 +45,8 @@ router = APIRouter()
 _RETRY_AFTER_S: Final = 5
 _GONE: Final = (OSError, WebSocketDisconnect)
 """What sending raises while the upgrade is answered, if the client has left by then."""
+_MAX_TENANTS: Final = 1024
+"""Beyond it those without a connection are forgotten."""
 _TOO_MANY: Final = {
     "server_full": "too many sessions; try again in some seconds",
     "key_full": "too many sessions with this API key (PIPESD_SERVER_KEY_SHARE); close some, or try again",
@@ -64,11 +67,17 @@ class PluginState:
     """Seconds, for what a frame costs."""
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex
     """An id for each turn's request."""
+    kv_tokens: int | None = None
+    """That fit the KV cache, this process' part of them; None: unknown."""
 
     def __post_init__(self) -> None:
+        num_keys = num_api_keys(self.args)
         self.connections = OpenConnections(
-            self.settings.max_sessions, self.settings.max_sessions_per_key(num_api_keys(self.args))
+            self.settings.max_sessions, self.settings.max_sessions_per_key(num_keys)
         )
+        limit = self.kv_tokens and self.kv_tokens * self.settings.kv_share
+        self.contexts = OpenContexts(limit, limit and limit * self.settings.share_per_key(num_keys))
+        self._tenants: dict[str, Tenant] = {}
         self._tokenizer: dict[str, Any] | None = None
         self._info: dict[str, Any] | None = None
 
@@ -76,7 +85,24 @@ class PluginState:
     def of(cls, engine: EngineClient, args: Namespace) -> PluginState:
         """For `engine`, with the limits that the environment sets. Reads files of the target."""
         welcome = build_welcome(engine, args)
-        return cls(engine, args, ServerSettings(), ServerMetrics(), welcome, new_secret())
+        kv_tokens = kv_cache_tokens(engine, args)
+        settings, metrics = ServerSettings(), ServerMetrics()
+        metrics.seats.set(engine.vllm_config.scheduler_config.max_num_seqs)
+        return cls(engine, args, settings, metrics, welcome, new_secret(), kv_tokens=kv_tokens)
+
+    def tenant(self, name: str) -> Tenant:
+        """The limits of the tenant `name`, which has a connection."""
+        if name not in self._tenants:
+            if len(self._tenants) >= _MAX_TENANTS:
+                kept = {known: own for known, own in self._tenants.items() if known in self.connections}
+                self._tenants = kept
+            per_s = self.settings.max_turns_s
+            turns = TokenBucket(per_s, 2 * per_s, self.clock)
+            self._tenants[name] = Tenant(name, self.contexts, turns, self._count_refusal)
+        return self._tenants[name]
+
+    def _count_refusal(self, reason: str) -> None:
+        self.metrics.refused_turns.labels(reason).inc()
 
     async def info(self) -> dict[str, Any]:
         """Body of the info route; the reasoning parser is tried once."""
@@ -121,6 +147,13 @@ class PipeSDEndpoint:
         compat.allow_min_p_and_logit_bias(engine_client)
         compat.put_under_handlers(state, SessionEngine(engine_client))
         state.pipesd = PluginState.of(engine_client, args)
+
+
+def kv_cache_tokens(engine: EngineClient, args: Namespace) -> int | None:
+    """Tokens that the KV cache holds, an API server process' equal part of them; None: unknown."""
+    cache = engine.vllm_config.cache_config
+    num_tokens = (cache.num_gpu_blocks or 0) * (cache.block_size or 0)
+    return num_tokens // (getattr(args, "api_server_count", None) or 1) or None
 
 
 def num_api_keys(args: Namespace, environment: Mapping[str, str] = os.environ) -> int:
@@ -203,5 +236,6 @@ async def _serve(websocket: WebSocket, state: PluginState, tenant: str) -> None:
         tenant,
         clock=state.clock,
         new_id=state.new_id,
+        tenant=state.tenant(tenant),
     )
     await connection.serve()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from pipesd_vllm.scheduling import PassReport
 from pipesd_vllm.wire import Commit, Draft
 
 _STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _OVERHEAD_BUCKETS = (2.5e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+
+
+_KEY_DIGITS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,8 @@ class Overhead:
     """In the scheduler's hooks around the pass, for all sessions of the pass together."""
     output_s: float
     """When vLLM handed its output over, on the service's clock."""
+    report: PassReport = field(default_factory=PassReport)
+    """What the engine said with it."""
 
 
 class ServerMetrics:
@@ -107,15 +114,64 @@ class ServerMetrics:
             registry=registry,
         )
 
+        self.refused_turns = Counter(
+            "pipesd_refused_turns",
+            "Turns refused for want of room, by reason: kv_full, key_kv_full, key_turns.",
+            ["reason"],
+            registry=registry,
+        )
+        self.throttled = Counter(
+            "pipesd_throttled_frames",
+            "Frames after which a connection was read no faster.",
+            registry=registry,
+        )
+
+        self.rejected = Counter(
+            "pipesd_rejected_draft_tokens",
+            "Draft tokens verified and not kept, by the key's salt in this process (its first 8 digits).",
+            ["key"],
+            registry=registry,
+        )
+        self.seats = Gauge(
+            "pipesd_seats",
+            "Requests that the engine's steps have room for (--max-num-seqs).",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.seats_taken = Gauge(
+            "pipesd_seats_taken",
+            "Requests that run, and sessions parked with their KV blocks, at the last commit.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.parked = Gauge(
+            "pipesd_parked_sessions",
+            "Sessions that wait for their edges outside of vLLM's queues, at the last commit.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+        self.step_drafts = Gauge(
+            "pipesd_step_draft_tokens",
+            "Draft tokens of all sessions that the last step verified: the verification budget in force.",
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )
+
     def count_draft(self, draft: Draft) -> None:
         """Count a draft frame that arrived."""
         self.received.inc(len(draft.tokens))
 
-    def count_commit(self, commit: Commit, overhead: Overhead, send_s: float) -> None:
+    def count_commit(self, commit: Commit, overhead: Overhead, send_s: float, key: str = "") -> None:
         """Count a commit that was sent, or could not be: its target passes took place either way.
 
-        `send_s` is the time from vLLM's output to the end of the sending.
+        `send_s` is the time from vLLM's output to the end of the sending; `key` the tenant's name.
         """
+        report = overhead.report
+        self.seats_taken.set(report.seats_taken)
+        self.parked.set(report.parked)
+        self.step_drafts.set(report.step_drafts)
+        if commit.drafted > commit.accepted:
+            self.rejected.labels(key[:_KEY_DIGITS]).inc(commit.drafted - commit.accepted)
         self.passes.inc(commit.passes)
         self.committed.inc(len(commit.tokens))
         self.drafted.inc(commit.drafted)

@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from starlette.websockets import WebSocket
 from vllm.engine.protocol import EngineClient
@@ -15,6 +15,7 @@ from vllm.exceptions import VLLMClientError
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipesd_vllm import compat
+from pipesd_vllm.api.admission import Tenant, TokenBucket
 from pipesd_vllm.api.edge_socket import EdgeLeft, EdgeSocket, Message, Parts, read_event
 from pipesd_vllm.api.exchange import Exchange
 from pipesd_vllm.api.metrics import Overhead, ServerMetrics
@@ -46,6 +47,9 @@ __all__ = ["SessionConnection"]
 
 logger = logging.getLogger("vllm.pipesd")
 
+_DRAFTS_A_FRAME: Final = 16
+"""Drafts that cost a connection as much of its share as a frame does."""
+
 
 class SessionConnection:
     """Serves one accepted WebSocket until either side leaves."""
@@ -61,7 +65,9 @@ class SessionConnection:
         *,
         clock: Clock = time.perf_counter,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+        tenant: Tenant | None = None,
     ) -> None:
+        """`tenant`: the limits that it shares; None: there are none."""
         self._scope = websocket.scope
         self._socket = EdgeSocket(websocket, settings.send_timeout_s)
         self._parts = Parts(settings.max_message_bytes)
@@ -72,6 +78,8 @@ class SessionConnection:
         self._cache_salt = cache_salt
         self._clock = clock
         self._new_id = new_id
+        self._tenant = tenant or Tenant()
+        self._frames = TokenBucket(settings.max_frames_s, settings.max_frames_s, clock)
         self._turn: Turn | Exchange | None = None
         self._turn_task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
@@ -123,6 +131,11 @@ class SessionConnection:
             whole = self._parts.add(message)
             if whole is not None:
                 await self._handle(whole, received_s)
+            # Who sends too much is read no faster: TCP holds the sender up, and nobody else.
+            num_drafts = len(message.tokens) if isinstance(message, Draft) else 0
+            if (wait_s := self._frames.take(1.0 + num_drafts / _DRAFTS_A_FRAME)) > 0.0:
+                self._metrics.throttled.inc()
+                await asyncio.sleep(wait_s)
 
     async def _handle(self, message: Message, received_s: float) -> None:
         if isinstance(message, Open):
@@ -147,17 +160,23 @@ class SessionConnection:
         await self._end_turn()
         try:
             check_open(opened, self._welcome)
+            self._tenant.begin_turn()
             request_id = f"pipesd-{self._new_id()}"
             opening = Opening.of(opened, self._cache_salt)
-            turn = Turn(self._engine, request_id, opening, self._settings, self._clock)
+            turn = Turn(self._engine, request_id, opening, self._settings, self._clock, self._tenant)
         except RefuseTurn as refusal:
-            await self._refuse(opened.turn, refusal.code, str(refusal))
+            await self._refuse(opened.turn, refusal)
             return
         self._start(turn)
 
     async def _answer(self, ask: Ask) -> None:
         await self._end_turn()
         check_ask(ask, self._welcome)
+        try:
+            self._tenant.begin_turn()
+        except RefuseTurn as refusal:
+            await self._refuse(ask.turn, refusal)
+            return
         session = AskSession(
             ask,
             self._engine,
@@ -167,6 +186,7 @@ class SessionConnection:
             self._emit,
             self._clock,
             self._new_id,
+            self._tenant,
         )
         self._start(Exchange(ask, self._scope, session, self._socket.send))
 
@@ -208,7 +228,8 @@ class SessionConnection:
             await asyncio.wait([run, abandoned], return_when=asyncio.FIRST_COMPLETED)
             if run.done():
                 return await self._outcome(turn, run)
-            await self._refuse(turn.number, RefusalCode.ABANDONED, "no drafts came; open the turn again")
+            refusal = RefuseTurn(RefusalCode.ABANDONED, "no drafts came; open the turn again")
+            await self._refuse(turn.number, refusal)
             return "abandoned"
         finally:
             run.cancel()
@@ -223,10 +244,11 @@ class SessionConnection:
             raise engine_died() from error
         if isinstance(error, CloseConnection | EdgeLeft):
             raise error
-        code = error.code if isinstance(error, RefuseTurn) else _refusal_code(error)
         logger.warning("turn failed: %r", error)
-        await self._refuse(turn.number, code, str(error) or type(error).__name__)
-        return str(code)
+        if not isinstance(error, RefuseTurn):
+            error = RefuseTurn(_refusal_code(error), str(error) or type(error).__name__)
+        await self._refuse(turn.number, error)
+        return str(error.code)
 
     # -- writing --------------------------------------------------------------------------
 
@@ -236,10 +258,11 @@ class SessionConnection:
         finally:
             # The edge waits for the commit and nobody for the counters, so what is ready to run goes first.
             send_s = self._clock() - overhead.output_s
-            self._loop.call_soon(self._metrics.count_commit, commit, overhead, send_s)
+            count = self._metrics.count_commit
+            self._loop.call_soon(count, commit, overhead, send_s, self._tenant.name)
 
-    async def _refuse(self, turn: int, code: RefusalCode, message: str) -> None:
-        await self._socket.send(Refused(turn, code, message))
+    async def _refuse(self, turn: int, refusal: RefuseTurn) -> None:
+        await self._socket.send(Refused(turn, refusal.code, str(refusal), refusal.retry_after_s))
 
 
 def _refusal_code(error: BaseException) -> RefusalCode:

@@ -23,6 +23,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipesd_vllm import compat
+from pipesd_vllm.api.admission import Tenant
 from pipesd_vllm.api.edge_socket import EdgeLeft
 from pipesd_vllm.api.metrics import Overhead
 from pipesd_vllm.api.turn import Emit, Opening, Turn
@@ -87,6 +88,7 @@ class AskSession:
         emit: Emit,
         clock: Clock,
         new_id: Callable[[], str],
+        tenant: Tenant | None = None,
     ) -> None:
         self.turns: dict[int, Turn] = {}
         """Those under way, by stream."""
@@ -100,6 +102,7 @@ class AskSession:
         self._emit = emit
         self._clock = clock
         self._new_id = new_id
+        self._tenant = tenant
         self._num_streams = 0
         self._undrafted_told = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +144,9 @@ class AskSession:
         for index in range(params.n):  # they take drafts from `Begun` on
             opening = self._opening(first + index, prompt, text.params[index], options)
             name = f"pipesd-{self._new_id()}"
-            self.turns[first + index] = Turn(self._engine, name, opening, self._settings, self._clock)
+            self.turns[first + index] = Turn(
+                self._engine, name, opening, self._settings, self._clock, self._tenant
+            )
         await self._begin(first, prompt_ids, text.params)
         try:
             for index in range(params.n):
@@ -197,6 +202,7 @@ class AskSession:
             committed.tokens,
             options.get("reasoning_ended"),
             options.get("reasoning_parser_kwargs"),
+            self._cache_salt,
         )
         prompt_ids = list(prompt["prompt_token_ids"])  # vLLM adds the drafts of later chunks to the list
         own = self._salted(prompt) | {"prompt_token_ids": prompt_ids}
@@ -243,6 +249,8 @@ class AskSession:
     async def _check(self, error: Exception) -> None:
         """Return if the handler shall say what has happened to the stream; raise what it shall say itself."""
         if isinstance(error, RefuseTurn):
+            if error.code is RefusalCode.OVERLOADED:
+                await self._lose(error)
             return
         if isinstance(error, EngineDeadError):
             await self._lose(engine_died())

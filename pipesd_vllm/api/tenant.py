@@ -39,6 +39,9 @@ class OpenConnections:
     def __len__(self) -> int:
         return self._by_tenant.total()
 
+    def __contains__(self, tenant: str) -> bool:
+        return tenant in self._by_tenant
+
     def refusal(self, tenant: str) -> str | None:
         """Why `tenant` cannot open one more, "server_full" or "key_full"; None if it can."""
         if len(self) >= self._limit:

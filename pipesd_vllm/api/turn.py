@@ -19,6 +19,7 @@ from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
 
 from pipesd_vllm import compat
+from pipesd_vllm.api.admission import Hold, Tenant
 from pipesd_vllm.api.metrics import Overhead
 from pipesd_vllm.api.turn_params import chunk_params, opening_params, token_logprobs
 from pipesd_vllm.api.validation import RefuseTurn, engine_stops
@@ -96,7 +97,9 @@ class Turn:
         opening: Opening,
         settings: ServerSettings,
         clock: Clock = time.perf_counter,
+        tenant: Tenant | None = None,
     ) -> None:
+        """`tenant`: whose room it takes; None: there is room for all."""
         self.number = opening.turn
         self.num_cached_tokens = 0
         """Of the prompt, found in vLLM's prefix cache."""
@@ -106,6 +109,8 @@ class Turn:
         self._mode, self._patience_ms = opening.mode, opening.patience_ms
         self._settings = settings
         self._frontier = opening.frontier
+        self._tenant = tenant or Tenant()
+        self._hold: Hold | None = None
         self._clock = clock
         self._chunks: asyncio.Queue[_Chunk] = asyncio.Queue(_MAX_PENDING_CHUNKS)
         self._chunks.put_nowait(_Chunk(opening.input))
@@ -129,9 +134,10 @@ class Turn:
     async def run(self, emit: Emit) -> None:
         """Emit commits until the turn ends; cancelling it aborts the request in the engine.
 
-        Raises vLLM's own errors (`EngineDeadError`, validation, admission), `RefuseTurn` if the engine gives
-        this turn up, and `CloseConnection` if it gives all turns up.
+        Raises vLLM's own errors (`EngineDeadError`, validation, admission), `RefuseTurn` if there is no room
+        or the engine gives this turn up, and `CloseConnection` if it gives all turns up.
         """
+        self._hold = self._tenant.hold(self._frontier)
         params = chunk_params(pack_command(CloseSession()))
         outputs = self._engine.generate(self._input(), params, self._request_id, **self._opening.options)
         try:
@@ -141,6 +147,7 @@ class Turn:
                     if self._finished:
                         return
         finally:
+            self._hold.suspend()
             self.end()
 
     # -- input: drafts and commands -------------------------------------------------------
@@ -159,6 +166,7 @@ class Turn:
         chunk = later_chunk(command, draft.tokens)
         await self._chunks.put(_Chunk(chunk, received_s if draft.verify else None))
         if draft.verify and not self._ended:
+            self._resume()
             self._restart_timers()
 
     async def control(self, control: Control) -> None:
@@ -172,6 +180,8 @@ class Turn:
             self._patience_ms = control.patience_ms
         if control.alone:
             await self._chunks.put(_Chunk(later_chunk(DecodeAlone())))
+        if not self._ended:
+            self._resume()
         self._stop_timers()
         self._timers = self._waiting_timers()
         if not (self._ended or control.alone):
@@ -212,7 +222,8 @@ class Turn:
         else:
             self.end()
         receive_s, self._receive_s = self._receive_s, None
-        await emit(commit, Overhead(receive_s, self._reported.overhead_ms / 1e3, output_s))
+        report = self._reported
+        await emit(commit, Overhead(receive_s, report.overhead_ms / 1e3, output_s, report))
         self._finished = commit.finish_reason is not None
 
     def _commit(self, output: RequestOutput) -> Commit:
@@ -236,6 +247,8 @@ class Turn:
             cap=total.cap,
         )
         self._frontier += len(tokens)
+        if self._hold is not None:
+            self._hold.grow(len(tokens))
         return commit
 
     # -- waiting for the edge -------------------------------------------------------------
@@ -261,10 +274,16 @@ class Turn:
 
     def _decode_alone(self) -> None:
         if self._command(DecodeAlone(self._frontier)):
+            self._resume()
             self._stop_timers()  # from here on the turn waits for the engine
 
     def _suspend(self) -> None:
-        self._command(Suspend())
+        if self._command(Suspend()) and self._hold is not None:
+            self._hold.suspend()
+
+    def _resume(self) -> None:
+        if self._hold is not None:
+            self._hold.resume()
 
     def _command(self, command: Command) -> bool:
         """Pass `command` on; False if the queue is full: drafts are under way then."""
@@ -277,7 +296,7 @@ class Turn:
 
 def opening_chunk(opened: Open, cache_salt: str) -> StreamingInput:
     """The first chunk: the prompt, salted for its tenant in vLLM's prefix cache. Raises `RefuseTurn`."""
-    command = OpenSession(eager=opened.mode is Mode.LATENCY, committed=opened.committed)
+    command = OpenSession(opened.mode is Mode.LATENCY, opened.committed, tenant=cache_salt)
     params = opening_params(opened.sampling, pack_command(command))
     return StreamingInput(tokens_input(list(opened.prompt), cache_salt=cache_salt), params)
 

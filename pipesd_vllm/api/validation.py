@@ -27,11 +27,12 @@ def engine_stops() -> CloseConnection:
 
 
 class RefuseTurn(Exception):
-    """This turn cannot be started; the connection can go on."""
+    """This turn cannot be started; the connection can go on. `retry_after_s` as in `Refused`."""
 
-    def __init__(self, code: RefusalCode, message: str) -> None:
+    def __init__(self, code: RefusalCode, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.retry_after_s = retry_after_s
 
 
 def check_tokens(tokens: Sequence[int], vocab_size: int) -> None:

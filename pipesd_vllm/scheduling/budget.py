@@ -34,15 +34,20 @@ class DraftRecord:
     """What a session's drafts were worth so far; older passes count less.
 
     An edge's confidences are corrected by how many of its drafts were right, so that one which overrates its
-    drafts is believed no longer.
+    drafts is believed no longer. A session begins with what those of its tenant were worth.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tenants: DraftRecord | None = None) -> None:
+        """`tenants`: the record of all sessions of its tenant, which learns what this one does."""
+        self._tenants = tenants
+        self._first_factor, self._first_rate = (tenants.factor, tenants.rate) if tenants else (1.0, _UNTOLD)
         self._accepted = self._told = self._checked = 0.0
         self._tokens = self._passes = 0.0
 
     def observe(self, confidences: Sequence[int | None], num_accepted: int, num_tokens: int) -> None:
         """A pass verified drafts of these confidences (bytes of the wire) and committed `num_tokens`."""
+        if self._tenants is not None and confidences:
+            self._tenants.observe(confidences, num_accepted, num_tokens)
         checked = confidences[: num_accepted + 1]
         self._accepted = self._accepted * _FADING + num_accepted
         self._told = self._told * _FADING + sum(map(_probability, checked))
@@ -52,14 +57,19 @@ class DraftRecord:
 
     def survivals(self, confidences: Iterable[int | None]) -> list[float]:
         """Of drafts in a chain; never rising."""
-        factor = (self._accepted + _PRIOR) / (self._told + _PRIOR)
+        factor = self.factor
         chances = (min(_SUREST, _probability(told) * factor) for told in confidences)
         return list(accumulate(chances, mul))
 
     @property
+    def factor(self) -> float:
+        """What the edge's confidences are to be taken times."""
+        return (self._accepted + self._first_factor * _PRIOR) / (self._told + _PRIOR)
+
+    @property
     def rate(self) -> float:
         """The share of checked drafts that were right, below 1."""
-        return min(_SUREST, (self._accepted + _UNTOLD * _PRIOR) / (self._checked + _PRIOR))
+        return min(_SUREST, (self._accepted + self._first_rate * _PRIOR) / (self._checked + _PRIOR))
 
     @property
     def pace(self) -> float:

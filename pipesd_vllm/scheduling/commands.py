@@ -21,15 +21,16 @@ REPORT_KEY: Final = "pipesd"
 class OpenSession:
     """Start a session with the chunk's prompt. `eager`: decode without waiting for drafts.
 
-    `committed` are tokens that were generated before (a session taken over). The last two are those of a
+    `committed` are tokens that were generated before (a session taken over). The next two are those of a
     plain request, which vLLM takes with no resumable one: whether the thoughts are over already, and what
-    the reasoning parser is made with.
+    the reasoning parser is made with. `tenant` names the sessions whose drafts are of one origin.
     """
 
     eager: bool = False
     committed: Sequence[int] = ()
     reasoning_ended: bool | None = None
     reasoning_parser_kwargs: dict[str, Any] | None = None
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ class PassReport:
     `queue_ms` and `step_ms` are those of the last pass: how long released drafts waited for it to start, and
     how long it took from scheduling to its result. `overhead_ms` is what the scheduler's hooks took since the
     report before. `cap` is the most drafts of the session that a pass would check now; None: any number.
+    The rest is the engine's: drafts of all sessions that the last step verified, seats taken, sessions that
+    are parked.
     """
 
     passes: int = 0
@@ -113,6 +116,9 @@ class PassReport:
     step_ms: float = 0.0
     overhead_ms: float = 0.0
     cap: int | None = None
+    step_drafts: int = 0
+    seats_taken: int = 0
+    parked: int = 0
 
     def pack(self) -> dict[str, Any]:
         """The report as an engine output's `kv_transfer_params`."""

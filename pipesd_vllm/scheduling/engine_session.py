@@ -21,12 +21,22 @@ class EngineSession:
     offered and staged, the pass starts, the pass finishes.
     """
 
-    def __init__(self, num_tokens: int, eager: bool, now_s: float, num_committed: int = 0) -> None:
-        """`num_tokens`: of the prompt, and `num_committed` generated before (a session taken over)."""
+    def __init__(
+        self,
+        num_tokens: int,
+        eager: bool,
+        now_s: float,
+        num_committed: int = 0,
+        tenants: DraftRecord | None = None,
+    ) -> None:
+        """`num_tokens`: of the prompt, and `num_committed` generated before (a session taken over).
+
+        `tenants` is its tenant's record of drafts.
+        """
         self.num_committed = num_committed
         self.trie = DraftTrie(num_tokens)
         self.report = PassReport()
-        self.record = DraftRecord()
+        self.record = DraftRecord(tenants)
         self._eager = eager
         self._decodes_alone = False
         self._staged: list[Node] = []
@@ -66,9 +76,18 @@ class EngineSession:
         """Whether a fully computed sequence should take part in the next step; if not, it is parked."""
         return self._eager or self._decodes_alone or self.trie.has_released()
 
-    def runs_free(self) -> bool:
-        """Whether it decodes by itself and has no drafts, so that steps need not wait for each other."""
-        return (self._eager or self._decodes_alone) and not self.trie.has_released()
+    def runs_free(self, limit: int, price: float = 0.0) -> bool:
+        """Whether it decodes by itself and has no drafts worth waiting for, of at most `limit`.
+
+        Drafts hang from a token that the step in flight gives. To wait for it costs the session a step, so a
+        token; the drafts behind that one bring as many as are likely right, if they are worth `price`.
+        """
+        if not (self._eager or self._decodes_alone):
+            return False
+        if not self.trie.has_released():
+            return True
+        least = price * self.record.pace
+        return sum(survival for survival in self.offer(limit)[1:] if survival > least) <= 1.0
 
     def offer(self, limit: int) -> list[float]:
         """The survivals of the drafts, at most `limit`, that the next step could verify."""

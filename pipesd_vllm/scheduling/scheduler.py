@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from vllm.sampling_params import SamplingParams
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -48,6 +48,9 @@ from pipesd_vllm.target_kind import check_kv_cache
 __all__ = ["AsyncPipeSDScheduler", "PipeSDScheduler", "make_scheduler"]
 
 logger = logging.getLogger("vllm.pipesd")
+
+_UNKNOWN: Final = 8
+"""Drafts that a step verifies, or as many as it has requests, while it is not known what they cost."""
 
 
 class SchedulesSessions:
@@ -86,6 +89,8 @@ class SchedulesSessions:
         self._begun_s: dict[int, float] = {}
         """When the steps in flight were scheduled, by the `id` of their output."""
         self._ended_s = 0.0
+        self._price = 0.0
+        """What a draft had to be worth in the last step."""
         self._context = 0
         """KV entries that the last measured step read."""
         self._edges_alone_draft = is_silent(self.vllm_config.speculative_config)  # type: ignore[attr-defined]
@@ -240,32 +245,30 @@ class SchedulesSessions:
         claims: list[Claim] = []
         for request_id, request in self._sessions.active.items():
             with self._sessions.guard(request_id):
-                if self._sessions.must_wait(request):
+                if self._sessions.must_wait(request, self.num_spec_tokens, self._price):
                     compat.skip_next_step(self, request)
                 else:
                     claims.append(self._sessions.offer(request, self.num_spec_tokens))
                     staged.append(request)
-        counts, price = self._allotment(claims)
+        counts, self._price = self._allotment(claims)
         for request, count in zip(staged, counts, strict=True):
             with self._sessions.guard(request.request_id):
-                if drafts := self._sessions.stage(request, count, price):
+                if drafts := self._sessions.stage(request, count, self._price):
                     # The grammar's masks of later positions need drafts that it accepts.
                     request.spec_token_ids = self.structured_output_manager.validate_tokens(request, drafts)
 
     def _allotment(self, claims: Sequence[Claim]) -> Allotment:
         """How many drafts the next step takes of each claim; while prompts wait, half of its room at most."""
-        if not (self.has_budget and self._costs.is_known):
+        if not self.has_budget:
             return Allotment([len(claim.survivals) for claim in claims], 0.0)
         num_plain = max(0, len(self.running) - len(self._sessions.active))
         rows = num_plain + len(claims)
         room = self.max_num_scheduled_tokens - rows
+        room = room // 2 if self.waiting else room
         value = num_plain + sum(claim.weight for claim in claims)
-        return allot(
-            claims,
-            value,
-            lambda num_drafts: self._costs.seconds(rows + num_drafts, self._context),
-            room // 2 if self.waiting else room,
-        )
+        if not self._costs.is_known:
+            return allot(claims, value, lambda _: 1.0, min(room, max(_UNKNOWN, rows)))
+        return allot(claims, value, lambda number: self._costs.seconds(rows + number, self._context), room)
 
     def _measure(self, output: SchedulerOutput) -> None:
         """Learn what a step took; those that compute prompts, too, say little of a row that verifies."""
@@ -304,7 +307,13 @@ class SchedulesSessions:
                 with self._overhead:
                     self._sessions.finish_passes(scheduler_output)
                     self._park_idle()
-                self._sessions.attach_reports(outputs, self._overhead.take() * 1e3)
+                drafts = scheduler_output.scheduled_spec_decode_tokens
+                self._sessions.attach_reports(
+                    outputs,
+                    self._overhead.take() * 1e3,
+                    sum(len(drafts.get(name, ())) for name in self._sessions.active),
+                    len(self.running),
+                )
             self._sessions.forget(
                 [name for name, request in self._sessions.active.items() if request.is_finished()]
             )

@@ -20,13 +20,16 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.request import Request
 
-from pipesd_vllm.scheduling.budget import Claim
+from pipesd_vllm.scheduling.budget import Claim, DraftRecord
 from pipesd_vllm.scheduling.commands import AddDrafts, Command, DecodeAlone, OpenSession, SetEager
 from pipesd_vllm.scheduling.engine_session import EngineSession
 
 __all__ = ["Sessions"]
 
 logger = logging.getLogger("vllm.pipesd")
+
+_MAX_TENANTS = 1024
+"""Those that opened no session for the longest time are forgotten beyond it."""
 
 
 class Sessions:
@@ -42,6 +45,8 @@ class Sessions:
         self.suspended: dict[str, Request] = {}
         """Those parked without."""
         self._sessions: dict[str, EngineSession] = {}
+        self._records: dict[str, DraftRecord] = {}
+        """What drafts of each tenant were worth."""
         self._failed: set[str] = set()
         self._last_error = ""
         self._clock = clock
@@ -69,8 +74,12 @@ class Sessions:
         if command.committed:
             request.append_output_token_ids(list(command.committed))
             request.take_prefill_stats()  # vLLM takes a first prefill for one of the prompt alone
+        tenants = self._records.pop(command.tenant, None) or DraftRecord()
+        self._records[command.tenant] = tenants  # the last one is the latest
+        if len(self._records) > _MAX_TENANTS:
+            del self._records[next(iter(self._records))]
         self._sessions[request.request_id] = self._new_session(
-            request.num_tokens, command.eager, self._clock(), len(command.committed)
+            request.num_tokens, command.eager, self._clock(), len(command.committed), tenants
         )
         self.active[request.request_id] = request
 
@@ -149,14 +158,14 @@ class Sessions:
 
     # -- a step ---------------------------------------------------------------------------
 
-    def must_wait(self, request: Request) -> bool:
+    def must_wait(self, request: Request, limit: int, price: float) -> bool:
         """Whether the next step must pass over an active session because of what is in flight.
 
         Drafts hang from the last committed token, so their step comes after the one before has ended. A
-        session that decodes by itself and has no drafts runs ahead as a plain request does.
+        session that decodes by itself and has no drafts, or none worth that, runs ahead as a plain request.
         """
         session = self._sessions[request.request_id]
-        return bool(request.num_in_flight_tokens) and not session.runs_free()
+        return bool(request.num_in_flight_tokens) and not session.runs_free(limit, price)
 
     def offer(self, request: Request, limit: int) -> Claim:
         """What at most `limit` drafts of the session are worth; none while there is more to compute first."""
@@ -192,18 +201,31 @@ class Sessions:
                 seen = session.frontier - request.num_prompt_tokens
                 session.finish_pass(request.output_token_ids[seen:], now_s)
 
-    def attach_reports(self, outputs: Mapping[int, EngineCoreOutputs], overhead_ms: float) -> None:
-        """Add its pass report to each session's output; `overhead_ms` is the hooks' part of the step."""
+    def attach_reports(
+        self,
+        outputs: Mapping[int, EngineCoreOutputs],
+        overhead_ms: float,
+        step_drafts: int = 0,
+        num_running: int = 0,
+    ) -> None:
+        """Add its pass report to each session's output, with what is the step's.
+
+        `overhead_ms` is the hooks' part of it, `step_drafts` what it verified; `num_running` requests are in
+        vLLM's queue of those.
+        """
+        seats_taken, parked = num_running + len(self.resident), self.num_parked
         for batch in outputs.values():
             for output in batch.outputs:
                 session = self._sessions.get(output.request_id)
                 if session is None:
                     continue
                 with self.guard(output.request_id):
-                    session.report.overhead_ms = overhead_ms
+                    report = session.report
+                    report.overhead_ms, report.step_drafts = overhead_ms, step_drafts
+                    report.seats_taken, report.parked = seats_taken, parked
                     output.kv_transfer_params = {
                         **(output.kv_transfer_params or {}),
-                        **session.report.pack(),
+                        **report.pack(),
                     }
 
     # -- failing --------------------------------------------------------------------------

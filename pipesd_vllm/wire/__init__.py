@@ -3,6 +3,7 @@
 from pipesd_vllm.wire.deflate import Deflater, Inflater
 from pipesd_vllm.wire.prefix import common_prefix_length
 from pipesd_vllm.wire.protocol import (
+    AFFINITY_HEADER,
     ASK,
     FP64_NOISE,
     INFO_PATH,
@@ -66,6 +67,7 @@ from pipesd_vllm.wire.protocol import (
 )
 
 __all__ = [
+    "AFFINITY_HEADER",
     "ASK",
     "FP64_NOISE",
     "INFO_PATH",

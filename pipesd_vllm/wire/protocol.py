@@ -29,6 +29,9 @@ version 2, which has more of them."""
 ASK: Final = "ask"
 """In `Welcome.features` of a server that takes `Ask`."""
 
+AFFINITY_HEADER: Final = "x-pipesd-prefix"
+"""Of an upgrade: proxies send those that are alike to one server, so that prefix caches are hit."""
+
 SESSION_PATH: Final = "/v1/pipesd/session"
 INFO_PATH: Final = "/v1/pipesd/info"
 TOKENIZER_PATH: Final = "/v1/pipesd/tokenizer"
@@ -382,11 +385,15 @@ class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
 
 
 class Refused(msgspec.Struct, tag=18, array_like=True, frozen=True):
-    """Down: turn `turn` was not started or cannot go on; `message` says what to do."""
+    """Down: turn `turn` was not started or cannot go on; `message` says what to do.
+
+    `retry_after_s`: how long an overloaded server asks to be left alone; None: it does not say.
+    """
 
     turn: int
     code: RefusalCode
     message: str
+    retry_after_s: float | None = None
 
 
 class Begun(msgspec.Struct, tag=19, array_like=True, frozen=True):

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 DOCKERFILES = ["Dockerfile.edge", "Dockerfile.verifier"]
 CHART = DEPLOY / "helm" / "pipesd-verifier"
-OF_VLLM = {"vllm:num_requests_running"}
+OF_VLLM = {"vllm:num_requests_running", "vllm:kv_cache_usage_perc"}
 """What the dashboard asks of vLLM itself; the gateway has a metric of this name, too."""
 
 
@@ -50,11 +50,56 @@ def expressions() -> list[str]:
     return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
 
 
-def test_every_metric_of_the_dashboard_exists() -> None:
-    """A metric that is renamed or removed changes the dashboard in the same commit."""
-    asked = {name for text in expressions() for name in re.findall(r"(?:vllm:|pipesd_)\w+", text)}
+def alert_rules() -> list[dict[str, Any]]:
+    rules = yaml.safe_load((DEPLOY / "prometheus" / "pipesd.rules.yaml").read_text())
+    return [rule for group in rules["groups"] for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("source", ["dashboard", "alert rules"])
+def test_every_metric_that_is_queried_exists(source: str) -> None:
+    """A metric that is renamed or removed changes dashboard and rules in the same commit."""
+    texts = expressions() if source == "dashboard" else [rule["expr"] for rule in alert_rules()]
+    asked = {name for text in texts for name in re.findall(r"(?:vllm:|pipesd_)\w+", text)}
     assert asked
     assert asked <= metric_names() | OF_VLLM
+
+
+def test_what_the_dashboard_asks_of_vllm_exists() -> None:
+    """By the names in the installed vLLM's own source."""
+    loggers = pytest.importorskip("vllm.v1.metrics.loggers")
+    source = Path(loggers.__file__).read_text(encoding="utf-8")
+    assert all(f'"{name}"' in source for name in OF_VLLM)
+
+
+def test_an_operator_sees_who_takes_what() -> None:
+    """Seats, parked sessions, the budget, rejected drafts by key and refusals are on the board."""
+    shown = " ".join(expressions())
+    for name in (
+        "pipesd_seats",
+        "pipesd_seats_taken",
+        "pipesd_parked_sessions",
+        "pipesd_step_draft_tokens",
+        "pipesd_rejected_draft_tokens_total",
+        "pipesd_refused_turns_total",
+        "pipesd_refused_connections_total",
+    ):
+        assert f"{name}{{" in shown
+
+
+def test_alerts_say_what_is_wrong() -> None:
+    """Each has a name of its own, a time to last and a summary."""
+    rules = alert_rules()
+    assert len({rule["alert"] for rule in rules}) == len(rules) >= 4
+    assert all(
+        rule["for"] and rule["annotations"]["summary"] and rule["labels"]["severity"] for rule in rules
+    )
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_prometheus_takes_the_rules() -> None:
+    """As its own checker has it."""
+    file = DEPLOY / "prometheus" / "pipesd.rules.yaml"
+    subprocess.run(["promtool", "check", "rules", str(file)], check=True, capture_output=True)
 
 
 def test_every_metric_of_the_gateway_is_documented() -> None:

@@ -16,16 +16,21 @@ from uvicorn.protocols.utils import ClientDisconnected
 from vllm.engine.protocol import StreamingInput
 
 from pipesd_vllm.api import ServerMetrics
+from pipesd_vllm.api.admission import OpenContexts, Tenant
 from pipesd_vllm.api.endpoint import PipeSDEndpoint, PluginState, num_api_keys, session
 from pipesd_vllm.api.tenant import OpenConnections
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import (
     SERVED_SUBPROTOCOLS,
     SUBPROTOCOL,
+    Cancel,
+    Commit,
     Fingerprint,
     Limits,
     Mode,
     Open,
+    RefusalCode,
+    Refused,
     Sampling,
     Welcome,
     decode_downstream,
@@ -208,3 +213,56 @@ async def test_a_client_that_leaves_while_the_upgrade_is_answered(
     }
     await asyncio.wait_for(session(WebSocket(scope, receive, send)), 30.0)
     assert len(state.connections) == 0
+
+
+async def refused_turn(state: PluginState, key: bytes, num_tokens: int) -> Refused:
+    """Connect with `key` and ask for a turn that there is no room for."""
+    edge = Edge(state, key)
+    prompt = [1] * num_tokens
+    edge.send({"type": "websocket.receive", "bytes": encode(Open(1, prompt, Sampling(1), Mode.LATENCY))})
+    for _ in range(2):  # accepted, greeted
+        await edge.receive()
+    answer = decode_downstream((await edge.receive())["bytes"])
+    assert isinstance(answer, Refused)
+    await edge.leave()
+    return answer
+
+
+async def test_a_turn_that_the_kv_cache_has_no_room_for_is_refused() -> None:
+    """By name, with a time to wait, and counted; when the others have ended there is room."""
+    state = state_with(SaltEngine(), b"secret")
+    state.contexts = OpenContexts(50, 50)
+    taken = Tenant("somebody", state.contexts).hold(49)
+    answer = await refused_turn(state, b"key", 3)
+    assert (answer.code, answer.retry_after_s) == (RefusalCode.OVERLOADED, 5.0)
+    assert state.metrics.refused_turns.labels("kv_full")._value.get() == 1
+    taken.suspend()
+    await one_turn(state, b"key")
+    assert state.contexts.num_tokens == 0
+
+
+async def test_one_key_begins_so_many_turns_a_second() -> None:
+    """Two bursts of one key are refused from some turn on; another key's first turn is not."""
+    engine = SaltEngine()
+    state = state_with(engine, b"secret")
+    state.settings = ServerSettings(max_turns_s=1.0)
+    for _ in range(3):
+        await one_turn(state, b"greedy")
+    answer = await refused_turn(state, b"greedy", 3)
+    assert answer.code is RefusalCode.OVERLOADED
+    assert 0.0 < (answer.retry_after_s or 0.0) <= 1.0
+    await one_turn(state, b"other")
+
+
+async def test_who_floods_the_server_is_read_no_faster() -> None:
+    """Frames beyond the rate make the connection wait, and none is lost."""
+    state = state_with(SaltEngine(), b"secret")
+    edge = Edge(state, b"key")
+    for _ in range(1100):
+        edge.send({"type": "websocket.receive", "bytes": encode(Cancel(9))})
+    edge.send({"type": "websocket.receive", "bytes": encode(Open(1, [1, 2, 3], Sampling(1), Mode.LATENCY))})
+    for _ in range(2):
+        await edge.receive()
+    assert isinstance(decode_downstream((await edge.receive())["bytes"]), Commit)
+    assert state.metrics.throttled._value.get() > 0
+    await edge.leave()

@@ -118,7 +118,7 @@ def test_the_first_chunk_is_the_prompt_with_the_tenants_salt() -> None:
     chunk = opening_chunk(Open(1, [1, 2, 3], Sampling(9), Mode.LATENCY, committed=[4]), "salt")
     assert chunk.prompt == {"type": "token", "prompt_token_ids": [1, 2, 3], "cache_salt": "salt"}
     assert chunk.sampling_params.max_tokens == 9
-    assert unpack_command(chunk.sampling_params.extra_args) == OpenSession(eager=True, committed=[4])
+    assert unpack_command(chunk.sampling_params.extra_args) == OpenSession(True, [4], tenant="salt")
 
 
 def test_later_chunks_carry_commands() -> None:

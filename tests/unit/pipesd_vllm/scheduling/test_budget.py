@@ -111,6 +111,21 @@ def test_an_edge_that_underrates_its_drafts_is_corrected_too() -> None:
     assert record.survivals([128])[0] > 0.9
 
 
+def test_a_session_begins_with_what_its_tenants_drafts_were_worth() -> None:
+    """A key whose sessions sent junk gets no fresh start by opening another; others are believed."""
+    junk, honest = DraftRecord(), DraftRecord()
+    for _ in range(20):
+        first, other = DraftRecord(junk), DraftRecord(honest)
+        for _ in range(4):
+            first.observe([255] * 4, 0, 1)
+            other.observe([230] * 4, 4, 5)
+    assert DraftRecord(junk).survivals([255])[0] < 0.2
+    assert DraftRecord(honest).survivals([230])[0] > 0.85
+    for _ in range(100):
+        first.observe([], 0, 1)  # passes without drafts tell nothing of its tenant's
+    assert DraftRecord(junk).survivals([255])[0] < 0.2
+
+
 def test_old_failures_are_forgotten() -> None:
     """Passes without drafts let a session be tried again."""
     record = DraftRecord()

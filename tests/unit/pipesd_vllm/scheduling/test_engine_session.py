@@ -50,7 +50,7 @@ def test_a_session_changes_its_mode_under_way() -> None:
     """Eager it decodes on, and no longer eager it waits for drafts again, whatever its patience was."""
     idle = session()
     idle.set_eager(True)
-    assert idle.runs_free()
+    assert idle.runs_free(8)
     idle.decode_alone()
     idle.set_eager(False)
     assert not idle.wants_pass()
@@ -85,16 +85,32 @@ def test_drafts_cut_by_the_scheduler_are_not_counted() -> None:
 def test_a_session_without_drafts_runs_free_if_it_may_decode_at_all() -> None:
     """Then its steps need not wait for each other; drafts hang from the last committed token."""
     idle, eager = session(), session(eager=True)
-    assert not idle.runs_free()
-    assert eager.runs_free()
-    eager.trie.add(1, 10, 0, [1, 2])
-    assert eager.runs_free()  # they are not released yet
+    assert not idle.runs_free(8)
+    assert eager.runs_free(8)
+    eager.trie.add(1, 10, 0, [1, 2, 3, 4])
+    assert eager.runs_free(8)  # they are not released yet
     eager.release(now_s=1.0)
-    assert not eager.runs_free()
-    eager.finish_pass([1, 2, 3], 2.0)
-    assert eager.runs_free()
+    assert not eager.runs_free(8)
+    eager.finish_pass([1, 2, 3, 4, 5], 2.0)
+    assert eager.runs_free(8)
     idle.decode_alone(10)
-    assert idle.runs_free()
+    assert idle.runs_free(8)
+
+
+def test_drafts_that_bring_no_more_than_a_step_are_not_waited_for() -> None:
+    """To wait costs a token, which the drafts behind the one in flight must bring, at the step's price."""
+    eager = session(eager=True)
+    eager.trie.add(1, 10, 0, [1, 2], confidences=bytes([255, 255]))
+    eager.release(now_s=1.0)
+    assert eager.runs_free(8)
+    eager.trie.add(3, 12, 2, [3], confidences=bytes([255]))
+    eager.release(now_s=1.0)
+    assert not eager.runs_free(8)
+    assert eager.runs_free(8, price=0.98)
+    waiting = session()
+    waiting.trie.add(1, 10, 0, [1])
+    waiting.release(now_s=1.0)
+    assert not waiting.runs_free(8)  # it decodes nothing without drafts
 
 
 def test_times_of_passes_in_flight_are_their_own() -> None:

@@ -251,11 +251,11 @@ def test_steps_with_drafts_wait_for_each_other() -> None:
     """A session that decodes by itself runs ahead until drafts come."""
     table, request = opened(OpenSession(eager=True))
     request.num_in_flight_tokens = 1
-    assert not table.must_wait(request)
-    tell(table, ADD, 7)
-    assert table.must_wait(request)
+    assert not table.must_wait(request, 8, 0.0)
+    tell(table, ADD, 7, 8, 9, 10)
+    assert table.must_wait(request, 8, 0.0)
     request.num_in_flight_tokens = 0
-    assert not table.must_wait(request)
+    assert not table.must_wait(request, 8, 0.0)
 
 
 def test_reports_count_what_was_scheduled() -> None:
@@ -267,8 +267,8 @@ def test_reports_count_what_was_scheduled() -> None:
     ours: Any = SimpleNamespace(request_id="s", kv_transfer_params={"other": 1})
     theirs: Any = SimpleNamespace(request_id="ordinary", kv_transfer_params=None)
     outputs: Any = {0: SimpleNamespace(outputs=[ours, theirs])}
-    table.attach_reports(outputs, overhead_ms=0.5)
-    report = PassReport(passes=2, drafted=2, accepted=1, overhead_ms=0.5)
+    table.attach_reports(outputs, overhead_ms=0.5, step_drafts=2, num_running=3)
+    report = PassReport(passes=2, drafted=2, accepted=1, overhead_ms=0.5, step_drafts=2, seats_taken=3)
     assert ours.kv_transfer_params == {"other": 1, **report.pack()}
     assert theirs.kv_transfer_params is None
 
