@@ -458,7 +458,8 @@ def cloud_connector(settings: EdgeSettings) -> Connector:
 
 
 def _connector(url: str, settings: EdgeSettings) -> Connector:
-    return WebSocketConnector(url, settings.cloud_key, settings.connect_timeout_s, trusting(settings.ca_file))
+    trusted, affinity = trusting(settings.ca_file), secrets.token_hex(8)
+    return WebSocketConnector(url, settings.cloud_key, settings.connect_timeout_s, trusted, affinity)
 
 
 def _control_plane(settings: EdgeSettings, parameters: AgentParameters) -> ControlPlane:

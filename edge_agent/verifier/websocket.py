@@ -14,6 +14,7 @@ from edge_agent.errors import CloudMisbehaved, CloudRefused, CloudUnreachable, V
 from edge_agent.verifier.http import error_from_status, no_answer
 from edge_agent.verifier.network import proxy_of
 from pipesd_vllm.wire import (
+    AFFINITY_HEADER,
     MAX_FRAME_BYTES,
     SESSION_PATH,
     SUBPROTOCOL,
@@ -99,15 +100,25 @@ class WebSocketConnector:
     """Connects to the verifier at `cloud_url` (http or https)."""
 
     def __init__(
-        self, cloud_url: str, api_key: str | None, timeout_s: float, tls: ssl.SSLContext | None = None
+        self,
+        cloud_url: str,
+        api_key: str | None,
+        timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+        affinity: str | None = None,
     ) -> None:
-        """`tls`: whose certificates are trusted; None: the usual ones."""
+        """`tls`: whose certificates are trusted; None: the usual ones.
+
+        `affinity`: connections that have it in common go to one server, where a proxy stands before several.
+        """
         base = cloud_url.rstrip("/")
         self._base = base
         self._url = (
             base.replace("http", "ws", 1) + SESSION_PATH if base.startswith("http") else base + SESSION_PATH
         )
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        if affinity is not None:
+            self._headers[AFFINITY_HEADER] = affinity
         self._timeout_s = timeout_s
         self._tls = tls
 
