@@ -10,6 +10,7 @@ from benchmarks.faults.command import faults
 from benchmarks.gpu.commands import gpu
 from benchmarks.harness.options import DRAFTING, EMULATION, SERVER, THRESHOLDS, takes
 from benchmarks.micro import commands as micro
+from benchmarks.sim.capacity_command import capacity
 from benchmarks.sim.chaos_command import chaos
 from benchmarks.sim.recording import record
 from benchmarks.sim.sim_command import sim
@@ -37,6 +38,7 @@ takes(app, THRESHOLDS, {name: SERVER[name] for name in ("target", "dtype", "conf
 app.command()(report)
 app.command()(chaos)
 takes(app, SERVER, DRAFTING)(faults)
+app.command()(capacity)
 takes(app, SERVER, {"draft": DRAFTING["draft"]})(sim)
 takes(app, SERVER, DRAFTING)(record)
 app.add_typer(micro.app, name="micro")

@@ -7,14 +7,13 @@ are the same in every round, so two servers get the same work; rounds of the com
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import exp, log
-from statistics import mean, median, quantiles
+from pathlib import Path
+from statistics import median, quantiles
 from typing import Annotated, Any, Final, NamedTuple
 
 import typer
@@ -27,6 +26,7 @@ from benchmarks.harness.processes import process_cpu_s
 from benchmarks.harness.prompts import HUMANEVAL, load_prompts
 from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
+from benchmarks.reports.ratios import ratio
 from benchmarks.reports.records import write_json
 from edge_agent.agent import cloud_connector
 from edge_agent.verifier.transport import Connector
@@ -58,11 +58,8 @@ _STEPS: Final = "vllm:iteration_tokens_total"
 _FIGURES: Final = ("tokens_per_s", "cpu_s", "steps", "tokens_per_step", "ttft_p50_ms", "tpot_p50_ms")
 _MOST_AT_ONCE: Final = 32
 """Parked sessions that are opened at a time."""
-_NUM_RESAMPLES: Final = 2000
 
 Figures = dict[str, float | None]
-Interval = tuple[float, float, float]
-"""A ratio, and the ends of its interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +146,53 @@ def load(
             help="plugin,stock: start both here, the second being vLLM without pipesd, and compare them.",
         ),
     ] = None,
+    edges: Annotated[
+        str | None,
+        typer.Option(
+            "--edges",
+            metavar="N,M",
+            help="So many edges beside plain clients, and the same crowd streamed to, in place of the above.",
+            show_default=False,
+        ),
+    ] = None,
+    plain: Annotated[int, typer.Option("--plain", min=0, help="Plain clients beside the edges.")] = 0,
+    turns: Annotated[int, typer.Option("--turns", min=1, help="Answers of each edge and plain client.")] = 2,
+    draft_ms: Annotated[
+        float, typer.Option("--draft-ms", min=0.1, help="A draft token of an edge takes it.")
+    ] = 8.0,
+    rtt_ms: Annotated[float, typer.Option("--rtt-ms", min=0.0, help="Added between all and server.")] = 0.0,
+    agreement: Annotated[
+        float, typer.Option("--agreement", min=0.0, max=1.0, help="Share of drafts that are right.")
+    ] = 0.75,
+    arrivals: Annotated[
+        str,
+        typer.Option(
+            "--arrivals", help="closed: each asks when it has its answer; poisson:RATE: RATE a second in all."
+        ),
+    ] = "closed",
     json_file: JsonFile = None,
 ) -> None:
-    """Put plain traffic on a server: tokens/s, latencies, steps, CPU; or compare pipesd with stock vLLM."""
+    """Put plain traffic or edges on a server: tokens/s, latencies, fairness, steps, CPU.
+
+    Plain clients alone are measured as they are, or against stock vLLM; edges against plain streaming.
+    """
+    if edges is not None:
+        _load_edges(
+            flags,
+            _numbers(edges, "--edges"),
+            {
+                "plain": plain,
+                "turns": turns,
+                "tokens": tokens,
+                "draft_ms": draft_ms,
+                "rtt_ms": rtt_ms,
+                "agreement": agreement,
+                "arrivals_s": _arrivals_s(arrivals),
+            },
+            repeats,
+            json_file,
+        )
+        return
     plans = [Plan(number, answers, tokens, parked) for number in _numbers(clients)]
     if compare not in (None, f"{PLUGIN},{STOCK}"):
         raise CliError(f"--compare takes {PLUGIN},{STOCK}.", exit_code=2)
@@ -168,9 +209,38 @@ def load(
         write_json(json_file, load_json(found))
 
 
-def _numbers(text: str) -> list[int]:
+def _load_edges(
+    flags: Flags, counts: Sequence[int], settings: Mapping[str, Any], repeats: int, json_file: Path | None
+) -> None:
+    """A crowd for each number of edges; the file has the last one's figures, and all of them in `crowds`."""
+    from benchmarks.speed.crowd import CrowdPlan, crowd_json, describe_crowd, run_crowd
+
+    texts = [prompt.text for prompt in load_prompts(HUMANEVAL)]
+    found: list[dict[str, Any]] = []
+    out = Console(highlight=False, soft_wrap=True)
+    with running_server(flags) as server, live_status() as show:
+        pid = server.process.pid if server.process else None
+        for number in counts:
+            plan = CrowdPlan(number, **settings)
+            rounds = asyncio.run(run_crowd(server.settings, plan, repeats, texts, pid, show))
+            found.append(crowd_json(plan, rounds))
+            out.print(*describe_crowd(found[-1]), sep="\n")
+    if json_file is not None:
+        write_json(json_file, {**found[-1], "crowds": found})
+
+
+def _arrivals_s(text: str) -> float | None:
+    kind, _, rate = text.partition(":")
+    if kind == "closed" and not rate:
+        return None
+    if kind == "poisson" and rate.replace(".", "", 1).isdecimal() and float(rate):
+        return float(rate)
+    raise CliError("--arrivals takes closed, or poisson:RATE such as poisson:0.5.", exit_code=2)
+
+
+def _numbers(text: str, option: str = "--clients") -> list[int]:
     if not all(part.isdecimal() and int(part) for part in text.split(",")):
-        raise CliError("--clients takes numbers above 0, such as 1,4,16.", exit_code=2)
+        raise CliError(f"{option} takes numbers above 0, such as 1,4,16.", exit_code=2)
     return [int(part) for part in text.split(",")]
 
 
@@ -311,15 +381,6 @@ def _between(before: Steps | None, after: Steps | None) -> Steps | None:
     return Steps(
         after.steps - before.steps, after.tokens - before.tokens, {k: v for k, v in sizes.items() if v}
     )
-
-
-def ratio(ones: Sequence[float], others: Sequence[float], seed: int = 0) -> Interval:
-    """The geometric mean of paired ratios, and its 90 % bootstrap interval."""
-    logs = [log(one / other) for one, other in zip(ones, others, strict=True)]
-    rng = random.Random(seed)
-    means = sorted(mean(rng.choices(logs, k=len(logs))) for _ in range(_NUM_RESAMPLES))
-    ends = means[_NUM_RESAMPLES // 20], means[-_NUM_RESAMPLES // 20]
-    return exp(mean(logs)), exp(ends[0]), exp(ends[1])
 
 
 def _ratios(

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
+from openai_gateway.cli.errors import CliError
 
 EDGE = ["--mode", "--policy", "--draft", "--patience-ms", "--max-window"]
 SERVER = ["--cloud", "--api-key", "--target", "--dtype", "--json"]
@@ -20,6 +21,8 @@ SERVER = ["--cloud", "--api-key", "--target", "--dtype", "--json"]
         ("matrix", ["--prompts", "--num", "--settings", "--tokens", *SERVER]),
         ("overhead", ["--rounds", "--repeats", *SERVER]),
         ("load", ["--clients", "--answers", "--tokens", "--repeats", "--parked", "--compare", *SERVER]),
+        ("load", ["--edges", "--plain", "--turns", "--draft-ms", "--rtt-ms", "--agreement", "--arrivals"]),
+        ("capacity", ["--costs", "--edges", "--plain", "--junk", "--modes", "--ways", "--picture", "--json"]),
         ("gpu", ["--parts", "--rounds", "--repeats", "--device", *SERVER]),
         ("gateway", ["--clients", "--at-once", "--rounds", "--tokens", "--repeats", *EDGE, *SERVER]),
         (
@@ -68,6 +71,22 @@ def test_help(command: str, flags: list[str]) -> None:
 def test_misuse(arguments: list[str]) -> None:
     """Nothing is started for flags that make no sense."""
     assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["load", "--edges", "some"],
+        ["load", "--edges", "1", "--arrivals", "poisson"],
+        ["capacity", "--ways", "by magic"],
+        ["capacity", "--costs", "a-supercomputer"],
+    ],
+)
+def test_values_that_mean_nothing(arguments: list[str]) -> None:
+    """They are refused by name, with the exit code of misuse, before anything is started."""
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, CliError)
+    assert error.exit_code == 2
 
 
 def test_micro_prints_its_figures() -> None:
