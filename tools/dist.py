@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -88,9 +88,7 @@ def check_contents(wheels: Mapping[str, Path]) -> None:
             raise SetupError(f"{sdist.name} holds {sorted(found)}.")
 
 
-def check_installed(
-    wheel: Path, extras: str, environment: dict[str, str], arguments: Collection[str] = ()
-) -> None:
+def check_installed(wheel: Path, extras: str, environment: dict[str, str]) -> None:
     """Install `wheel` with `extras` into a clean environment and run the command. Raises `SetupError`."""
     what = f"{wheel.name}{extras}"
     with tempfile.TemporaryDirectory(prefix="pipesd-dist-") as folder:
@@ -108,7 +106,6 @@ def check_installed(
             "--python",
             str(venv / "bin" / "python"),
             *setup.OVERRIDES,
-            *arguments,
         ]
         setup.run_step(f"Installing {what}", [*pip, f"{wheel}{extras}"], LOG, environment)
         clean = {
@@ -177,7 +174,7 @@ def main() -> int:
         else:
             folder, compiling = setup.compile_llama()
             setup.keep_llama(folder, compiling)
-            check_installed(wheels["pipesd"], "[edge]", environment, ["--find-links", str(folder)])
+            check_installed(wheels["pipesd"], "[edge]", setup.with_links(environment, folder))
     except SetupError as error:
         print(f"make: {error}", file=sys.stderr)
         return 1

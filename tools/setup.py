@@ -147,6 +147,12 @@ def uv_environment(pip_config: str, environment: dict[str, str]) -> dict[str, st
     return translated | environment
 
 
+def with_links(environment: dict[str, str], folder: Path) -> dict[str, str]:
+    """`environment`, with `folder` beside the places where uv looks for wheels; a flag would replace them."""
+    places = [str(folder), environment.get("UV_FIND_LINKS")]
+    return environment | {"UV_FIND_LINKS": ",".join(filter(None, places))}
+
+
 def llama_build(environment: dict[str, str], cpu_flags: str) -> tuple[Path, dict[str, str]]:
     """How to compile what is used of llama.cpp: the folder where the wheel is kept, and the environment.
 
@@ -403,8 +409,7 @@ def floor() -> None:
     environment = prepare_uv()
     folder, compiling = compile_llama()
     keep_llama(folder, compiling)
-    # Not as an option, which would hide the places that pip names.
-    environment["UV_FIND_LINKS"] = ",".join(filter(None, [str(folder), environment.get("UV_FIND_LINKS")]))
+    environment = with_links(environment, folder)
     editable = [f"--editable={folder}" for folder in distributions()]
     for extras, packages in FLOORS.items():
         with tempfile.TemporaryDirectory(prefix="pipesd-floor-") as scratch:
