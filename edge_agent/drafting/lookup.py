@@ -41,7 +41,7 @@ MAX_RUN: Final = 48
 MAX_PLACES: Final = 8
 """Places followed at once: the longest matches, then the newest."""
 MIN_SURVIVAL: Final = 0.2
-"""A run ends before the token that all of it is less likely than this to reach."""
+"""A run ends before the token that all of it is less likely than this to reach, unless told another."""
 BETWEEN_TEXTS: Final = -1
 """Stands between two texts of an index: nothing matches it."""
 _MIN_COPIED: Final = 6
@@ -317,7 +317,9 @@ class LookupSource:
         self._drafted = []
         self._ahead = [places.copy() for places in self._committed]
 
-    def propose(self, most: int = MAX_RUN, survival: float = 1.0) -> list[DraftToken]:
+    def propose(
+        self, most: int = MAX_RUN, survival: float = 1.0, least: float = MIN_SURVIVAL
+    ) -> list[DraftToken]:
         """As `DraftSource.propose`. Empty if the last `MIN_MATCH` tokens stood nowhere before."""
         chosen, best, recent = None, None, self._recent(self._drafted)
         for places in self._ahead:
@@ -332,7 +334,7 @@ class LookupSource:
         for token in islice(source, min(most, MAX_RUN)):
             rate = chosen.rates.rate(length + len(run))
             survival *= rate
-            if survival < MIN_SURVIVAL:
+            if survival < least:
                 break
             run.append(DraftToken(token, rate, Source.LOOKED_UP))
         return run

@@ -28,10 +28,11 @@ class DraftSource(Protocol):
         """`tokens` were drafted after the text, by this source or another."""
         ...
 
-    def propose(self, most: int, survival: float) -> Sequence[DraftToken]:
+    def propose(self, most: int, survival: float, least: float) -> Sequence[DraftToken]:
         """What may come next, `most` tokens at most. Changes nothing.
 
-        Each with the chance that it is right if those before are. `survival`: that of all drafts so far.
+        Each with the chance that it is right if those before are. `survival`: that of all drafts so far; the
+        last proposed must be reached with a chance of `least`.
         """
         ...
 
@@ -60,10 +61,10 @@ class GuardedSource:
             except Exception:
                 self._end()
 
-    def propose(self, most: int, survival: float) -> Sequence[DraftToken]:
+    def propose(self, most: int, survival: float, least: float) -> Sequence[DraftToken]:
         if self._source is not None:
             try:
-                found = self._source.propose(most, survival)[:most]
+                found = self._source.propose(most, survival, least)[:most]
                 return list(takewhile(lambda draft: 0 <= draft.token_id < self._vocab_size, found))
             except Exception:
                 self._end()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Final
 
 from edge_agent.api import SessionMode, Source
 from edge_agent.control import (
@@ -35,6 +36,9 @@ from edge_agent.tracing import SessionTrace, TraceRecorder
 from pipesd_vllm.wire import Commit, Draft, Mode
 
 __all__ = ["ControlPlane", "SessionControl"]
+
+_LEAST_SURVIVAL: Final = 0.2
+_LEAST_SURVIVAL_EAGER: Final = 0.1
 
 
 class ControlPlane:
@@ -195,6 +199,14 @@ class SessionControl:
     def survival(self, drafted: Iterable[DraftToken]) -> float:
         """The chance that all of `drafted` are right."""
         return math.prod(map(self.confidence, drafted))
+
+    @property
+    def least_survival(self) -> float:
+        """What the last draft of a run that was looked up must be reached with.
+
+        A server that does not wait verifies it in a pass that it makes anyway.
+        """
+        return _LEAST_SURVIVAL_EAGER if self.stance.mode is Mode.LATENCY else _LEAST_SURVIVAL
 
     def prefers(self, run: Sequence[DraftToken]) -> bool:
         """Whether a run that was looked up is to be taken instead of what the model would draft now."""

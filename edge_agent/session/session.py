@@ -50,6 +50,8 @@ _FIRST_RETRY: Final = 16
 _MAX_STOPS: Final = 6
 _LONG_PROMPT: Final = 10_000
 """Tokens that are read in a few ms."""
+_PASSES_AHEAD: Final = 4
+"""Passes that a run may fill: those that begin within a round trip find it on the server."""
 _LEAST_RUN: Final = 4
 """Tokens that a run must have to continue drafts that are under way: a frame's header costs as much."""
 
@@ -389,11 +391,14 @@ class CollaborativeSession:
         if self._lookup is None:
             return ()
         chain = self._chain
-        end = min(chain.frontier + self._most_drafts, self.exchange.max_length)
+        limits = self._turn.target.limits
+        ahead = min(_PASSES_AHEAD * self._most_drafts, limits.max_draft_tokens)
+        end = min(chain.frontier + ahead, self.exchange.max_length)
         room = end - chain.length
         if room < (_LEAST_RUN if chain.num_drafted else 1):
             return ()
-        run = self._lookup.propose(room, self._control.survival(chain.drafted))
+        survival, least = self._control.survival(chain.drafted), self._control.least_survival
+        run = self._lookup.propose(room, survival, least)
         if chain.num_drafted and len(run) < _LEAST_RUN:
             return ()
         return run if self._drafts.handle is None or (run and self._control.prefers(run)) else ()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -41,6 +42,8 @@ from pipesd_vllm.wire import Commit, Control, Draft, Mode, Open, RefusalCode
 __all__ = ["Emit", "Opening", "PatientTimer", "TimerLoop", "Turn", "later_chunk", "opening_chunk"]
 
 _MAX_PENDING_CHUNKS: Final = 256
+_REMEMBERED: Final = 64
+"""Commits that drafts may still answer: those of a round trip."""
 _PLACEHOLDER: Final = (0,)
 """vLLM wants at least one token a chunk; commands without drafts send this one."""
 
@@ -111,6 +114,8 @@ class Turn:
         self._frontier = opening.frontier
         self._tenant = tenant or Tenant()
         self._hold: Hold | None = None
+        self._reached: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
+        """Frontiers that commits led to, and when."""
         self._clock = clock
         self._chunks: asyncio.Queue[_Chunk] = asyncio.Queue(_MAX_PENDING_CHUNKS)
         self._chunks.put_nowait(_Chunk(opening.input))
@@ -160,14 +165,20 @@ class Turn:
         """
         if self._ended:
             return
+        delay_s = None if draft.anchor else self._delay_s(draft.base, received_s)
         command = AddDrafts(
-            draft.first, draft.base, draft.anchor, draft.verify, draft.parents, draft.confidences
+            draft.first, draft.base, draft.anchor, draft.verify, draft.parents, draft.confidences, delay_s
         )
         chunk = later_chunk(command, draft.tokens)
         await self._chunks.put(_Chunk(chunk, received_s if draft.verify else None))
         if draft.verify and not self._ended:
             self._resume()
             self._restart_timers()
+
+    def _delay_s(self, base: int, received_s: float) -> float | None:
+        """Since the text reached `base`, where drafts that have come begin: their edge had heard of that."""
+        found = next((reached_s for frontier, reached_s in self._reached if frontier == base), None)
+        return None if found is None else received_s - found
 
     async def control(self, control: Control) -> None:
         """Wait for the edge in another way from now on."""
@@ -217,6 +228,7 @@ class Turn:
         output_s = self._clock()
         self.num_cached_tokens = output.num_cached_tokens or 0
         commit = self._commit(output)
+        self._reached.append((self._frontier, output_s))
         if commit.finish_reason is None:
             self._restart_timers()
         else:

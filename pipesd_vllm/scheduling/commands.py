@@ -35,7 +35,10 @@ class OpenSession:
 
 @dataclass(frozen=True, slots=True)
 class AddDrafts:
-    """Add the chunk's prompt, which holds draft tokens, to the trie (`wire.Draft` explains the fields)."""
+    """Add the chunk's prompt, which holds draft tokens, to the trie (`wire.Draft` explains the fields).
+
+    `delay_s`: how long after the commit that they answer the drafts came; None: not known.
+    """
 
     first: int
     base: int
@@ -43,6 +46,7 @@ class AddDrafts:
     verify: bool
     parents: list[int] | None
     confidences: bytes = b""
+    delay_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

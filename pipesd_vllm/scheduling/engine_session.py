@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from pipesd_vllm.scheduling.budget import DraftRecord
-from pipesd_vllm.scheduling.commands import PassReport
+from pipesd_vllm.scheduling.commands import AddDrafts, PassReport
+from pipesd_vllm.scheduling.edge_pace import EdgePace
 from pipesd_vllm.scheduling.trie import DraftTrie, Node
 from pipesd_vllm.wire import common_prefix_length
 
@@ -17,7 +18,7 @@ from pipesd_vllm.wire import common_prefix_length
 class EngineSession:
     """Drafts and counters of one turn inside the engine process. Times in seconds.
 
-    The methods stand in the order of a round: drafts are released, the session wants a pass, drafts are
+    The methods stand in the order of a round: drafts are added, the session wants a pass, drafts are
     offered and staged, the pass starts, the pass finishes.
     """
 
@@ -37,6 +38,7 @@ class EngineSession:
         self.trie = DraftTrie(num_tokens)
         self.report = PassReport()
         self.record = DraftRecord(tenants)
+        self._pace = EdgePace()
         self._eager = eager
         self._decodes_alone = False
         self._staged: list[Node] = []
@@ -49,6 +51,17 @@ class EngineSession:
     def frontier(self) -> int:
         """The position that the next committed token will have."""
         return self.trie.frontier
+
+    def add(self, drafts: AddDrafts, tokens: Sequence[int], now_s: float) -> None:
+        """Take a frame's `tokens` into the trie; the frame, or an eager session, lets them be verified."""
+        num_live = self.trie.add(
+            drafts.first, drafts.base, drafts.anchor, tokens, drafts.parents, drafts.confidences
+        )
+        if not drafts.anchor:
+            agreed = self.trie.num_agreed(drafts.base, tokens)
+            self._pace.on_drafts(drafts.delay_s, drafts.base + agreed, fit=num_live > 0)
+        if drafts.verify or self._eager:
+            self.release(now_s)
 
     def release(self, now_s: float) -> None:
         """Let the drafts held now be verified."""
@@ -76,26 +89,35 @@ class EngineSession:
         """Whether a fully computed sequence should take part in the next step; if not, it is parked."""
         return self._eager or self._decodes_alone or self.trie.has_released()
 
-    def runs_free(self, limit: int, price: float = 0.0) -> bool:
+    def runs_free(self, limit: int, price: float = 0.0, *, sole_at_s: float | None = None) -> bool:
         """Whether it decodes by itself and has no drafts worth waiting for, of at most `limit`.
 
         Drafts hang from a token that the step in flight gives. To wait for it costs the session a step, so a
         token; the drafts behind that one bring as many as are likely right, if they are worth `price`.
+        `sole_at_s`: the time, if the engine has nothing else to compute. Then to wait costs next to nothing:
+        the session also waits while drafts are on their way, so that those which come in the middle of a step
+        are verified in the next one, and not in the one after.
         """
         if not (self._eager or self._decodes_alone):
             return False
         if not self.trie.has_released():
-            return True
+            return sole_at_s is None or not self._pace.expects(sole_at_s)
+        if sole_at_s is not None and self._pace.saves:
+            return False
         least = price * self.record.pace
         return sum(survival for survival in self.offer(limit)[1:] if survival > least) <= 1.0
 
+    def awaits_drafts(self, now_s: float) -> bool:
+        """Whether drafts are due so soon that a step of its own would hold them up more than it yields."""
+        return not self.trie.has_released() and self._pace.is_worth_waiting(now_s)
+
     def offer(self, limit: int) -> list[float]:
         """The survivals of the drafts, at most `limit`, that the next step could verify."""
-        return self.record.survivals(node.confidence for node in self.trie.best_chain(limit))
+        return self.record.survivals(node.confidence for node in self.trie.offered(limit))
 
     def stage(self, limit: int) -> list[int]:
         """The draft tokens (at most `limit`) for the next step."""
-        self._staged = self.trie.best_chain(limit)
+        self._staged = self.trie.offered(limit)
         return [node.token for node in self._staged]
 
     def start_pass(self, num_drafts: int, now_s: float) -> None:
@@ -117,6 +139,10 @@ class EngineSession:
             self._finished_s = now_s
             report.step_ms = (now_s - started_s) * 1e3
             report.queue_ms = max(0.0, started_s - (self._released_s or started_s)) * 1e3
+        had_drafts = self.trie.has_released()
         self.trie.commit(new_tokens)
+        self._pace.on_pass(self.frontier, len(new_tokens), len(self._staged), report.step_ms / 1e3, now_s)
+        if had_drafts and not self.trie.has_released():
+            self._pace.on_run_out(now_s)
         self._staged = []
         self._released_s = now_s if self.trie.has_released() else None

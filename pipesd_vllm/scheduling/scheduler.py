@@ -243,9 +243,10 @@ class SchedulesSessions:
     def _stage_drafts(self) -> None:
         staged: list[Request] = []
         claims: list[Claim] = []
+        is_sole = len(self.running) == 1 and not self.waiting
         for request_id, request in self._sessions.active.items():
             with self._sessions.guard(request_id):
-                if self._sessions.must_wait(request, self.num_spec_tokens, self._price):
+                if self._sessions.must_wait(request, self.num_spec_tokens, self._price, is_sole=is_sole):
                     compat.skip_next_step(self, request)
                 else:
                     claims.append(self._sessions.offer(request, self.num_spec_tokens))

@@ -90,10 +90,8 @@ class Sessions:
         """
         session = self._sessions[chunk.request_id]
         match command:
-            case AddDrafts(first, base, anchor, verify, parents, confidences):
-                session.trie.add(first, base, anchor, chunk.prompt_token_ids or [], parents, confidences)
-                if verify:
-                    session.release(self._clock())
+            case AddDrafts():
+                session.add(command, chunk.prompt_token_ids or [], self._clock())
             case DecodeAlone(frontier):
                 session.decode_alone(frontier)
             case SetEager(eager):
@@ -158,14 +156,18 @@ class Sessions:
 
     # -- a step ---------------------------------------------------------------------------
 
-    def must_wait(self, request: Request, limit: int, price: float) -> bool:
-        """Whether the next step must pass over an active session because of what is in flight.
+    def must_wait(self, request: Request, limit: int, price: float, *, is_sole: bool = False) -> bool:
+        """Whether the next step must pass over an active session.
 
         Drafts hang from the last committed token, so their step comes after the one before has ended. A
         session that decodes by itself and has no drafts, or none worth that, runs ahead as a plain request.
+        `is_sole`: the engine has nothing else to compute, so a step can begin whenever drafts come.
         """
         session = self._sessions[request.request_id]
-        return bool(request.num_in_flight_tokens) and not session.runs_free(limit, price)
+        if request.num_in_flight_tokens:
+            return not session.runs_free(limit, price, sole_at_s=self._clock() if is_sole else None)
+        is_computed = request.num_tokens - request.num_computed_tokens == 1
+        return is_sole and is_computed and session.awaits_drafts(self._clock())
 
     def offer(self, request: Request, limit: int) -> Claim:
         """What at most `limit` drafts of the session are worth; none while there is more to compute first."""

@@ -13,8 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pipesd_vllm.wire import MAX_DRAFT_TOKENS
+from pipesd_vllm.wire import MAX_DRAFT_TOKENS, common_prefix_length
 
+_MOST_LOST = 64
+"""Drafts remembered of a chain that the target has parted from."""
+_MAX_EDIT = 16
+"""Tokens after which an edited copy must have come back to its original."""
+_GUESSED = 3
+"""Drafts taken from where the chain would be if one token had been put in another's place."""
+_TAKEN_UP, _REPLACED = 153, 77
+"""Confidence of the first draft of a chain that is taken up again, found or guessed."""
 MAX_NODES = 4096
 """Most node ids a trie remembers; adding beyond it is refused (a bound on memory)."""
 
@@ -55,6 +63,14 @@ class DraftTrie:
         self._nodes: dict[int, Node] = {}
         self._serial = 0
         self._released_serial = 0
+        self._lost: list[Node] = []
+        """The chain that the target parted from, from the draft on that it did not take."""
+        self._since_lost = 0
+        """Tokens committed from there on."""
+        self._goes_on_at = -1
+        """Where in it the text goes on, if it does."""
+        self._resumed: list[Node] = []
+        """What is offered of the lost chain while there are no drafts."""
 
     @property
     def frontier(self) -> int:
@@ -85,6 +101,13 @@ class DraftTrie:
             placed.append(self._place(parent, token, first + index, confidence))
         return sum(node is not None and node.position >= self.frontier for node in placed)
 
+    def num_agreed(self, base: int, tokens: Sequence[int]) -> int:
+        """How many of `tokens`, a chain from position `base` on, were committed there."""
+        if base < self._start:
+            return 0
+        committed = self._committed[base - self._start : base - self._start + len(tokens)]
+        return common_prefix_length(committed, tokens)
+
     def release(self) -> None:
         """The NAV trigger: everything the trie holds now may be verified."""
         self._released_serial = self._serial
@@ -102,15 +125,50 @@ class DraftTrie:
             chain.append(node)
         return chain
 
+    def offered(self, limit: int) -> list[Node]:
+        """The best chain, or what may be left of one that the target parted from; at most `limit`."""
+        return self.best_chain(limit) if self._root.children else self._resumed[:limit]
+
     def commit(self, tokens: Sequence[int]) -> None:
         """Move the frontier over `tokens`; drafts that disagree with them are dropped."""
         for token in tokens:
             kept = self._root.children.pop(token, None)
+            self._follow_lost(token, was_drafted=kept is not None)
             for rejected in self._root.children.values():
                 self._forget(rejected)
             self._root.children = {}
             self._root = kept or Node(token, self.frontier, self._serial)
             self._committed.append(token)
+
+    def _follow_lost(self, token: int, *, was_drafted: bool) -> None:
+        """The target has chosen `token`, which is not among the root's children any more.
+
+        An edited copy mostly comes back to its original within a few tokens. The edge will say so, a round
+        trip later; until then the chain is taken up again where its tokens are those of the text.
+        """
+        if was_drafted:
+            self._lost, self._resumed = [], []
+            return
+        if self._root.children:
+            self._lost, self._since_lost, self._goes_on_at = self.best_chain(_MOST_LOST), 0, -1
+        self._since_lost += 1
+        if 0 <= self._goes_on_at < len(self._lost) and self._lost[self._goes_on_at].token == token:
+            self._goes_on_at += 1
+            self._resumed = self._lost[self._goes_on_at :]
+        elif self._since_lost > _MAX_EDIT:
+            self._lost, self._resumed = [], []
+        else:
+            self._resumed = self._taken_up(token)
+
+    def _taken_up(self, token: int) -> list[Node]:
+        """What comes after `token` in the lost chain: where it stands nearest to its own place, or might."""
+        lost, expected = self._lost, self._since_lost
+        places = [i + 1 for i, node in enumerate(lost[: expected + _MAX_EDIT]) if node.token == token]
+        self._goes_on_at = min(places, key=lambda place: abs(place - expected), default=expected)
+        end = None if places else expected + _GUESSED
+        found = lost[self._goes_on_at : end]
+        confidence = _TAKEN_UP if places else _REPLACED
+        return [Node(node.token, node.position, 0, confidence) for node in found[:1]] + found[1:]
 
     def _origin(self, base: int, anchor: int) -> Node | None:
         """The node a frame hangs from, or None if there is no such node any more."""

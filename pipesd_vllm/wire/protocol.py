@@ -294,8 +294,8 @@ class Limits(msgspec.Struct, array_like=True, frozen=True):
     max_draft_tokens: int
     """Nodes that one `Draft` may add."""
     max_drafts: int
-    """Draft tokens of a session that one target pass checks (vLLM's num_speculative_tokens), so more of them
-    beyond the committed tokens are of no use; 0: none are checked."""
+    """Draft tokens of a session that one target pass checks (vLLM's num_speculative_tokens); more of them
+    beyond the committed tokens wait for the next passes. 0: none are checked."""
 
 
 class Fingerprint(msgspec.Struct, array_like=True, frozen=True):

@@ -1,6 +1,6 @@
 """When a session wants a pass and what it reports of it."""
 
-from pipesd_vllm.scheduling import EngineSession
+from pipesd_vllm.scheduling import AddDrafts, EngineSession
 
 
 def session(*, eager: bool = False) -> EngineSession:
@@ -123,3 +123,33 @@ def test_times_of_passes_in_flight_are_their_own() -> None:
     eager.finish_pass([6], now_s=5.0)
     assert eager.report.step_ms == 1000.0
     assert (eager.report.passes, eager.frontier) == (2, 12)
+
+
+def test_an_eager_session_takes_drafts_that_nobody_asked_to_verify() -> None:
+    """It decodes anyway; one that waits is asked first."""
+    for is_eager in (True, False):
+        busy = session(eager=is_eager)
+        busy.add(AddDrafts(1, 10, 0, verify=False, parents=None), [1, 2], 1.0)
+        assert busy.trie.has_released() is is_eager
+
+
+def test_a_sole_session_waits_for_its_steps_while_drafts_are_on_their_way() -> None:
+    """With others there is always a step that they come in time for. Drafts that never come end the wait."""
+    eager, now_s = session(eager=True), 0.0
+    for number in range(4):  # cycles of a pass with drafts and two without, 30 ms for an answer
+        eager.add(AddDrafts(1 + 3 * number, eager.frontier, 0, True, None, b"", 0.030), [1, 2, 3], now_s)
+        for tokens, num_drafts in (([1, 2, 9], 3), ([4], 0), ([5], 0)):
+            eager.stage(num_drafts)
+            eager.start_pass(num_drafts, now_s)
+            now_s += 0.015
+            eager.finish_pass(tokens, now_s)
+    last_s = now_s - 0.030
+    assert not eager.runs_free(8, sole_at_s=last_s + 0.001)
+    assert eager.runs_free(8)
+    assert [eager.awaits_drafts(last_s + s) for s in (0.001, 0.015, 0.029)] == [False, False, True]
+    assert eager.runs_free(8, sole_at_s=last_s + 0.040)
+    assert not eager.awaits_drafts(last_s + 0.040)
+    eager.add(AddDrafts(99, eager.frontier, 0, True, None), [6], last_s + 0.03)
+    assert not eager.awaits_drafts(last_s + 0.03), "they are there"
+    assert eager.runs_free(8), "one draft is not worth a step"
+    assert not eager.runs_free(8, sole_at_s=last_s + 0.03)

@@ -181,3 +181,40 @@ def test_malformed_parents_never_raise() -> None:
     """Parents out of range only lose the nodes they belong to."""
     trie = DraftTrie(START)
     assert trie.add(1, START, 0, [5, 6, 7], [-1, 99]) == 1
+
+
+# -- chains that the target parted from ----------------------------------------------------
+
+
+def parted(chain: list[int], committed: list[int]) -> list[int]:
+    """What is offered once `committed` has been chosen in place of `chain`."""
+    trie = DraftTrie(START)
+    trie.add(1, START, 0, chain)
+    trie.release()
+    trie.commit(committed)
+    assert not trie.best_chain(99)
+    assert not trie.has_released()
+    return [node.token for node in trie.offered(99)]
+
+
+def test_an_edited_copy_is_taken_up_where_it_comes_back() -> None:
+    """After a token put in another's place (guessed, a few drafts long), others left out, some put in."""
+    original = list(range(20, 40))
+    assert parted(original, [20, 21, 90]) == [23, 24, 25]
+    assert parted(original, [20, 21, 90, 23]) == list(range(24, 40))
+    assert parted(original, [20, 21, 25]) == list(range(26, 40))
+    assert parted(original, [20, 21, 90, 91, 22]) == list(range(23, 40))
+    assert parted(original, [20, 21, *range(90, 110)]) == []
+
+
+def test_what_is_taken_up_again_moves_with_the_text_and_gives_way_to_drafts() -> None:
+    trie = DraftTrie(START)
+    trie.add(1, START, 0, [1, 2, 3, 4, 5, 6, 7])
+    trie.commit([1, 9, 3])
+    assert [node.token for node in trie.offered(2)] == [4, 5]
+    trie.commit([4, 5])
+    assert [node.token for node in trie.offered(9)] == [6, 7]
+    trie.add(8, trie.frontier, 0, [50])
+    assert [node.token for node in trie.offered(9)] == [50]
+    trie.commit([50])
+    assert trie.offered(9) == []
