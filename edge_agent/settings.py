@@ -147,6 +147,20 @@ class EdgeSettings(BaseSettings):
     """Port that it listens on; 0 picks a free one."""
     gateway_api_key: SecretStr | None = None
     """Key that the gateway asks of its own clients; none: every program that reaches it may use it."""
+    gateway_api_keys_file: Path | None = None
+    """File with more of such keys, a `LABEL KEY` on each line; logs name the label."""
+    max_requests_per_key: int | None = Field(None, ge=1)
+    """Requests with one key that may be under way at a time; more get a 429."""
+    max_connections: int = Field(1000, ge=1)
+    """Connections to the gateway at a time; more get a 503."""
+    tls_cert: Path | None = None
+    """Serve https with this certificate chain, a PEM file."""
+    tls_key: Path | None = None
+    """The certificate's private key, if another file has it."""
+    unix_socket: Path | None = None
+    """Listen on this Unix socket instead of an address; who may open the file may use the gateway."""
+    drain_s: float = Field(3.0, ge=0.0, le=3600.0)
+    """When told to stop, let answers that are under way go on for so many seconds."""
     allowed_hosts: Names = ()
     """Names, beside those of loopback, under which a gateway without a key answers (docs/security.md)."""
     allow_origins: Names = ()

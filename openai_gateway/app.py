@@ -19,11 +19,15 @@ from openai_gateway.chat_service import (
 )
 from openai_gateway.http import (
     ANY_ORIGIN,
+    DEFAULT_LABEL,
     LOOPBACK_ONLY,
     AccessPolicy,
+    ApiKeys,
     BrowserGuard,
     Cors,
+    HttpWatcher,
     PathRepair,
+    RequestContext,
     answer_stream,
     install_error_handlers,
     json_response,
@@ -59,6 +63,7 @@ def create_app(
     generator: Generator,
     *,
     api_key: str | None = None,
+    keys: ApiKeys | None = None,
     access: AccessPolicy = LOOPBACK_ONLY,
     names: ModelNames = OWN_NAMES,
     embeddings: Forwarder | None = None,
@@ -69,24 +74,28 @@ def create_app(
 ) -> FastAPI:
     """An ASGI application that serves OpenAI's API from `generator`, which the caller closes.
 
-    With `api_key`, everything under /v1 and /api needs it; without one, `access` says which requests are
-    answered, on every path. `metrics` are shown under /metrics; `observers` are told of each request as well.
-    `embeddings` is asked for embeddings in place of the target's server. `clock` gives Unix times in seconds.
+    With `api_key`, or `keys`, everything under /v1 and /api needs one; without any, `access` says which
+    requests are answered, on every path. `metrics` are shown under /metrics; `observers` are told of each
+    request as well. `embeddings` is asked for embeddings in place of the target's server. `clock` gives
+    Unix times in seconds.
     """
     app = DocumentedApp(title="PipeSD gateway", docs_url=None, redoc_url=None)
     install_error_handlers(app, render_error)
     app.add_middleware(PathRepair)
     # Any origin is safe with a key only: it is in a header, not in a cookie that browsers send by themselves.
-    any_origin = bool(api_key) and ANY_ORIGIN in access.origins
+    keys = keys or ApiKeys({api_key: DEFAULT_LABEL} if api_key else {})
+    any_origin = bool(keys) and ANY_ORIGIN in access.origins
     app.add_middleware(Cors, policy=access, any_origin=any_origin, expose_headers=_EXPOSED)
-    if not api_key:
-        app.add_middleware(BrowserGuard, policy=access, render=render_error)  # the outermost
+    if not keys:
+        app.add_middleware(BrowserGuard, policy=access, render=render_error)  # around all that answers
     metrics = metrics or GatewayMetrics()
+    watchers = [each for each in (metrics, *observers) if isinstance(each, HttpWatcher)]
+    app.add_middleware(RequestContext, watchers=tuple(watchers))
     gateway = Gateway(generator, timings, clock, (metrics, *observers), names)
     app.include_router(metrics_router(metrics.registry), include_in_schema=False)
     app.include_router(web_router(), include_in_schema=False)
     app.include_router(_open_routes(gateway))
-    guarded = [Depends(key_check(api_key))]
+    guarded = [Depends(key_check(keys))]
     app.include_router(_api_routes(gateway), dependencies=guarded)
     ping_s = (timings or GatewayTimings()).ping_s
     counter = GeneratorPromptCounter(generator)

@@ -8,7 +8,9 @@ ApiError                      status, message, type, param, code, headers
 ├── HostNotAllowed            403; see access.py
 ├── OriginNotAllowed          403; see access.py
 ├── ModelNotFound             404
-└── BodyTooLarge              413
+├── BodyTooSlow               408
+├── BodyTooLarge              413
+└── TooManyRequests           429; see keys.py
 
 All foreign errors become these here: the edge agent's exceptions (`from_edge_error`), what the server's own
 API refuses (`refusal`), and what nobody expected (`translate`).
@@ -36,12 +38,14 @@ from pipesd_vllm.wire import RefusalCode
 __all__ = [
     "ApiError",
     "BodyTooLarge",
+    "BodyTooSlow",
     "ContextLengthExceeded",
     "HostNotAllowed",
     "InvalidApiKey",
     "InvalidRequest",
     "ModelNotFound",
     "OriginNotAllowed",
+    "TooManyRequests",
     "UnsupportedParameter",
     "error_in_stream",
     "from_edge_error",
@@ -172,6 +176,26 @@ class BodyTooLarge(ApiError):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(413, f"The request body exceeds {limit_bytes} bytes.", code="request_too_large")
+
+
+class BodyTooSlow(ApiError):
+    """Nothing of the body has come for `timeout_s`."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(408, f"The request's body stopped for {timeout_s:g} s.", code="request_timeout")
+
+
+class TooManyRequests(ApiError):
+    """As many requests as its key allows, `limit`, are under way."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            429,
+            f"{limit} requests with this key are under way, as many as it allows.",
+            kind="rate_limit_error",
+            code="rate_limit_exceeded",
+            headers={"retry-after": str(RETRY_AFTER_OVERLOADED_S)},
+        )
 
 
 def internal_error() -> ApiError:

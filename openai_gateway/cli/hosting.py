@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -14,17 +16,19 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from rich.markup import escape
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from edge_agent import EdgeSettings
 from edge_agent.api import Generator, TargetInfo
 from edge_agent.errors import ConfigError
 from openai_gateway.app import create_app
 from openai_gateway.cli.console import stderr
-from openai_gateway.cli.processes import bind_listener
+from openai_gateway.cli.processes import bind_listener, bind_unix
 from openai_gateway.cli.running import announced
+from openai_gateway.http import DEFAULT_LABEL, ApiKeys, read_keys
 from openai_gateway.http.access import LOOPBACK_ONLY, AccessPolicy, access_policy, risks
 from openai_gateway.observe.metrics import GatewayMetrics
-from openai_gateway.observe.request_log import RequestLog
+from openai_gateway.observe.request_log import RequestLog, json_logging
 from openai_gateway.observe.requests import RequestObserver
 from openai_gateway.observe.telemetry import Telemetry, start_telemetry
 from openai_gateway.routing import ModelNames
@@ -32,8 +36,8 @@ from openai_gateway.target import Forwarder
 
 __all__ = ["KEEP_ALIVE_S", "bind_gateway", "hosted_gateway", "run_gateway"]
 
-_GRACE_S = 3
-"""How long streams that are still open may go on after the signal to stop."""
+HEADERS_TIMEOUT_S = 30.0
+"""How long a connection may be open without having sent a request's headers."""
 KEEP_ALIVE_S = 120
 """How long a connection may be idle: longer than clients keep theirs (Go's 90 s), so that none is closed
 just as its next request leaves. uvicorn's own 5 s cost 4 of 1000 requests of 200 clients a `ReadError`."""
@@ -67,14 +71,47 @@ def bind_gateway(settings: EdgeSettings) -> socket.socket:
 
     Raises `ConfigError` if it is not safe to serve there (`access_policy`).
     """
-    listener = bind_listener(settings.listen_host, settings.listen_port)
+    if settings.unix_socket is not None:
+        listener = bind_unix(settings.unix_socket)
+    else:
+        listener = bind_listener(settings.listen_host, settings.listen_port)
     try:
-        access_policy(settings, listener.getsockname()[0])
+        access_policy(settings, _address(listener))
         ModelNames.parse(settings.aliases)
+        gateway_keys(settings)
+        _check_certificate(settings)
     except ConfigError:
         listener.close()
         raise
     return listener
+
+
+def gateway_keys(settings: EdgeSettings) -> ApiKeys:
+    """The keys that clients need. Raises `ConfigError` for a file of them that cannot be read."""
+    file = settings.gateway_api_keys_file
+    labels = {} if file is None else read_keys(file)
+    if settings.gateway_api_key:
+        labels[settings.gateway_api_key.get_secret_value()] = DEFAULT_LABEL
+    return ApiKeys(labels, settings.max_requests_per_key)
+
+
+def _check_certificate(settings: EdgeSettings) -> None:
+    """Raise `ConfigError` unless certificate and key can be served with."""
+    if settings.tls_cert is None:
+        if settings.tls_key is not None:
+            raise ConfigError("tls_key needs tls_cert: name the certificate, too.")
+        return
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls_cert: {settings.tls_cert} cannot be served with: {error}.") from error
+
+
+def _address(listener: socket.socket) -> str:
+    """The IP address it listens on; loopback for a Unix socket."""
+    name = listener.getsockname()
+    return str(name[0]) if isinstance(name, tuple) else "127.0.0.1"
 
 
 def run_gateway(
@@ -87,7 +124,7 @@ def run_gateway(
 
     Raises `EdgeError` if the agent cannot start or never reached its server.
     """
-    _start_logging(settings.log_level.upper())
+    _start_logging(settings.log_level.upper(), as_json=settings.log_format == "json")
     number = asyncio.run(_run(settings, listener, start_agent, stop_when))
     if number is not None:
         sys.exit(128 + number)
@@ -119,9 +156,15 @@ async def hosted_gateway(generator: Generator) -> AsyncIterator[str]:
             await serving
 
 
-def _start_logging(level: str) -> None:
+def _start_logging(level: str, *, as_json: bool = False) -> None:
     """Log from `level` on; libraries that log headers (keys) and whole messages from WARNING on at least."""
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handlers = [json_logging()] if as_json else None
+    logging.basicConfig(
+        level=level,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=handlers,
+        force=as_json,
+    )
     quiet = max(logging.WARNING, logging.getLevelNamesMapping()[level])
     for name in _TELLTALES:
         logging.getLogger(name).setLevel(quiet)
@@ -135,18 +178,21 @@ async def _run(
         agent = await start_agent(settings)
     try:
         target = await agent.target()
-        key = settings.gateway_api_key.get_secret_value() if settings.gateway_api_key else None
+        access = access_policy(settings, _address(listener))
         config = uvicorn.Config(
-            monitored_app(
-                settings, agent, key, telemetry, access=access_policy(settings, listener.getsockname()[0])
-            ),
+            monitored_app(settings, agent, gateway_keys(settings), telemetry, access=access),
+            http=with_header_timeout(HEADERS_TIMEOUT_S),
             access_log=False,
             log_level=settings.log_level,
-            timeout_graceful_shutdown=_GRACE_S,
+            log_config=None if settings.log_format == "json" else uvicorn.config.LOGGING_CONFIG,
+            limit_concurrency=settings.max_connections,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            timeout_graceful_shutdown=math.ceil(settings.drain_s),
             timeout_keep_alive=KEEP_ALIVE_S,
         )
         server = _Server(config, lambda: _announce(settings, listener, target))
-        url = f"http://{_visible_address(listener.getsockname())}"
+        url = _url(settings, listener)
         with announced("gateway", url, target.model):
             return await _serve(server, listener, stop_when)
     finally:
@@ -158,7 +204,7 @@ async def _run(
 def monitored_app(
     settings: EdgeSettings,
     agent: Generator,
-    api_key: str | None,
+    keys: ApiKeys,
     telemetry: Telemetry | None = None,
     *,
     access: AccessPolicy = LOOPBACK_ONLY,
@@ -176,7 +222,7 @@ def monitored_app(
         observers.append(telemetry.observer())
     app = create_app(
         agent if telemetry is None else telemetry.traced(agent),
-        api_key=api_key,
+        keys=keys,
         access=access,
         names=ModelNames.parse(settings.aliases, any_model=settings.any_model),
         embeddings=_embeddings(settings),
@@ -229,9 +275,9 @@ async def _watch(server: uvicorn.Server, stop_when: Callable[[], bool]) -> None:
 
 
 def _announce(settings: EdgeSettings, listener: socket.socket, target: TargetInfo) -> None:
-    url = f"http://{_visible_address(listener.getsockname())}/v1"
+    url = f"{_url(settings, listener)}/v1"
     draft = settings.draft if target.has_draft else _NO_DRAFT
-    key = "YOUR_KEY" if settings.gateway_api_key else "unused"
+    key = "YOUR_KEY" if gateway_keys(settings) else "unused"
     lines = [
         f"[bold]PipeSD listens on {url}[/bold] (Ctrl-C stops it)",
         f"  target  {escape(target.model)} at {settings.cloud_url}",
@@ -241,6 +287,29 @@ def _announce(settings: EdgeSettings, listener: socket.socket, target: TargetInf
         *(f"  [bold]risk[/bold]    {escape(risk)}" for risk in risks(settings)),
     ]
     stderr.print("\n".join(lines), soft_wrap=True)
+
+
+def _url(settings: EdgeSettings, listener: socket.socket) -> str:
+    """Where clients find the gateway, without a path."""
+    name = listener.getsockname()
+    if not isinstance(name, tuple):
+        return f"unix://{name}"
+    return f"{'https' if settings.tls_cert else 'http'}://{_visible_address(name)}"
+
+
+def with_header_timeout(limit_s: float) -> type[asyncio.Protocol]:
+    """uvicorn's HTTP protocol, closing connections that have sent no request `limit_s` after they opened."""
+
+    class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self.loop.call_later(limit_s, self._close_if_silent)
+
+        def _close_if_silent(self) -> None:
+            if self.cycle is None and not self.transport.is_closing():
+                self.transport.close()
+
+    return Impatient
 
 
 def _visible_address(address: tuple[Any, ...]) -> str:

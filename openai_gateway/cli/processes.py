@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "ServerProcess",
     "bind_listener",
+    "bind_unix",
     "exit_on_signals",
     "free_port",
 ]
@@ -222,6 +223,33 @@ def bind_listener(host: str, port: int) -> socket.socket:
         if listener is not None:
             listener.close()
         raise _explained(error, host, port) from error
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A bound Unix socket, which only this user may open; one that nobody listens on any more is replaced.
+
+    Raises `CliError`.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with suppress(ConnectionRefusedError, FileNotFoundError):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.connect(str(path))
+            raise CliError(f"Something listens on {path} already: name another with --unix-socket.")
+        if path.is_socket():
+            path.unlink()
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        listener.listen(128)
+    except (OSError, CliError) as error:
+        listener.close()
+        if isinstance(error, CliError):
+            raise
+        raise CliError(f"The gateway cannot listen on {path}: {error.strerror or error}.") from error
     return listener
 
 

@@ -7,12 +7,13 @@ from openai_gateway.http.access import (
     BrowserGuard,
     Cors,
 )
+from openai_gateway.http.context import CURRENT, HttpRequest, HttpWatcher, RequestContext
+from openai_gateway.http.keys import DEFAULT_LABEL, ApiKeys, key_check, read_keys
 from openai_gateway.http.paths import PathRepair
 from openai_gateway.http.requests import (
     RenderError,
     install_error_handlers,
     json_response,
-    key_check,
     openai_error,
     read_body,
     unless_gone,
@@ -21,13 +22,19 @@ from openai_gateway.http.streaming import EventStream, answer_stream, read_event
 
 __all__ = [
     "ANY_ORIGIN",
+    "CURRENT",
+    "DEFAULT_LABEL",
     "LOOPBACK_ONLY",
     "AccessPolicy",
+    "ApiKeys",
     "BrowserGuard",
     "Cors",
     "EventStream",
+    "HttpRequest",
+    "HttpWatcher",
     "PathRepair",
     "RenderError",
+    "RequestContext",
     "answer_stream",
     "install_error_handlers",
     "json_response",
@@ -35,6 +42,7 @@ __all__ = [
     "openai_error",
     "read_body",
     "read_events",
+    "read_keys",
     "sse_event",
     "unless_gone",
 ]

@@ -186,13 +186,13 @@ def access_policy(settings: EdgeSettings, address: str) -> AccessPolicy:
     """
     origins = frozenset(_checked_origin(origin) for origin in settings.allow_origins)
     hosts = frozenset(_checked_host(host) for host in settings.allowed_hosts)
-    if not settings.gateway_api_key:
+    if not (settings.gateway_api_key or settings.gateway_api_keys_file):
         if unsafe := origins & {ANY_ORIGIN, NULL_ORIGIN}:
             raise ConfigError(
                 f"allow_origins: {min(unsafe)!r} lets any web page use this gateway: set "
                 "PIPESD_GATEWAY_API_KEY (or --gateway-api-key), or name the origins, such as https://chat.example.org."
             )
-        if not (_is_loopback(address) or settings.allow_keyless_network):
+        if not (_is_loopback(address) or settings.unix_socket or settings.allow_keyless_network):
             raise ConfigError(
                 f"The gateway has no key, and other machines reach it on {settings.listen_host}: set "
                 "PIPESD_GATEWAY_API_KEY (or --gateway-api-key), or pass --allow-keyless-network if all who "
@@ -213,12 +213,14 @@ def risks(settings: EdgeSettings) -> list[str]:
         access_policy(settings, settings.listen_host)
     except ConfigError as error:
         return [f"The gateway would not start. {error}"]
-    if _is_loopback(settings.listen_host):
+    if _is_loopback(settings.listen_host) or settings.unix_socket is not None:
         return []
-    if settings.gateway_api_key:
+    if settings.tls_cert is not None:
+        return []
+    if settings.gateway_api_key or settings.gateway_api_keys_file:
         return [
-            f"The gateway's key and all texts cross the network of {settings.listen_host} unencrypted: put a "
-            "proxy with TLS in front of it."
+            f"The gateway's key and all texts cross the network of {settings.listen_host} unencrypted: give "
+            "it a certificate (--tls-cert), or put a proxy with TLS in front of it."
         ]
     return [
         f"All who reach {settings.listen_host} may use the gateway, and with it your key to the server: set "

@@ -32,6 +32,7 @@ class PathRepair:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            path = repaired(scope["path"])
-            scope = {**scope, "path": path, "raw_path": path.encode()}
+            # In place: what stands around this learns the route from the same scope.
+            scope["path"] = repaired(scope["path"])
+            scope["raw_path"] = scope["path"].encode()
         await self._app(scope, receive, send)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -15,14 +14,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent.errors import EdgeError
-from openai_gateway.errors import ApiError, BodyTooLarge, InvalidApiKey, from_status, translate
+from openai_gateway.errors import ApiError, BodyTooLarge, BodyTooSlow, from_status, translate
+from openai_gateway.http.context import CURRENT
 
 __all__ = [
     "MAX_BODY_BYTES",
     "RenderError",
     "install_error_handlers",
     "json_response",
-    "key_check",
     "openai_error",
     "read_body",
     "unless_gone",
@@ -40,38 +39,33 @@ def json_response(body: object, status: int = 200, headers: dict[str, str] | Non
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
 
 
-async def read_body(request: Request, limit_bytes: int = MAX_BODY_BYTES) -> bytes:
-    """The whole body. Raises `BodyTooLarge` as soon as more than `limit_bytes` have come or are announced."""
+BODY_TIMEOUT_S = 60.0
+"""Longest silence of a client in the middle of its body."""
+
+
+async def read_body(
+    request: Request, limit_bytes: int = MAX_BODY_BYTES, timeout_s: float = BODY_TIMEOUT_S
+) -> bytes:
+    """The whole body.
+
+    Raises `BodyTooLarge` as soon as more than `limit_bytes` have come or are announced, `BodyTooSlow` once
+    nothing has come for `timeout_s`.
+    """
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > limit_bytes:
         raise BodyTooLarge(limit_bytes)
     body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > limit_bytes:
-            raise BodyTooLarge(limit_bytes)
-    return bytes(body)
-
-
-def key_check(api_key: str | None) -> Callable[[Request], Awaitable[None]]:
-    """A dependency that raises `InvalidApiKey` unless the request has `api_key`; none needs none.
-
-    It is a bearer token, as OpenAI's clients send it, or Anthropic's `x-api-key`.
-    """
-    expected = (api_key or "").encode()
-
-    async def check(request: Request) -> None:
-        if not expected:
-            return
-        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
-        keys = [request.headers.get("x-api-key", "")]
-        if scheme.lower() == "bearer":
-            keys.append(bearer.strip())
-        # Header bytes arrive decoded as latin-1. Comparing must not tell by its time how much was right.
-        if not any(hmac.compare_digest(key.encode("latin-1"), expected) for key in keys):
-            raise InvalidApiKey
-
-    return check
+    parts = request.stream()
+    try:
+        while True:
+            async with asyncio.timeout(timeout_s):
+                body += await anext(parts)
+            if len(body) > limit_bytes:
+                raise BodyTooLarge(limit_bytes)
+    except StopAsyncIteration:
+        return bytes(body)
+    except TimeoutError:
+        raise BodyTooSlow(timeout_s) from None
 
 
 async def unless_gone(request: Request, work: Coroutine[object, object, T]) -> T:
@@ -113,11 +107,11 @@ def install_error_handlers(app: FastAPI, render: RenderError = openai_error) -> 
     """
 
     async def on_error(request: Request, error: Exception) -> Response:
-        return render(request.url.path, translate(error))
+        return render(request.url.path, _noted(translate(error)))
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return render(request.url.path, _of_http(request, error))
+        return render(request.url.path, _noted(_of_http(request, error)))
 
     app.add_middleware(_Faults, render=render)
     app.add_exception_handler(ApiError, on_error)
@@ -147,8 +141,15 @@ class _Faults:
         except Exception as error:
             if scope["type"] != "http" or has_begun:
                 raise
-            response = self._render(scope["path"], translate(error))
+            response = self._render(scope["path"], _noted(translate(error)))
             await response(scope, receive, send)
+
+
+def _noted(error: ApiError) -> ApiError:
+    """`error`, which the log of the request has, too."""
+    if (current := CURRENT.get()) is not None:
+        current.error_code = error.code or error.kind
+    return error
 
 
 def _of_http(request: Request, error: HTTPException) -> ApiError:

@@ -257,5 +257,4 @@ def _headers(route: Route, reason: str, envelope: Envelope) -> dict[str, str]:
     return {
         **route_header(route, reason),
         **seed_header(envelope.seed),
-        "x-request-id": envelope.answer_id,
     }

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 
 from edge_agent.api import AWAY, BUSY, LOST, NOT_DRAFTED
+from openai_gateway.http import HttpRequest
 from openai_gateway.observe.requests import Finished
 from openai_gateway.routing.routes import ASKED_FOR, BY_DEFAULT
 from openai_gateway.target import TOO_OLD
@@ -43,6 +44,13 @@ class GatewayMetrics:
         self.registry = registry or CollectorRegistry()
         self._requests = self._counter(
             "pipesd_gateway_requests", "Requests that have ended.", "endpoint", "route", "reason", "status"
+        )
+        self._http = self._counter(
+            "pipesd_gateway_http_requests",
+            "HTTP requests, refused ones among them.",
+            "method",
+            "path",
+            "status",
         )
         self._running = Gauge("vllm:num_requests_running", "Requests under way.", registry=self.registry)
         self._ttft = self._histogram(
@@ -76,6 +84,10 @@ class GatewayMetrics:
         )
         self._up = self._counter("pipesd_gateway_uplink_bytes", "Bytes sent to the verifier.", *_OF_MODEL)
         self._down = self._counter("pipesd_gateway_downlink_bytes", "Bytes from the verifier.", *_OF_MODEL)
+
+    def answered(self, request: HttpRequest) -> None:
+        """See `HttpWatcher.answered`."""
+        self._http.labels(request.method, request.path, str(request.status)).inc()
 
     def watch_link(self, rtt_s: Callable[[], float | None]) -> None:
         """Report the link's round trip, asked of `rtt_s` at each scrape; NaN while it is unknown."""

@@ -25,6 +25,9 @@ class Finished:
     streamed: bool
     model: str | None = None
     request_id: str | None = None
+    key_label: str | None = None
+    answer_id: str | None = None
+    """Of its body, such as `chatcmpl-...`."""
     route: str = UNROUTED
     reason: str | None = None
     """Why this route was chosen; the error's code if the request failed before that."""

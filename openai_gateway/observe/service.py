@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 from openai_gateway.chat_service import Answer, ChatService, Json, SessionOptions, StreamedAnswer, WholeAnswer
 from openai_gateway.errors import ApiError, translate
+from openai_gateway.http import CURRENT
 from openai_gateway.observe.requests import CLIENT_GONE, UNROUTED, Finished, RequestObserver
 
 __all__ = ["ObservedService"]
@@ -34,8 +34,10 @@ class ObservedService:
         watch = _Watch(self._endpoint, self._observers, self._clock, streamed=bool(body.get("stream")))
         try:
             answer = await self._service.answer(body, options)
-        except BaseException as error:
-            watch.failed(error)
+        except Exception as error:
+            raise watch.failed(error) from error
+        except BaseException:
+            watch.left()
             raise
         watch.headers(answer.headers, streamed=isinstance(answer, StreamedAnswer))
         if isinstance(answer, WholeAnswer):
@@ -58,8 +60,7 @@ async def _watched(chunks: AsyncIterator[Json], watch: _Watch) -> AsyncIterator[
             watch.saw(chunk)
             yield chunk
     except Exception as error:
-        watch.failed(error)
-        raise
+        raise watch.failed(error) from error
     watch.ended()
 
 
@@ -81,7 +82,8 @@ class _Watch:
         self._started_s = clock()
         self._text_s: float | None = None
         self._model: str | None = None
-        self._request_id: str | None = None
+        self._answer_id: str | None = None
+        self._http = CURRENT.get()
         self._route, self._reason = UNROUTED, ""
         self._stats: Mapping[str, Any] = {}
         self._timings: Mapping[str, Any] = {}
@@ -94,12 +96,11 @@ class _Watch:
         self._streamed = streamed
         route, _, reason = headers.get("x-pipesd-route", UNROUTED).partition(";")
         self._route, self._reason = route.strip(), reason.strip().removeprefix("reason=")
-        self._request_id = headers.get("x-request-id")
 
     def saw(self, body: Mapping[str, Any]) -> None:
         """A chunk, or the whole body; the one with `timings` has the statistics."""
         self._model = body.get("model") or self._model
-        self._request_id = self._request_id or body.get("id")
+        self._answer_id = self._answer_id or body.get("id")
         if "timings" in body:
             self._stats, self._timings = body["pipesd"], body["timings"]
         if self._streamed and _has_text(body):
@@ -113,12 +114,11 @@ class _Watch:
         """The answer was closed; if it was not complete, the client went away."""
         self._finish(CLIENT_GONE, None)
 
-    def failed(self, error: BaseException) -> None:
-        """`error` ended it."""
-        if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
-            return self._finish(CLIENT_GONE, None)
-        answer = error if isinstance(error, ApiError) else translate(error)
-        return self._finish(answer.status, answer.code or answer.kind)
+    def failed(self, error: Exception) -> ApiError:
+        """`error` ended it; returns what it is to the client, which the log has heard of."""
+        answer = translate(error)
+        self._finish(answer.status, answer.code or answer.kind)
+        return answer
 
     def _piece(self) -> None:
         now_s = self._clock()
@@ -131,13 +131,17 @@ class _Watch:
         if self._is_over:
             return
         self._is_over = True
+        if self._http is not None:
+            self._http.is_reported = True
         request = Finished(
             endpoint=self._endpoint,
             status=status,
             duration_ms=(self._clock() - self._started_s) * 1e3,
             streamed=self._streamed,
             model=self._model,
-            request_id=self._request_id,
+            request_id=None if self._http is None else self._http.request_id,
+            key_label=None if self._http is None else self._http.key_label,
+            answer_id=self._answer_id,
             route=str(self._stats.get("route", self._route)),
             reason=str(self._stats.get("reason", "") or self._reason or error_code or "") or None,
             error_code=error_code,

@@ -49,7 +49,7 @@ class SpanObserver:
             {
                 "gen_ai.operation.name": request.endpoint,
                 "gen_ai.request.model": request.model,
-                "gen_ai.response.id": request.request_id,
+                "gen_ai.response.id": request.answer_id,
                 "gen_ai.usage.input_tokens": request.prompt_tokens,
                 "gen_ai.usage.output_tokens": request.completion_tokens,
                 "gen_ai.latency.time_to_first_token": _seconds(request.stats.get("ttft_ms")),

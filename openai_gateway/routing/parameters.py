@@ -14,7 +14,16 @@ from typing import Any, Final
 from openai_gateway.errors import UnsupportedParameter
 from pipesd_vllm.wire import AskPath
 
-__all__ = ["PARAMETERS", "VLLM_FIELDS", "Parameter", "Requirements", "Support", "requirements_of"]
+__all__ = [
+    "CHANGES_NOTHING",
+    "PARAMETERS",
+    "RENAMED",
+    "VLLM_FIELDS",
+    "Parameter",
+    "Requirements",
+    "Support",
+    "requirements_of",
+]
 
 
 _MEDIA_PARTS: Final = frozenset({"image_url", "input_audio", "audio_url", "video_url"})
@@ -52,7 +61,7 @@ def requirements_of(body: Mapping[str, Any], path: AskPath) -> Requirements:
 
 
 def _unlisted(name: str, path: AskPath) -> Parameter:
-    is_read = name in VLLM_FIELDS[path] or name in _CHANGES_NOTHING
+    is_read = name in VLLM_FIELDS[path] or name in CHANGES_NOTHING
     return Parameter(Support.EVERYBODY if is_read else Support.NOBODY)
 
 
@@ -190,6 +199,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "functions": _refused([]),
     "function_call": _refused("none", "auto"),
     "web_search_options": _refused(),
+    "moderation": _nobody(),
     "include_reasoning": _server(True),
     # How the prompt is made.
     "chat_template": _server(),
@@ -202,7 +212,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "prompt_embeds": _server(),
 }
 
-_CHANGES_NOTHING: Final = frozenset(
+CHANGES_NOTHING: Final = frozenset(
     {
         "metadata",
         "prediction",

@@ -37,7 +37,7 @@ from openai_gateway.chat_service import (
     seed_header,
 )
 from openai_gateway.errors import ApiError, error_in_stream, refusal, translate
-from openai_gateway.http import read_events
+from openai_gateway.http import CURRENT, read_events
 from openai_gateway.local import Continuation, Endpoint, LocalAnswers, Pump, RequestT
 from openai_gateway.target.shapes import TargetChunks, complete_whole
 
@@ -120,9 +120,11 @@ class _Exchange:
         self._choice = choice
         self._options = options
         self._by_draft = by_draft
-        self._seed: int | None = body.get("seed")
+        seed = body.get("seed")
+        self._seed = seed if isinstance(seed, int) else None  # what is none is the server's to refuse
         self._stats = GenerationStats(Route.CLOUD, choice.reason, answers._clock(), seed=self._seed)
         self._headers = seed_header(self._seed)
+        self._request_id = _request_id()
         self._has_begun = False
         self._chunks: TargetChunks | None = None
         self._continued: AnswerContinued | None = None
@@ -145,7 +147,7 @@ class _Exchange:
                 )
         answer = _decode(data)
         self._stats.last_token_s = self._stats.last_token_s or self._clock()
-        headers = self._headers | _request_id(answer)
+        headers = {**self._headers}
         headers |= route_header(self._stats.route, self._stats.route_reason)
         return WholeAnswer(complete_whole(answer, self._stats, fingerprint(self._seed)), headers)
 
@@ -161,7 +163,7 @@ class _Exchange:
         headers = {**route_header(self._choice.route, _PENDING), **self._headers}
         if first is not None:
             known = route_header(self._stats.route, self._stats.route_reason)
-            headers = {**known, **_request_id(first), **self._headers}
+            headers = {**known, **self._headers}
         return StreamedAnswer(headers, _translated(pump), pump.aclose)
 
     async def _streamed(self) -> AsyncIterator[Json]:
@@ -229,7 +231,7 @@ class _Exchange:
         """The answer's head and body. Raises `EdgeError`."""
         if self._choice.route is Route.COLLABORATIVE:
             request = AskRequest(
-                uuid.uuid4().hex,
+                self._request_id,
                 self._endpoint.path,
                 msgspec.json.encode({name: value for name, value in body.items() if name != "model"}),
                 self._options.mode,
@@ -245,7 +247,8 @@ class _Exchange:
                 return
             except VerifierTooOld:
                 self._stats.route_reason = TOO_OLD
-        stats, content = self._stats, msgspec.json.encode({**body, "model": self._target.model})
+        named = {"request_id": self._request_id, **body, "model": self._target.model}
+        stats, content = self._stats, msgspec.json.encode(named)
         stats.uplink_bytes = len(content)
         forwarded = await self._generator.forward(self._endpoint.path, content)
         try:
@@ -306,6 +309,13 @@ class _Exchange:
             raise lost from None
 
 
+def _request_id() -> str:
+    """The client's or ours, and what tells two requests with one id apart; part of the answer's id."""
+    current = CURRENT.get()
+    drawn = uuid.uuid4().hex
+    return drawn if current is None else f"{current.request_id}-{drawn[:8]}"
+
+
 async def _chunks_of(events: AsyncIterator[AnswerEvent]) -> AsyncIterator[GenerationChunk]:
     async for event in events:
         if isinstance(event, GenerationChunk):
@@ -319,10 +329,6 @@ async def _translated(chunks: AsyncIterator[Json]) -> AsyncIterator[Json]:
             yield chunk
     except Exception as error:
         raise translate(error) from error
-
-
-def _request_id(body: Mapping[str, Any]) -> dict[str, str]:
-    return {"x-request-id": str(body["id"])} if "id" in body else {}
 
 
 def _decode(data: bytes) -> Json:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError
+from openai_gateway.http import CURRENT
 from openai_gateway.translation.answer import AnswerState, Block, BlockEvent, BlockKind, Closed, Grew, Opened
 
 __all__ = [
@@ -29,11 +30,12 @@ _TYPES: Final = {
 }
 
 
-def error_body(error: ApiError, request_id: str | None = None) -> Json:
+def error_body(error: ApiError) -> Json:
     """`{"type": "error", "error": {"type", "message"}, "request_id"}`; the message names what is at fault."""
     default = "invalid_request_error" if error.status < 500 else "api_error"
     detail = {"type": _TYPES.get(error.status, default), "message": error.message}
-    return {"type": "error", "error": detail, "request_id": request_id}
+    current = CURRENT.get()
+    return {"type": "error", "error": detail, "request_id": current and current.request_id}
 
 
 SIGNATURE = "unsigned"
@@ -92,7 +94,7 @@ class MessageEncoder:
         yield {"type": "message_stop"}
 
     def fail(self, error: ApiError) -> Iterator[Json]:
-        yield error_body(error, self._frame.message_id)
+        yield error_body(error)
 
     def final(self) -> Json:
         """The message of a complete answer."""

@@ -12,6 +12,7 @@ from openai_gateway.translation.ollama.schema import IGNORED, ChatRequest, Commo
 from openai_gateway.translation.parameters import refuse, rest_of
 
 __all__ = [
+    "NEUTRAL",
     "OWN_NAMES",
     "chat_name",
     "is_completion",
@@ -44,7 +45,11 @@ _STARTS: Final = {
 }
 
 DEFAULT_TAG: Final = ":latest"
-_NEUTRAL: Final[dict[str, tuple[object, ...]]] = {"logprobs": (False,), "top_logprobs": (0,)}
+NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    **dict.fromkeys(("width", "height", "steps"), ()),  # of images to be made
+}
 
 
 def chat_name(name: str) -> str:
@@ -83,7 +88,7 @@ def is_completion(request: GenerateRequest) -> bool:
 
 
 def _common(request: Common) -> Json:
-    body = rest_of(request.model_extra or {}, ignored=IGNORED, neutral=_NEUTRAL)
+    body = rest_of(request.model_extra or {}, ignored=IGNORED, neutral=NEUTRAL)
     # What nobody follows, such as `num_ctx`, is named in the answer (routing/parameters.py).
     body |= {name: value for name, value in (request.options or {}).items() if name not in _NO_OPTIONS}
     body["model"] = chat_name(request.model)

@@ -12,6 +12,8 @@ __all__ = ["IGNORED", "NEUTRAL", "OWN_NAMES", "Reasoning", "ResponsesRequest", "
 
 IGNORED: Final = frozenset(
     {
+        "access_programs",
+        "background_options",
         "client_metadata",
         "max_tool_calls",
         "prompt_cache_key",
@@ -28,6 +30,7 @@ NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "background": (False,),
     "context_management": ([],),
     "conversation": (),
+    "image": (),
     "moderation": (),
     "prompt": (),
     "top_logprobs": (0,),

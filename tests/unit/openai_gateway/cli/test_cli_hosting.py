@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import logging
 import os
 import signal
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from edge_agent.api import Generator
-from edge_agent.errors import CloudUnreachable
+from edge_agent.errors import CloudUnreachable, ConfigError
 from edge_agent.settings import EdgeSettings, load_settings
 from edge_agent.testing import FakeGenerator
-from openai_gateway.cli.hosting import StartAgent, bind_gateway, run_gateway
+from openai_gateway.cli.errors import CliError
+from openai_gateway.cli.hosting import StartAgent, bind_gateway, run_gateway, with_header_timeout
+from openai_gateway.cli.processes import bind_listener
 
 TELLTALES = ("httpcore", "httpx", "openai", "sse_starlette.sse", "websockets", "websockets.client")
 
@@ -127,3 +139,126 @@ def test_libraries_do_not_log_keys(
         run_gateway(chosen, listener, starting(generator), lambda: True)
     assert logging.getLogger("pipesd").getEffectiveLevel() == logging.getLevelNamesMapping()[level.upper()]
     assert {logging.getLogger(name).getEffectiveLevel() for name in TELLTALES} == {lowest}
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that vouches for itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gateway")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    chain, file = tmp_path / "chain.pem", tmp_path / "key.pem"
+    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8
+    file.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    return chain, file
+
+
+def test_https(
+    settings: EdgeSettings, generator_for: Callable[..., FakeGenerator], certificate: tuple[Path, Path]
+) -> None:
+    """With a certificate the gateway speaks TLS, and says so in its address."""
+    chain, key = certificate
+    secure = settings.model_copy(update={"tls_cert": chain, "tls_key": key})
+    trusting = ssl.create_default_context(cafile=str(chain))
+    stopped = threading.Event()
+    status: list[int] = []
+    with bind_gateway(secure) as listener:
+        port = listener.getsockname()[1]
+
+        def visit() -> None:
+            connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=trusting)
+            connection.request("GET", "/health")
+            with connection.getresponse() as answer:
+                answer.read()
+                status.append(answer.status)
+            connection.close()
+            stopped.set()
+
+        thread = threading.Thread(target=visit)
+        thread.start()
+        run_gateway(secure, listener, starting(generator_for()), stopped.is_set)
+        thread.join()
+    assert status == [200]
+
+
+def test_a_certificate_that_is_none(settings: EdgeSettings, tmp_path: Path) -> None:
+    """It is told before anything is started."""
+    (tmp_path / "x.pem").write_text("nothing", encoding="utf-8")
+    for broken in ({"tls_cert": tmp_path / "x.pem"}, {"tls_key": tmp_path / "x.pem"}):
+        with pytest.raises(ConfigError, match="tls_"):
+            bind_gateway(settings.model_copy(update=broken))
+
+
+def test_a_unix_socket(
+    settings: EdgeSettings, generator_for: Callable[..., FakeGenerator], tmp_path: Path
+) -> None:
+    """Only this user may open it; one of a gateway that is gone is replaced, any other file is not."""
+    path = tmp_path / "s"
+    local = settings.model_copy(update={"unix_socket": path, "gateway_api_key": None})
+    bind_gateway(local).close()  # leaves its file behind
+    stopped = threading.Event()
+    answer: list[bytes] = []
+    with bind_gateway(local) as listener:
+        assert path.stat().st_mode & 0o077 == 0
+        with pytest.raises(CliError, match="already"):
+            bind_gateway(local)
+
+        def visit() -> None:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                while part := connection.recv(4096):
+                    answer.append(part)
+            stopped.set()
+
+        thread = threading.Thread(target=visit)
+        thread.start()
+        run_gateway(local, listener, starting(generator_for()), stopped.is_set)
+        thread.join()
+    assert b"".join(answer).startswith(b"HTTP/1.1 200")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with pytest.raises(CliError):
+        bind_gateway(local.model_copy(update={"unix_socket": tmp_path / "file"}))
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+async def test_a_connection_that_says_nothing_is_closed() -> None:
+    """So a client cannot hold connections without asking for anything; one that has asked may be idle."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, http=with_header_timeout(0.2), lifespan="off", log_level="error")
+    server = uvicorn.Server(config)
+    with bind_listener("127.0.0.1", 0) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        port = listener.getsockname()[1]
+        silent, silence = await asyncio.open_connection("127.0.0.1", port)
+        half, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        asked, asking = await asyncio.open_connection("127.0.0.1", port)
+        asking.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await asyncio.wait_for(silent.read(), 20.0) == b""
+        assert await asyncio.wait_for(half.read(), 20.0) == b""
+        asking.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(2):
+            assert b"204" in await asyncio.wait_for(asked.readuntil(b"\r\n\r\n"), 20.0)
+        for each in (silence, writer, asking):
+            each.close()
+            await each.wait_closed()
+        server.should_exit = True
+        await serving
