@@ -14,6 +14,7 @@ from benchmarks.sim.capacity_command import capacity
 from benchmarks.sim.chaos_command import chaos
 from benchmarks.sim.recording import record
 from benchmarks.sim.sim_command import sim
+from benchmarks.sim.vocabulary import vocabulary
 from benchmarks.speed.gateway import gateway
 from benchmarks.speed.load import load
 from benchmarks.speed.overhead import overhead
@@ -41,4 +42,5 @@ takes(app, SERVER, DRAFTING)(faults)
 app.command()(capacity)
 takes(app, SERVER, {"draft": DRAFTING["draft"]})(sim)
 takes(app, SERVER, DRAFTING)(record)
+app.command()(vocabulary)
 app.add_typer(micro.app, name="micro")

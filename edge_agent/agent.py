@@ -89,6 +89,8 @@ __all__ = ["EdgeAgent", "agent_parameters", "cloud_api", "cloud_connector", "pol
 logger = logging.getLogger("pipesd.edge")
 
 _NO_MODEL: Final = "none"
+_CHECKED_ENOUGH: Final = 200
+"""Drafts after which acceptance is known within a few hundredths."""
 _DRAW_BITS: Final = 16
 """Random bits behind each draw of a delay."""
 
@@ -137,6 +139,13 @@ class EdgeAgent:
         """Vocabularies that the draft model does not have."""
         self._misfit: PairingError | None = None
         """Why the draft model cannot continue texts of the present target."""
+        self._untranslatable: set[Fingerprint] = set()
+        """Vocabularies that its tokens cannot be translated to."""
+        self._translating: asyncio.Task[None] | None = None
+        self._translated_for: Fingerprint | None = None
+        """The vocabulary that the draft model's tokens are translated to; None: it drafts in its own."""
+        self._tells_acceptance_at: int | None = None
+        """Drafts that have been checked by when a translated model's acceptance is told."""
         self._served = ServedTarget(
             api,
             None if worker is None else worker.drafter.info,
@@ -337,6 +346,7 @@ class EdgeAgent:
         )
 
     def _remember(self, session: CollaborativeSession) -> None:
+        self._tell_acceptance()
         if self._library is not None:
             self._library.remember(session.exchange.chain.tokens)
 
@@ -372,6 +382,8 @@ class EdgeAgent:
     async def close(self) -> None:
         """Idempotent."""
         await self._pool.close()
+        if self._translating is not None:
+            self._translating.cancel()
         await self._api.close()
         if self._worker is not None:
             await self._worker.close()
@@ -388,13 +400,48 @@ class EdgeAgent:
             check_pairing(self.draft_name, await self._fingerprint(welcome.fingerprint.num_tokens), welcome)
         except PairingError as error:
             self._misfit = error
-            if welcome.fingerprint not in self._misfits:
-                self._misfits.add(welcome.fingerprint)
-                logger.warning("drafting by lookup only: %s", error)
+            self._misfits.add(welcome.fingerprint)
+            known = {self._translated_for, *self._untranslatable}
+            if self._translating is None and welcome.fingerprint not in known:
+                self._translating = asyncio.create_task(self._translate(self._worker, welcome, error))
+        else:
+            if self._translated_for is not None:
+                self._translated_for = None
+                await self._worker.translate(None)
+
+    async def _translate(self, worker: DraftWorker, welcome: Welcome, misfit: PairingError) -> None:
+        """Have the draft model draft in the target's ids; answers that are under way join in."""
+        logger.warning("%s; its tokens are translated", misfit)
+        try:
+            target = await _vocabulary(await self._served.tokenizer(), welcome.fingerprint.num_tokens)
+            made = await worker.translate(target)
+        except Exception as error:  # a tokenizer's library raises no narrower class; lookup goes on
+            self._untranslatable.add(welcome.fingerprint)
+            logger.warning("drafting by lookup only: its tokens cannot be translated (%s)", error)
+            return
+        finally:
+            self._translating = None
+        assert made is not None
+        self._translated_for = welcome.fingerprint
+        self._tells_acceptance_at = self._control.monitor.num_checked + _CHECKED_ENOUGH
+        logger.warning("%s has %.0f %% of the target's tokens", self.draft_name, 100 * made.shared)
 
     def _fits(self, welcome: Welcome) -> bool:
-        """Whether the draft model has the target's vocabulary."""
+        """Whether the draft model drafts in the target's vocabulary."""
+        if self._translated_for is not None:
+            return welcome.fingerprint == self._translated_for
         return self._worker is not None and welcome.fingerprint not in self._misfits
+
+    def _tell_acceptance(self) -> None:
+        """What a model of another vocabulary is worth, once enough is known."""
+        monitor, told_at = self._control.monitor, self._tells_acceptance_at
+        if told_at is not None and monitor.num_checked >= told_at:
+            self._tells_acceptance_at = None
+            logger.warning(
+                "the target keeps %.0f %% of what %s drafts in its tokens",
+                100 * monitor.hit_rate,
+                self.draft_name,
+            )
 
     async def _fingerprint(self, num_tokens: int) -> Fingerprint:
         """The draft model's, kept: a new connection does not wait for a call of the draft model to end."""
@@ -403,6 +450,22 @@ class EdgeAgent:
             made = await self._worker.run(lambda drafter: drafter.fingerprint(num_tokens))
             self._fingerprints[num_tokens] = made
         return self._fingerprints[num_tokens]
+
+
+async def _vocabulary(bundle: TokenizerBundle, num_tokens: int) -> list[str]:
+    """The token strings of a tokenizer in id order; raises what its library does."""
+
+    def read() -> list[str]:
+        from tokenizers import Tokenizer  # takes long to import
+
+        by_string = Tokenizer.from_str(bundle.tokenizer_json).get_vocab(with_added_tokens=True)
+        found = [""] * num_tokens
+        for string, token_id in by_string.items():
+            if token_id < num_tokens:
+                found[token_id] = string
+        return found
+
+    return await asyncio.to_thread(read)
 
 
 async def _reach_and_load(

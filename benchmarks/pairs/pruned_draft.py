@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-__all__ = ["drop_layers", "renumbered"]
+__all__ = ["copy_fields", "drop_layers", "renumbered"]
 
 _LAYER: Final = re.compile(r"blk\.(\d+)\.(.+)")
 _NAME_KEY: Final = "general.name"
@@ -40,7 +40,7 @@ def drop_layers(source: Path, destination: Path, dropped: Collection[int], name:
         raise ValueError(f"{source.name} has the layers 0 to {num_layers - 1}, not all of {sorted(dropped)}")
     changed = {count_key: num_layers - len(set(dropped)), _NAME_KEY: name}
     writer = GGUFWriter(str(destination), architecture)
-    _copy_fields(reader, writer, changed)
+    copy_fields(reader, writer, changed)
     kept = [(new, t) for t in reader.tensors if (new := renumbered(t.name, dropped)) is not None]
     for new, tensor in kept:
         writer.add_tensor(new, tensor.data, raw_dtype=tensor.tensor_type)
@@ -50,7 +50,8 @@ def drop_layers(source: Path, destination: Path, dropped: Collection[int], name:
     writer.close()
 
 
-def _copy_fields(reader: object, writer: object, changed: dict[str, object]) -> None:
+def copy_fields(reader: object, writer: object, changed: dict[str, object]) -> None:
+    """Add the fields of a `GGUFReader` to a `GGUFWriter`, with other values for those `changed`."""
     from gguf import GGUFValueType
 
     for field in reader.fields.values():  # type: ignore[attr-defined]

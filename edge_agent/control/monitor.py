@@ -86,6 +86,8 @@ class EnvironmentMonitor:
         self._queues = RollingMedian()
         self._progress = RollingRatio()
         self._hits = RollingRatio()
+        self.num_checked = 0
+        """Drafts of the model whose position has been committed."""
         self._outcomes: deque[tuple[int, int]] = deque(maxlen=ROUNDS_AVERAGED)
         self._num_verified = 0
         self._num_accepted = 0
@@ -151,6 +153,7 @@ class EnvironmentMonitor:
     def on_checked(self, num_checked: int, num_right: int) -> None:
         """Drafts whose position has been committed, up to the first wrong one of each chain."""
         if num_checked:
+            self.num_checked += num_checked
             self._hits.add(num_right, num_checked)
 
     @property

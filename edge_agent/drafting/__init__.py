@@ -18,6 +18,7 @@ from edge_agent.drafting.models import (
     resolve_model,
 )
 from edge_agent.drafting.source import DraftSource, GuardedSource
+from edge_agent.drafting.translation import TranslatingDrafter, VocabularyMap
 from edge_agent.drafting.worker import DraftHandle, DraftThread, DraftWorker
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "GuardedSource",
     "OnEvent",
     "Rewound",
+    "TranslatingDrafter",
+    "VocabularyMap",
     "can_draft",
     "check_model",
     "drafts_without_model",

@@ -31,6 +31,10 @@ class Drafter(Protocol):
     @property
     def info(self) -> DraftModelInfo: ...
 
+    def vocabulary(self) -> Sequence[str]:
+        """The token strings in id order, as they are stored in the model's file."""
+        ...
+
     def fingerprint(self, num_tokens: int) -> Fingerprint:
         """Fingerprint of the first `num_tokens` vocabulary entries (all, if there are fewer)."""
         ...

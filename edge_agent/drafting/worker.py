@@ -17,6 +17,7 @@ from typing import TypeVar
 from edge_agent.drafting.drafter import Drafter
 from edge_agent.drafting.events import OnEvent
 from edge_agent.drafting.loop import Drafting
+from edge_agent.drafting.translation import TranslatingDrafter, VocabularyMap
 from edge_agent.sampling import TokenPicker
 
 __all__ = ["DraftHandle", "DraftThread", "DraftWorker"]
@@ -90,8 +91,9 @@ class DraftWorker(ABC):
     def __init__(self, drafter: Drafter, clock: Callable[[], float]) -> None:
         """`clock` in seconds."""
         self._drafter = drafter
+        self._translating = TranslatingDrafter(drafter)
         self._loop = asyncio.get_running_loop()
-        self._drafting = Drafting(drafter, clock, self._call_in_loop)
+        self._drafting = Drafting(self._translating, clock, self._call_in_loop)
         self._slots = asyncio.Semaphore(drafter.info.max_sequences)
         self._num_waiting = 0
 
@@ -145,6 +147,22 @@ class DraftWorker(ABC):
         except BaseException:
             self._slots.release()
             raise
+
+    async def translate(self, target: Sequence[str] | None) -> VocabularyMap | None:
+        """Draft in the ids of the vocabulary `target` from now on; None: in the model's own.
+
+        `target` has the token strings in id order, as the tokenizer's file has them. Takes seconds.
+        """
+        made = None
+        if target is not None:
+            draft = await self.run(lambda drafter: drafter.vocabulary())
+            made = await asyncio.to_thread(VocabularyMap, target, draft)
+
+        def begin(_: Drafter) -> None:
+            self._translating.vocabulary_map = made
+
+        await self.run(begin)
+        return made
 
     async def run(self, function: Callable[[Drafter], T]) -> T:
         """Call `function(drafter)` between two model calls and wait for its result."""

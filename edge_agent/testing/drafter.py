@@ -56,6 +56,9 @@ class FakeDrafter:
     def info(self) -> DraftModelInfo:
         return self._info
 
+    def vocabulary(self) -> Sequence[str]:
+        return self._vocabulary
+
     def fingerprint(self, num_tokens: int) -> Fingerprint:
         return fingerprint(self._vocabulary[:num_tokens])
 

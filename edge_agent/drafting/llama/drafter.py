@@ -71,6 +71,9 @@ class LlamaDrafter:
         """How many tokens the model has evaluated since it was loaded."""
         return self._evaluated_tokens
 
+    def vocabulary(self) -> Sequence[str]:
+        return [self._context.token_text(token) for token in range(self._info.num_tokens)]
+
     def fingerprint(self, num_tokens: int) -> Fingerprint:
         num_tokens = min(num_tokens, self._info.num_tokens)
         if num_tokens not in self._fingerprints:
