@@ -38,16 +38,21 @@ from edge_agent.control import (
     TunedParameters,
 )
 from edge_agent.drafting import (
+    EMBEDDED,
     Drafter,
     DraftLibrary,
     DraftThread,
     DraftWorker,
+    can_draft,
+    chosen,
+    drafts_at_hand,
     drafts_without_model,
     load_drafter,
     own_tokenizer,
 )
 from edge_agent.errors import (
     TRANSIENT,
+    CloudError,
     CloudRefused,
     CloudUnreachable,
     DraftAnswers,
@@ -164,15 +169,18 @@ class EdgeAgent:
     ) -> EdgeAgent:
         """Load the draft (with `load`, if given), reach the verifier, read the texts to draft from.
 
+        In place of the default draft, one that is at hand and has the target's vocabulary is taken.
+
         `parameters`: those that sessions work with, if not those of `settings`. Without `load` and where
         `drafts_without_model` says so, there is no draft model. A verifier that is out of reach is an error
         only then and with `fallback = error`. Raises `ModelError`, `ConfigError`, `CloudUnreachable`,
         `CloudRefused`.
         """
         library = DraftLibrary(settings.draft_from, history_folder()) if settings.lookup else None
-        if load is None and not drafts_without_model(settings):
-            load = load_drafter
         api = cloud_api(settings)
+        if load is None:
+            settings = await _with_fitting_draft(api, settings)
+            load = None if drafts_without_model(settings) else load_drafter
         target_name, worker = await _reach_and_load(api, settings, load)
         draft_name = _NO_MODEL if worker is None else worker.drafter.info.name
         own = parameters or agent_parameters(settings, draft_name, target_name)
@@ -466,6 +474,17 @@ async def _vocabulary(bundle: TokenizerBundle, num_tokens: int) -> list[str]:
         return found
 
     return await asyncio.to_thread(read)
+
+
+async def _with_fitting_draft(api: CloudApi, settings: EdgeSettings) -> EdgeSettings:
+    """`settings` as `chosen` has them; as they are where the target cannot be asked, which is told later."""
+    if settings.draft.strip() != EMBEDDED or not can_draft():
+        return settings
+    try:
+        vocabulary = await api.vocabulary()
+    except CloudError:
+        return settings
+    return await asyncio.to_thread(lambda: chosen(settings, vocabulary, drafts_at_hand()))
 
 
 async def _reach_and_load(

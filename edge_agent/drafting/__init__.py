@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from edge_agent.drafting.choice import (
+    FAMILIES,
+    DraftFile,
+    Family,
+    chosen,
+    drafts_at_hand,
+    family_of,
+    fits,
+    hub_drafts,
+)
 from edge_agent.drafting.drafter import Drafter, DraftModelInfo
 from edge_agent.drafting.events import Drafted, DraftEvent, DraftingStopped, OnEvent, Rewound
 from edge_agent.drafting.library import DraftLibrary
@@ -23,8 +33,10 @@ from edge_agent.drafting.worker import DraftHandle, DraftThread, DraftWorker
 
 __all__ = [
     "EMBEDDED",
+    "FAMILIES",
     "NO_MODEL",
     "DraftEvent",
+    "DraftFile",
     "DraftHandle",
     "DraftLibrary",
     "DraftModelInfo",
@@ -34,6 +46,7 @@ __all__ = [
     "Drafted",
     "Drafter",
     "DraftingStopped",
+    "Family",
     "GuardedPicker",
     "GuardedSource",
     "OnEvent",
@@ -42,8 +55,13 @@ __all__ = [
     "VocabularyMap",
     "can_draft",
     "check_model",
+    "chosen",
+    "drafts_at_hand",
     "drafts_without_model",
     "embedded_model",
+    "family_of",
+    "fits",
+    "hub_drafts",
     "load_drafter",
     "own_tokenizer",
     "resolve_model",

@@ -71,6 +71,10 @@ class CloudApi:
         """Raises `CloudUnreachable`, `CloudRefused` (`CloudOverloaded` among them), `CloudMisbehaved`."""
         return (await self._fetch_info()).target()
 
+    async def vocabulary(self) -> Fingerprint:
+        """The target's. Raises as `target`."""
+        return (await self._fetch_info()).vocabulary()
+
     async def tokenizer(self) -> TokenizerBundle:
         """The target's tokenizer, fetched anew; an earlier copy from the disk if it is out of reach.
 

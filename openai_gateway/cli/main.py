@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from edge_agent.errors import ConfigError, EdgeError
-from openai_gateway.cli import chat, config, demo, doctor, edge, models, ps, serve, trace, up
+from openai_gateway.cli import chat, config, demo, doctor, edge, models, ps, serve, suggest, trace, up
 from openai_gateway.cli.errors import CliError
 from openai_gateway.cli.extras import check_system, how_to_install
 from openai_gateway.cli.plugins import PluginGroup
@@ -37,6 +37,7 @@ app.command(cls=doctor.COMMAND)(doctor.doctor)
 app.command()(ps.ps)
 app.command(cls=models.COMMAND)(models.models)
 app.command()(models.pull)
+app.command(cls=suggest.COMMAND)(suggest.suggest)
 app.add_typer(config.app, name="config")
 
 

@@ -16,7 +16,6 @@ from openai_gateway.cli.errors import CliError
 __all__ = [
     "ModelFile",
     "built_targets",
-    "drafts_in_hub_cache",
     "models",
     "pull",
     "size_text",
@@ -31,18 +30,6 @@ class ModelFile:
     name: str
     path: Path
     num_bytes: int
-
-
-def drafts_in_hub_cache(cache: Path) -> Iterator[ModelFile]:
-    """GGUF files in a Hugging Face cache folder, once each, named as `--draft` takes them."""
-    seen = set()
-    for path in sorted(cache.glob("models--*/snapshots/*/**/*.gguf")):
-        parts = path.relative_to(cache).parts
-        repository = parts[0].removeprefix("models--").replace("--", "/", 1)
-        name = f"hf:{repository}/{'/'.join(parts[3:])}"
-        if name not in seen and path.is_file():
-            seen.add(name)
-            yield ModelFile("draft", name, path, path.stat().st_size)
 
 
 def built_targets(cache: Path) -> Iterator[ModelFile]:
@@ -104,20 +91,12 @@ def pull(
 
 
 def _files() -> list[ModelFile]:
-    from pathlib import Path
-
     import platformdirs
-    from huggingface_hub.constants import HF_HUB_CACHE
 
-    from edge_agent.drafting import embedded_model
-    from edge_agent.errors import ModelError
+    from edge_agent.drafting import drafts_at_hand
 
-    found = [*drafts_in_hub_cache(Path(HF_HUB_CACHE)), *built_targets(platformdirs.user_cache_path("pipesd"))]
-    try:
-        path = embedded_model()
-    except ModelError:
-        return found
-    return [ModelFile("draft", "embedded", path, path.stat().st_size), *found]
+    drafts = [ModelFile("draft", *file) for file in drafts_at_hand()]
+    return [*drafts, *built_targets(platformdirs.user_cache_path("pipesd"))]
 
 
 def _served(flags: dict[str, object]) -> tuple[str | None, str | None, str | None]:

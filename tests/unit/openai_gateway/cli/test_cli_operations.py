@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from openai_gateway.cli.main import app
-from openai_gateway.cli.models import built_targets, drafts_in_hub_cache, size_text
+from openai_gateway.cli.models import built_targets, size_text
 from openai_gateway.cli.running import Running, alive, announced, list_running, write_state
 from openai_gateway.cli.serve import served_at
 
@@ -47,16 +47,6 @@ def test_settings_are_shown_without_a_server(runner: CliRunner) -> None:
     assert "policy" in result.stdout
 
 
-def test_draft_models_in_the_hub_cache(tmp_path: Path) -> None:
-    """Each GGUF file once, named as --draft takes it, with its size."""
-    for revision in ("a", "b"):
-        folder = tmp_path / "models--org--repo-name" / "snapshots" / revision / "sub"
-        folder.mkdir(parents=True)
-        (folder / "m.gguf").write_bytes(b"x" * 10)
-    [found] = drafts_in_hub_cache(tmp_path)
-    assert (found.name, found.num_bytes) == ("hf:org/repo-name/sub/m.gguf", 10)
-
-
 def test_built_targets(tmp_path: Path) -> None:
     """A folder with a configuration is a target; its size is that of all its files."""
     (folder := tmp_path / "models" / "key" / "Name").mkdir(parents=True)
@@ -87,6 +77,24 @@ def test_models_says_when_the_server_is_away(runner: CliRunner) -> None:
     found = json.loads(runner.invoke(app, arguments).stdout)
     assert found["serves"] is None
     assert "no verifier answers" in found["problem"]
+
+
+def test_suggest(runner: CliRunner) -> None:
+    """A draft of a known family and how to get it, of an unknown one nothing; else all families."""
+    known = runner.invoke(app, ["suggest", "meta-llama/Llama-3.1-8B-Instruct"])
+    assert known.exit_code == 0, known.output
+    assert "pipesd pull hf:" in known.output
+    assert "pipesd doctor --draft hf:" in known.output
+    unknown = json.loads(runner.invoke(app, ["suggest", "org/unheard-of", "--json"]).stdout)
+    assert (unknown["best"], unknown["family"]) == (None, None)
+    assert "Qwen 3" in runner.invoke(app, ["suggest"]).output
+
+
+def test_suggest_asks_the_server(runner: CliRunner) -> None:
+    """One that is not there is one sentence."""
+    result = runner.invoke(app, ["suggest", "--cloud", "http://127.0.0.1:9"])
+    assert result.exit_code != 0
+    assert "127.0.0.1:9" in str(result.exception)
 
 
 @pytest.mark.parametrize("name", ["embedded", "hf:org/repo"])
