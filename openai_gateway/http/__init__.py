@@ -18,7 +18,7 @@ from openai_gateway.http.requests import (
     read_body,
     unless_gone,
 )
-from openai_gateway.http.streaming import EventStream, answer_stream, read_events, sse_event
+from openai_gateway.http.streaming import EventStream, answer_stream, json_text, read_events, sse_event
 
 __all__ = [
     "ANY_ORIGIN",
@@ -38,6 +38,7 @@ __all__ = [
     "answer_stream",
     "install_error_handlers",
     "json_response",
+    "json_text",
     "key_check",
     "openai_error",
     "read_body",

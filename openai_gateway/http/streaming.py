@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -12,17 +12,28 @@ from starlette.types import Receive, Scope, Send
 from openai_gateway.chat_service import Json, StreamedAnswer
 from openai_gateway.errors import ApiError
 
-__all__ = ["EventStream", "answer_stream", "events", "read_events", "sse_event"]
+__all__ = ["EventStream", "answer_stream", "events", "json_text", "read_events", "sse_event"]
 
 DONE = b"data: [DONE]\n\n"
 
 _encode = msgspec.json.Encoder().encode
+_SPLITS: Final = {b"\xc2\x85": b"\\u0085", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
+"""Characters at which some clients split lines (Python's `str.splitlines`): escaped, they mean the same."""
+
+
+def json_text(body: Mapping[str, Any]) -> bytes:
+    """`body` as JSON that is one line to everybody."""
+    text = _encode(body)
+    for character, escaped in _SPLITS.items():
+        if character in text:
+            text = text.replace(character, escaped)
+    return text
 
 
 def sse_event(body: Mapping[str, Any], name: str | None = None) -> bytes:
     """`body` as a server-sent event, called `name` if there is one."""
     head = b"" if name is None else b"event: " + name.encode() + b"\n"
-    return head + b"data: " + _encode(body) + b"\n\n"
+    return head + b"data: " + json_text(body) + b"\n\n"
 
 
 async def events(chunks: AsyncIterator[Json]) -> AsyncIterator[bytes]:
@@ -74,9 +85,10 @@ _DATA = b"data:"
 
 
 async def read_events(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The data of each whole event, in order; comments and other fields are skipped.
+    """The data of each event, in order; comments and other fields are skipped.
 
-    Lines end with LF or CR LF alone: JSON may hold the other line separators of Unicode as they are.
+    Lines end with LF or CR LF alone: JSON may hold the other line separators of Unicode as they are. The end
+    ends the last line and the last event, too: not every server writes an empty line after it.
     """
     rest = b""
     data: list[bytes] = []
@@ -88,3 +100,16 @@ async def read_events(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             elif not line and data:
                 yield b"\n".join(data)
                 data = []
+    if rest.startswith(_DATA) and _is_whole(last := rest[len(_DATA) :].strip()):
+        data.append(last)
+    if data:
+        yield b"\n".join(data)
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether the line that the end of a stream ended was not cut short by it."""
+    try:
+        msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return data == b"[DONE]"
+    return True

@@ -39,7 +39,7 @@ from openai_gateway.chat_service import (
 from openai_gateway.errors import ApiError, error_in_stream, refusal, translate
 from openai_gateway.http import CURRENT, read_events
 from openai_gateway.local import Continuation, Endpoint, LocalAnswers, Pump, RequestT
-from openai_gateway.target.shapes import TargetChunks, complete_whole
+from openai_gateway.target.shapes import TargetChunks, check_shape, complete_whole
 
 __all__ = ["TOO_OLD", "TargetAnswers"]
 
@@ -146,6 +146,7 @@ class _Exchange:
                     self._endpoint, self._by_draft, self._target, continuation
                 )
         answer = _decode(data)
+        check_shape(answer)
         self._stats.last_token_s = self._stats.last_token_s or self._clock()
         headers = {**self._headers}
         headers |= route_header(self._stats.route, self._stats.route_reason)
@@ -223,6 +224,7 @@ class _Exchange:
     def _checked(self, chunk: Json) -> Json:
         if "error" in chunk:
             raise error_in_stream(chunk, self._choice.causes)
+        check_shape(chunk)
         return chunk
 
     # -- what the server says ---------------------------------------------------------------

@@ -8,14 +8,54 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from typing import Any, Final
 
+import msgspec
+
 from edge_agent.api import GenerationChunk, GenerationStats, Route, Source
+from edge_agent.errors import CloudMisbehaved
 from openai_gateway.chat_service import Json
 from openai_gateway.local import both_names, extensions
 
-__all__ = ["TargetChunks", "complete_whole"]
+__all__ = ["TargetChunks", "check_shape", "complete_whole"]
 _TEXTS: Final = ("reasoning", "content", "text")
 _IDS: Final = frozenset({"token_ids", "prompt_token_ids"})
 _NOTHING: Final[Mapping[str, Any]] = {}
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Said(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Said = msgspec.field(default_factory=_Said)
+    delta: _Said = msgspec.field(default_factory=_Said)
+    text: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    """What is read of an answer, or of a chunk of one, here and in `translation/`."""
+
+    choices: list[_Choice] | None = None
+
+
+def check_shape(body: Mapping[str, Any]) -> None:
+    """Raise `CloudMisbehaved` for an answer, or a chunk of one, in which nothing could be read."""
+    try:
+        msgspec.convert(body, _Answer)
+    except msgspec.ValidationError as error:
+        raise CloudMisbehaved(f"the server's answer is none: {error}") from error
 
 
 def complete_whole(body: Json, stats: GenerationStats, extra: Mapping[str, Any] = _NOTHING) -> Json:
@@ -138,7 +178,7 @@ class TargetChunks:
         self._calls.add(key)
         call["id"] = call.get("id") or f"call_{uuid.uuid4().hex}"
         call["type"] = call.get("type") or "function"
-        function = call.setdefault("function", {})
+        function = call["function"] = call.get("function") or {}
         function["name"] = function.get("name") or ""
         function.setdefault("arguments", "")
 

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import msgspec
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -21,7 +20,7 @@ from openai_gateway.chat_service import (
     session_options,
 )
 from openai_gateway.errors import ApiError, translate
-from openai_gateway.http import json_response, read_body, sse_event, unless_gone
+from openai_gateway.http import json_response, json_text, read_body, sse_event, unless_gone
 from openai_gateway.translation.answer import chunk_of_whole
 from openai_gateway.translation.parameters import with_own_names
 
@@ -141,7 +140,7 @@ def typed_event(event: Json) -> bytes:
 
 def json_line(event: Json) -> bytes:
     """`event` as one line of NDJSON."""
-    return msgspec.json.encode(event) + b"\n"
+    return json_text(event) + b"\n"
 
 
 class JsonLines(StreamingResponse):
@@ -150,7 +149,9 @@ class JsonLines(StreamingResponse):
     def __init__(
         self, content: AsyncIterator[bytes], headers: Mapping[str, str], close: Callable[[], Awaitable[None]]
     ) -> None:
-        super().__init__(content, headers=headers, media_type="application/x-ndjson")
+        # Proxies that gather a whole answer before they pass it on are asked not to.
+        unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(content, headers={**unbuffered, **headers}, media_type="application/x-ndjson")
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -33,9 +34,23 @@ _TYPES: Final = {
 def error_body(error: ApiError) -> Json:
     """`{"type": "error", "error": {"type", "message"}, "request_id"}`; the message names what is at fault."""
     default = "invalid_request_error" if error.status < 500 else "api_error"
-    detail = {"type": _TYPES.get(error.status, default), "message": error.message}
+    detail = {"type": _TYPES.get(error.status, default), "message": _message(error)}
     current = CURRENT.get()
     return {"type": "error", "error": detail, "request_id": current and current.request_id}
+
+
+_LIMIT = re.compile(r"context length (?:is|of) (\d+)")
+_PROMPT = re.compile(r"(?:prompt|input)\D*?(\d+) (?:input )?tokens")
+
+
+def _message(error: ApiError) -> str:
+    """Agents shorten their conversation when they read Anthropic's words for a prompt that does not fit."""
+    if error.code != "context_length_exceeded":
+        return error.message
+    prompt, limit = _PROMPT.search(error.message), _LIMIT.search(error.message)
+    if prompt is None or limit is None:
+        return f"prompt is too long: {error.message}"
+    return f"prompt is too long: {prompt[1]} tokens > {limit[1]} maximum"
 
 
 SIGNATURE = "unsigned"

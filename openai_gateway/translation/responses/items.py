@@ -64,12 +64,31 @@ def _add_message(messages: list[Json], item: Mapping[str, Any], where: str) -> N
     role = item.get("role")
     if role not in _ROLES:
         raise InvalidRequest(f"'{where}.role' should be one of {', '.join(_ROLES)}.", param=f"{where}.role")
-    text = _text(item.get("content"), f"{where}.content")
+    content, place = item.get("content"), f"{where}.content"
+    if role == "user" and isinstance(content, list) and any(map(_is_image, content)):
+        parts = [_part(part, f"{place}[{index}]") for index, part in enumerate(content)]
+        messages.append({"role": role, "content": parts})
+        return
+    text = _text(content, place)
     if role != "assistant":
         messages.append({"role": role, "content": text})
         return
     message = _assistant(messages)
     message["content"] = text if message["content"] is None else message["content"] + text
+
+
+def _is_image(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") == "input_image"
+
+
+def _part(part: Any, where: str) -> Json:
+    """A part of a user's message in the chat API."""
+    if not _is_image(part):
+        return {"type": "text", "text": _text_of_part(part, where)}
+    if part.get("image_url") is None:
+        raise refuse(f"{where}.file_id", "is not supported here: give the image as 'image_url'")
+    detail = {"detail": part["detail"]} if part.get("detail") else {}
+    return {"type": "image_url", "image_url": {"url": string(part, "image_url", where), **detail}}
 
 
 def _add_call(messages: list[Json], item: Mapping[str, Any], where: str, arguments: str) -> None:
@@ -112,5 +131,5 @@ def _text(content: object, where: str) -> str:
 def _text_of_part(part: object, where: str) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or not isinstance(kind, str) or kind not in _TEXT_PARTS:
-        raise refuse(f"{where}.type", f"{kind!r} is not supported here: only text is")
+        raise refuse(f"{where}.type", f"{kind!r} is not supported here: only text is, and images of users")
     return string(part, _TEXT_PARTS[kind], where)

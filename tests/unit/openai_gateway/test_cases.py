@@ -291,6 +291,41 @@ async def test_values_in_other_words(front: FrontEnd, sent: dict[str, Any], mean
     assert getattr(sampling(front), name) == value
 
 
+@pytest.mark.parametrize(
+    "form", [{"guided_regex": "("}, {"guided_grammar": "root ::= ("}, {"json_schema": {"type": 3}}]
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_forms_that_do_not_compile(front: FrontEnd, form: dict[str, Any], stream: bool) -> None:
+    """A 400 before anything is streamed, and no fault of the engine."""
+    got = await ask(front, CHAT, {"messages": [HI], "max_tokens": 4, "stream": stream, **form})
+    assert got.status_code == 400, got.text
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tokens"),
+    [([72, 105], 2), ([[72, 105]], 2), (["Hi"], 2), ([72.0, 105], 2)],
+)
+async def test_prompts_of_ids(front: FrontEnd, prompt: Any, tokens: int) -> None:
+    """One prompt, of text or ids, in a list or not."""
+    got = await answered(front, COMPLETIONS, {"prompt": prompt, "max_tokens": 4})
+    assert got["usage"]["prompt_tokens"] == tokens
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, "/api/chat"])
+async def test_a_prompt_beyond_the_context(front: FrontEnd, path: str) -> None:
+    """A 400 in the words by which an agent of this API knows to shorten its conversation."""
+    body = {"messages": [{"role": "user", "content": "x" * 9000}], "max_tokens": 4, "model": "default"}
+    got = await ask(front, path, body)
+    assert got.status_code == 400
+    error = got.json()["error"]
+    if path == CHAT:
+        assert error["code"] == "context_length_exceeded"
+    elif path == MESSAGES:
+        assert error["message"].startswith("prompt is too long: ")
+    else:
+        assert "maximum context length" in error
+
+
 @pytest.mark.parametrize("stream", ["false", "true", 0, 1])
 async def test_whether_it_is_streamed(front: FrontEnd, stream: object) -> None:
     got = await ask(front, CHAT, {"messages": [HI], "max_tokens": 4, "stream": stream})

@@ -9,7 +9,7 @@ import pytest
 
 from openai_gateway.chat_service import Json, StreamedAnswer
 from openai_gateway.errors import InvalidRequest
-from openai_gateway.http import answer_stream, read_events
+from openai_gateway.http import answer_stream, read_events, sse_event
 from openai_gateway.http.streaming import events
 
 SCOPE: dict[str, Any] = {"type": "http", "method": "POST", "headers": []}
@@ -85,8 +85,7 @@ async def test_send_that_fails() -> None:
 
 
 STREAM = (
-    'data: {"a":"\u2028é"}\n\n: ping\n\nevent: x\r\ndata:{"b":1}\r\n\r\n'
-    "data: 1\ndata: 2\n\ndata: [DONE]\n\ndata: cut off\n"
+    'data: {"a":"\u2028é"}\n\n: ping\n\nevent: x\r\ndata:{"b":1}\r\n\r\ndata: 1\ndata: 2\n\ndata: [DONE]\n\n'
 ).encode()
 EVENTS = ['{"a":"\u2028é"}'.encode(), b'{"b":1}', b"1\n2", b"[DONE]"]
 
@@ -98,6 +97,24 @@ async def in_parts(parts: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 async def test_events_however_they_are_cut(size: int) -> None:
-    """Whole events come out whole, whatever the network did to the stream; what was cut off does not."""
+    """Whole events come out whole, whatever the network did to the stream."""
     parts = [STREAM[start : start + size] for start in range(0, len(STREAM), size)]
     assert [event async for event in read_events(in_parts(parts))] == EVENTS
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n", "\r"])
+@pytest.mark.parametrize("last", ["[DONE]", '{"a":1}'])
+async def test_the_last_event_may_lack_its_empty_line(end: str, last: str) -> None:
+    """What ends with the connection is one, too, unless it was cut short."""
+    parts = [f"data: 1\n\ndata: {last}{end}".encode()]
+    assert [event async for event in read_events(in_parts(parts))] == [b"1", last.encode()]
+    cut = [f"data: 1\n\ndata: {last[:-1]}".encode()]
+    assert [event async for event in read_events(in_parts(cut))] == [b"1"]
+
+
+@pytest.mark.parametrize("character", list("\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\r"))
+def test_events_are_one_line_to_everybody(character: str) -> None:
+    """Clients that split at any of Unicode's line ends find the event whole, and the character in it."""
+    data = sse_event({"a": f"x{character}y"}).decode()
+    [line] = [line for line in data.splitlines() if line]
+    assert msgspec.json.decode(line.removeprefix("data: ")) == {"a": f"x{character}y"}

@@ -300,3 +300,32 @@ async def test_every_piece_says_who_wrote_it(generator_for: MakeFake, post: Post
     assert sum(span["tokens"] for span in spans) == events[-2]["timings"]["predicted_n"]
     assert not any(event["choices"][0].get("token_ids") for event in events[:-1])
     assert generator.forwarded[0][1]["return_token_ids"] is True
+
+
+BROKEN: list[Any] = [
+    [1],
+    "x",
+    [{"index": 0, "message": None}],
+    [{"index": 0, "message": {"content": 3}}],
+    [{"index": 0, "message": {"tool_calls": [1]}}],
+    [{"index": 0, "message": {"tool_calls": [{"function": 3}]}}],
+    [{"index": 0, "message": {"tool_calls": [{"function": {"arguments": {}}}]}}],
+    [{"index": 0, "message": {"tool_calls": {"a": 1}}}],
+]
+
+
+@pytest.mark.parametrize("choices", BROKEN)
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/api/chat", "/v1/responses"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_none(
+    answering: Any, post: Post, choices: Any, path: str, stream: bool
+) -> None:
+    """Whatever a server, or a proxy before it, makes of an answer: a 502, never a fault of ours."""
+    streamed = msgspec.json.decode(msgspec.json.encode(choices).replace(b'"message"', b'"delta"'))
+    broken = {**WHOLE, "choices": streamed if stream else choices}
+    data = msgspec.json.encode(broken)
+    generator, _ = answering(200, b"data: " + data + b"\n\n" if stream else data)
+    asked = {"model": "default:cloud", "messages": BODY["messages"], "max_tokens": 5, "stream": stream}
+    asked |= {"input": "x"} if path == "/v1/responses" else {}
+    response = await post(generator, path, asked)
+    assert response.status_code == 502, response.text

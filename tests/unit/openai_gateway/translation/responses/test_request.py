@@ -132,6 +132,19 @@ def test_what_agents_always_send_is_taken() -> None:
     assert body == {"model": "m", "messages": [{"role": "user", "content": "hi"}], "reasoning_effort": "low"}
 
 
+def test_images() -> None:
+    """A user's images go to the server as the chat API has them."""
+    parts = [
+        {"type": "input_text", "text": "what?"},
+        {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "low"},
+    ]
+    [message] = translated(input=[{"role": "user", "content": parts}]).body["messages"]
+    assert message["content"] == [
+        {"type": "text", "text": "what?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
+    ]
+
+
 def test_vendor_parameters_reach_the_chat_service() -> None:
     """What is not OpenAI's at all is judged where chat requests are."""
     assert translated(top_k=4).body["top_k"] == 4
@@ -140,7 +153,8 @@ def test_vendor_parameters_reach_the_chat_service() -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].file_id"),
+        ({"input": [{"role": "system", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": [{"type": "computer_call"}]}, "input[0].type"),
         ({"input": [{"role": "tool", "content": "x"}]}, "input[0].role"),
         ({"input": [{"type": "function_call", "name": "f"}]}, "input[0].call_id"),
