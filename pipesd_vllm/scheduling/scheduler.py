@@ -254,9 +254,12 @@ class SchedulesSessions:
         counts, self._price = self._allotment(claims)
         for request, count in zip(staged, counts, strict=True):
             with self._sessions.guard(request.request_id):
-                if drafts := self._sessions.stage(request, count, self._price):
-                    # The grammar's masks of later positions need drafts that it accepts.
-                    request.spec_token_ids = self.structured_output_manager.validate_tokens(request, drafts)
+                self._stage(request, count)
+
+    def _stage(self, request: Request, num_drafts: int) -> None:
+        if drafts := self._sessions.stage(request, num_drafts, self._price):
+            # The grammar's masks of later positions need drafts that it accepts.
+            request.spec_token_ids = self.structured_output_manager.validate_tokens(request, drafts)
 
     def _allotment(self, claims: Sequence[Claim]) -> Allotment:
         """How many drafts the next step takes of each claim; while prompts wait, half of its room at most."""

@@ -38,7 +38,7 @@ def test_the_installed_vllm_has_all_names(surface: ModuleType, first: Any) -> No
         "VLLM_USE_V2_MODEL_RUNNER",
         "vllm.general_plugins",
         "vllm.v1.request.Request",
-        "vllm.v1.request.Request.spec_token_ids",  # of a request out of a dictionary
+        "vllm.v1.request.Request.spec_token_ids",  # of an argument
         "vllm.v1.core.sched.scheduler.Scheduler.deferred_waiting",
         "vllm.v1.core.kv_cache_manager.KVCacheManager.allocate_slots",  # of an attribute of an argument
         "vllm.v1.core.sched.async_scheduler.AsyncScheduler.schedule (overridden)",  # by a mixin

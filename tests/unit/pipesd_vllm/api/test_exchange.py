@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +277,9 @@ async def test_drafts_and_controls_reach_their_stream(front: FrontEnd) -> None:
             Control(3, Mode.LATENCY),
         )
         await until(lambda: len(front.engine.commands) >= 3)
-        for command in (AddDrafts(1, base, 0, True, None), SetEager(True), DecodeAlone()):
+        [added] = [command for command in front.engine.commands if isinstance(command, AddDrafts)]
+        assert replace(added, delay_s=None) == AddDrafts(1, base, 0, True, None)
+        for command in (SetEager(True), DecodeAlone()):
             assert front.engine.commands.count(command) == 1
         front.engine.gate.set()
         while not answer.is_whole:
