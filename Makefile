@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2
 
-.PHONY: help setup demo test test-all clients soak lint format surface lock floor dist bench-quick clean
+.PHONY: help setup demo test test-all clients soak lint format surface lock floor dist docs bench-quick clean
 
 help:
 	@echo "make demo    a real question through both halves of PipeSD on this machine, and its figures"
@@ -18,6 +18,7 @@ help:
 	@echo "make lock    renew the pinned versions in requirements/"
 	@echo "make floor   run the unit tests with the oldest versions that pyproject.toml allows"
 	@echo "make dist    build what is published, check it, try it in clean environments (uploads nothing)"
+	@echo "make docs    the documents as a site, in site/"
 	@echo "make clean   remove .venv and this folder's caches (the compiled llama.cpp stays in your cache folder)"
 
 # Runs tools/setup.py, or says that there is no Python which could.
@@ -35,6 +36,9 @@ demo:
 
 lock floor:
 	$(SETUP) $@
+
+docs: setup
+	$(BIN)/mkdocs build
 
 dist:
 	@$(PYTHON) tools/dist.py

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.harness.rivals import CLOUD, Rival
+from benchmarks.reports.intervals import paired_interval
 from benchmarks.sim.outcome import ChatOutcome
 from benchmarks.sim.plan import Plan
 from benchmarks.sim.scenarios import Cell, Sources, plan_of
@@ -19,12 +20,10 @@ from edge_agent.api import GenerationStats
 from edge_agent.control.policies.registry import DEFAULT_POLICY
 from edge_agent.settings import EdgeSettings
 
-__all__ = ["Row", "answers_of", "is_default", "measured", "paired_interval", "row_of"]
+__all__ = ["STREAMING", "Answer", "Row", "answers_of", "answers_of_plan", "is_default", "measured", "row_of"]
 
 STREAMING: Final = Rival(CLOUD)
 _AGAIN_SEED: Final = 1
-_RESAMPLES: Final = 2000
-_INTERVAL: Final = (2.5, 97.5)
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +94,11 @@ class Answer:
 
 def answers_of(cell: Cell, rival: Rival, seed: int = 0, sources: Sources = Sources.BOTH) -> list[Answer]:
     """All answers of `rival` in `cell`. Raises `RuntimeError` if one is not the recorded text."""
-    plan = plan_of(cell, rival, seed, sources)
+    return answers_of_plan(cell, rival, plan_of(cell, rival, seed, sources))
+
+
+def answers_of_plan(cell: Cell, rival: Rival, plan: Plan) -> list[Answer]:
+    """As `answers_of`, of a plan that was made with `plan_of`."""
     outcome = run(plan)
     if outcome.problems:
         raise RuntimeError(f"{cell.name}, {rival.label}: {outcome.problems[0]}")
@@ -175,11 +178,3 @@ def _rounded(value: float) -> float:
 def is_default(rival: Rival) -> bool:
     """Whether an edge does this without settings."""
     return rival.policy == DEFAULT_POLICY and str(rival.mode) == EdgeSettings.model_fields["mode"].default
-
-
-def paired_interval(over: Sequence[float], under: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of `sum(over) / sum(under)`, both resampled together; always the same one."""
-    a, b = np.array(over), np.array(under)
-    chosen = np.random.default_rng(0).integers(len(a), size=(_RESAMPLES, len(a)))
-    low, high = np.percentile(a[chosen].sum(axis=1) / b[chosen].sum(axis=1), _INTERVAL)
-    return float(low), float(high)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from benchmarks.cli import app
 from benchmarks.harness.rivals import parse_rivals
+from benchmarks.reports.intervals import paired_interval
 from benchmarks.sim import speed
 from benchmarks.sim.against import ReplayDrafter
 from benchmarks.sim.agreements import RecordedAnswer, RecordedPair, read_pair, recorded_names, write_pair
@@ -21,7 +22,7 @@ from benchmarks.sim.models import KnownDraft, recorded_name, reference, replayed
 from benchmarks.sim.plan import StepCost
 from benchmarks.sim.recording import record_answer
 from benchmarks.sim.sim_command import cells_of, slower
-from benchmarks.sim.speed import Row, measured, paired_interval
+from benchmarks.sim.speed import Row, measured
 from edge_agent.sampling import DraftToken
 from edge_agent.testing import FakeDrafter
 from openai_gateway.cli.errors import CliError

@@ -43,6 +43,7 @@ SERVER = ["--cloud", "--api-key", "--target", "--dtype", "--json"]
                 "--json",
             ],
         ),
+        ("claims", ["--check", "--write", "--renew", "--data", "--claims"]),
         ("record", ["FILE", "--prompts", "--num", "--tokens", "--temperature", "--draft", "--target"]),
         ("micro", ["control", "drafting", "acceptance", "tuner", "hooks"]),
     ],
@@ -95,3 +96,15 @@ def test_micro_prints_its_figures() -> None:
     assert result.exit_code == 0
     assert "plan_batches(N=20), us:" in result.output
     assert "adaptive" in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "now"), [("simulate", "bench sim"), ("tune", "micro tuner"), ("pairs", "bench run")]
+)
+def test_former_names(name: str, now: str) -> None:
+    """One sentence says what took its place, whatever flags came along."""
+    result = CliRunner().invoke(app, [name, "--rounds", "3"])
+    assert isinstance(result.exception, CliError)
+    assert result.exception.exit_code == 2
+    assert now in str(result.exception)
+    assert name not in CliRunner().invoke(app, ["--help"]).output.split()
