@@ -28,6 +28,7 @@ from edge_agent.session import turn as edge_turn
 from edge_agent.session import without_verifier
 from edge_agent.session.chain import DraftChain
 from edge_agent.session.session import CollaborativeSession
+from edge_agent.verifier import connection as edge_connection
 from edge_agent.verifier.connection import CloudConnection, ConnectionPool
 from edge_agent.verifier.keepalive import Keepalive
 from edge_agent.verifier.retry import RetryPolicy
@@ -179,7 +180,7 @@ PLANTED: Final[tuple[PlantedBug, ...]] = (
     PlantedBug(
         "any-target",
         "An answer goes on with whatever target is there.",
-        ((edge_turn, "check_same_target", _nothing),),
+        ((edge_connection, "check_same_target", _nothing),),
     ),
     PlantedBug(
         "shown-twice",
