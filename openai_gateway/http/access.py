@@ -215,9 +215,9 @@ def risks(settings: EdgeSettings) -> list[str]:
         return [f"The gateway would not start. {error}"]
     if _is_loopback(settings.listen_host) or settings.unix_socket is not None:
         return []
-    if settings.tls_cert is not None:
-        return []
     if settings.gateway_api_key or settings.gateway_api_keys_file:
+        if settings.tls_cert is not None:
+            return []
         return [
             f"The gateway's key and all texts cross the network of {settings.listen_host} unencrypted: give "
             "it a certificate (--tls-cert), or put a proxy with TLS in front of it."

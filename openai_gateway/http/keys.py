@@ -76,7 +76,7 @@ def key_check(keys: ApiKeys) -> Callable[[Request], Awaitable[None]]:
 
 
 def read_keys(file: Path) -> dict[str, str]:
-    """Keys and labels of a file with `LABEL KEY` or `KEY` on each line; `#` begins a comment.
+    """Keys and labels of a file with `LABEL KEY` or `KEY` on each line; a line that `#` begins is a comment.
 
     Raises `ConfigError` for a file that cannot be read, a line that is none, and what is there twice.
     """
@@ -86,8 +86,8 @@ def read_keys(file: Path) -> dict[str, str]:
         raise ConfigError(f"The key file {file} cannot be read: {error}.") from error
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
-        words = line.partition("#")[0].split()
-        if not words:
+        words = line.split()
+        if not words or words[0].startswith("#"):
             continue
         key, label = words[-1], words[0] if len(words) == 2 else f"line {number}"
         if len(words) > 2 or not key.isprintable() or key in found or label in found.values():

@@ -44,7 +44,7 @@ _MAX_BAD_WORD = 256
 
 
 class Fields(BaseModel):
-    """Fields types, unknown fields kept."""
+    """Strict types (`routing/normaliser.py` reads numbers that came as text), unknown fields kept."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
 

@@ -6,6 +6,7 @@ Names and labels are listed in docs/operations.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from http import HTTPMethod
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -35,6 +36,7 @@ _LATENCY_BUCKETS: Final = (
 )
 _REASONS: Final = frozenset({BY_DEFAULT, ASKED_FOR, AWAY, BUSY, LOST, TOO_OLD})
 _OF_MODEL: Final = ("model_name", "route")
+_METHODS: Final = frozenset(HTTPMethod)
 
 
 class GatewayMetrics:
@@ -87,7 +89,9 @@ class GatewayMetrics:
 
     def answered(self, request: HttpRequest) -> None:
         """See `HttpWatcher.answered`."""
-        self._http.labels(request.method, request.path, str(request.status)).inc()
+        # Any word can be a method: a label for each would be a client's to fill the memory with.
+        method = request.method if request.method in _METHODS else "(other)"
+        self._http.labels(method, request.path, str(request.status)).inc()
 
     def watch_link(self, rtt_s: Callable[[], float | None]) -> None:
         """Report the link's round trip, asked of `rtt_s` at each scrape; NaN while it is unknown."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from edge_agent.api import Generator
+from edge_agent.errors import CloudMisbehaved
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.http import json_response, read_body
@@ -36,7 +37,7 @@ class _Tokens:
         if "content" not in body:
             return await post(self._generator, "/tokenize", _asked(body))
         asked = {"prompt": body["content"], "add_special_tokens": bool(body.get("add_special"))}
-        tokens = (await post(self._generator, "/tokenize", asked))["tokens"]
+        tokens = await self._found("/tokenize", asked, "tokens")
         if not body.get("with_pieces"):
             return {"tokens": tokens}
         text = await self._texts.load(await self._generator.tokenizer())
@@ -44,15 +45,22 @@ class _Tokens:
 
     async def detokenize(self, tokens: object) -> Json:
         """The text under both servers' names."""
-        text = (await post(self._generator, "/detokenize", {"tokens": tokens}))["prompt"]
+        text = await self._found("/detokenize", {"tokens": tokens}, "prompt")
         return {"prompt": text, "content": text}
 
     async def apply_template(self, body: Json) -> Json:
         """The prompt that the target makes of a chat."""
         if "messages" not in body:
             raise InvalidRequest("Missing required parameter: 'messages'.", param="messages")
-        tokens = (await post(self._generator, "/tokenize", _asked(body)))["tokens"]
+        tokens = await self._found("/tokenize", _asked(body), "tokens")
         return {"prompt": (await self.detokenize(tokens))["prompt"]}
+
+    async def _found(self, path: str, asked: Json, name: str) -> Any:
+        """The field `name` of the server's answer. Raises `CloudMisbehaved` if it has none."""
+        answer = await post(self._generator, path, asked)
+        if name not in answer:
+            raise CloudMisbehaved(f"the server's answer to {path} has no {name!r}")
+        return answer[name]
 
     async def props(self) -> Json:
         """What llama-server's clients look for before they ask."""
@@ -82,7 +90,10 @@ def _asked(body: Mapping[str, Any]) -> Json:
     asked: Json = {name: chat[name] for name in _TEMPLATED if name in chat}
     if (effort := chat.get("reasoning_effort")) is not None:
         variables = {"reasoning_effort": effort, "enable_thinking": effort != "none"}
-        asked["chat_template_kwargs"] = {**variables, **asked.get("chat_template_kwargs", {})}
+        own = asked.get("chat_template_kwargs", {})
+        if not isinstance(own, dict):
+            raise InvalidRequest("'chat_template_kwargs' should be an object.", param="chat_template_kwargs")
+        asked["chat_template_kwargs"] = {**variables, **own}
     return asked
 
 

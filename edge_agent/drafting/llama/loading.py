@@ -53,7 +53,7 @@ class LlamaSettings:
     n_prompt_threads: int | None = None
     """Threads of calls with more than one token a sequence; None: `n_threads`."""
     n_gpu_layers: int | None = None
-    """Layers on a GPU, -1 for all; None: all, or if they do not fit half of them, or none."""
+    """Layers on a GPU, -1 for all; None: all, or none if they do not fit."""
     flash_attention: bool | None = None
     """None: where llama.cpp finds it faster."""
     kv_type: str = "f16"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request, Response
 
 from openai_gateway.chat_service import ChatService, Json, SessionOptions
-from openai_gateway.errors import ApiError
+from openai_gateway.errors import ApiError, InvalidRequest
 from openai_gateway.http import EventStream, sse_event
 from openai_gateway.local import decode_body
 from openai_gateway.translation.answer import AnswerState, Block, BlockEvent, BlockKind, Grew
@@ -18,6 +18,7 @@ from openai_gateway.translation.endpoint import StreamFormat, respond, serve
 __all__ = ["LlamaEncoder", "llama_router"]
 
 _INFILL: Final = ("input_prefix", "input_suffix")
+_LIMITS: Final = ("n_predict", "max_tokens", "max_new_tokens", "num_predict")
 
 
 class LlamaEncoder:
@@ -78,8 +79,11 @@ def _text_of(event: BlockEvent) -> str | None:
 
 def _infilled(body: Json) -> Json:
     """A completion with a suffix. In `prompt` the middle begins, so it is the end of the prefix."""
-    prefix, suffix = (body.pop(name, None) or "" for name in _INFILL)
-    return {**body, "prompt": f"{prefix}{body.get('prompt') or ''}", "suffix": suffix}
+    prefix, suffix, begun = (body.pop(name, None) or "" for name in (*_INFILL, "prompt"))
+    for name, value in {"input_prefix": prefix, "input_suffix": suffix, "prompt": begun}.items():
+        if not isinstance(value, str):
+            raise InvalidRequest(f"'{name}' should be a text.", param=name, code="invalid_value")
+    return {**body, "prompt": f"{prefix}{begun}", "suffix": suffix}
 
 
 def llama_router(completions: ChatService, *, ping_s: float) -> APIRouter:
@@ -91,7 +95,8 @@ def llama_router(completions: ChatService, *, ping_s: float) -> APIRouter:
         asked = decode_body(body)
         asked = _infilled(asked) if fills else asked
         # llama-server goes on to the end where nothing limits it.
-        asked = {"n_predict": -1, **asked} if asked.get("max_tokens") is None else asked
+        if all(asked.get(name) is None for name in _LIMITS):
+            asked["n_predict"] = -1
         is_stream = asked.pop("stream", False) in (True, "true", 1)
         return await respond(completions, asked, options, LlamaEncoder(), form if is_stream else None)
 

@@ -67,7 +67,12 @@ async def test_the_prompt_of_a_chat(front: FrontEnd) -> None:
 
 @pytest.mark.parametrize(
     ("path", "body"),
-    [("/tokenize", {"prompt": 3}), ("/detokenize", {"tokens": "x"}), ("/apply-template", {})],
+    [
+        ("/tokenize", {"prompt": 3}),
+        ("/detokenize", {"tokens": "x"}),
+        ("/apply-template", {}),
+        ("/apply-template", {"messages": [], "reasoning_effort": "low", "chat_template_kwargs": [1]}),
+    ],
 )
 async def test_tokens_of_nothing(front: FrontEnd, path: str, body: dict[str, Any]) -> None:
     """vLLM's refusal, or ours, is a 400."""
@@ -154,6 +159,27 @@ async def test_a_middle_of_a_model_that_has_none(
 )
 async def test_a_middle_between_no_texts(coder: FakeGenerator, post: Post, body: dict[str, Any]) -> None:
     assert (await post(coder, COMPLETIONS, body)).status_code == 400
+
+
+@pytest.mark.parametrize("name", ["input_prefix", "input_suffix", "prompt"])
+async def test_parts_that_are_no_texts(coder: FakeGenerator, post: Post, name: str) -> None:
+    """Token ids are refused by name, not written out as a text."""
+    body = {"input_prefix": "a", "input_suffix": "b", name: [1, 2]}
+    answer = await post(coder, "/infill", body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+
+
+@pytest.mark.parametrize(
+    ("limits", "num"), [({"n_predict": None}, 2), ({"max_new_tokens": 1}, 1), ({"max_tokens": 1}, 1), ({}, 2)]
+)
+async def test_limits_of_llama_servers_completions(
+    generator_for: MakeFake, post: Post, limits: dict[str, Any], num: int
+) -> None:
+    """Any name of it counts; without one, or with null, the answer goes on to its end."""
+    generator = generator_for("hello world")
+    answer = await post(generator, "/completion", {"prompt": "x"} | limits)
+    assert answer.status_code == 200, answer.text
+    assert sent(generator)["max_tokens"] == (1 if num == 1 else (await generator.target()).max_model_len)
 
 
 async def test_completions_of_llama_server(generator_for: MakeFake, post: Post) -> None:

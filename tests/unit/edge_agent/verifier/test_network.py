@@ -52,9 +52,29 @@ def test_one_proxy_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """`ALL_PROXY`, where no other is named."""
     monkeypatch.delenv("https_proxy")
     assert proxy_of("https://gpu") is None
-    monkeypatch.setenv("all_proxy", "socks5://proxy")
-    assert proxy_of("https://gpu") == "socks5://proxy"
+    monkeypatch.setenv("all_proxy", "https://proxy")
+    assert proxy_of("https://gpu") == "https://proxy"
     assert proxy_of("http://gpu") == "http://proxy:3128"
+
+
+def test_a_proxy_without_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is an http proxy, as curl has it."""
+    monkeypatch.setenv("http_proxy", "proxy:3128")
+    assert proxy_of("http://gpu") == "http://proxy:3128"
+
+
+@pytest.mark.parametrize(
+    "proxy", ["socks5://proxy:1080", "socks5h://proxy:1080", "ftp://proxy", "socks4://proxy"]
+)
+def test_a_proxy_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxy: str) -> None:
+    """Is told at the start, with the way round it: SOCKS needs packages that pipesd does not bring."""
+    monkeypatch.setattr("edge_agent.verifier.network.find_spec", lambda name: None)
+    monkeypatch.setenv("http_proxy", proxy)
+    with pytest.raises(ConfigError, match=r"proxy for http://gpu:8000.*put gpu into NO_PROXY"):
+        CloudApi("http://gpu:8000", None, 1.0, tmp_path)
+    monkeypatch.setattr("edge_agent.verifier.network.find_spec", lambda name: object())
+    if proxy.startswith("socks5"):
+        assert proxy_of("http://gpu:8000") == proxy
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])

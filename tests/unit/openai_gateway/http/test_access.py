@@ -535,3 +535,7 @@ def test_risks(settings: Callable[..., EdgeSettings]) -> None:
     assert "All who reach 0.0.0.0" in open_to_all
     (in_the_clear,) = risks(settings(listen_host="gateway.lan", gateway_api_key="key"))
     assert "unencrypted" in in_the_clear
+    certificate = {"listen_host": "gateway.lan", "tls_cert": "cert.pem"}
+    assert risks(settings(**certificate, gateway_api_key="key")) == []
+    (encrypted_for_all,) = risks(settings(**certificate, allow_keyless_network=True))
+    assert "All who reach gateway.lan" in encrypted_for_all

@@ -81,12 +81,14 @@ async def test_one_record_of_each_failure(generator_for: MakeFake, client_for: M
         await client.post(CHAT, content=b" " * (17 << 20), headers=good)
         await client.post(CHAT, json=BODY, headers=good)
         await client.get("/health")
+        await client.request("BREW", "/health")
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [(line["status"], line["error"], line.get("key")) for line in lines] == [
         (401, "invalid_api_key", None),
         (404, "invalid_request_error", None),
         (413, "request_too_large", "office"),
         (503, "cloud_unreachable", "office"),
+        (405, "invalid_request_error", None),
     ]
     assert all(len(line["request_id"]) == 32 for line in lines)
 
@@ -96,6 +98,7 @@ async def test_one_record_of_each_failure(generator_for: MakeFake, client_for: M
 
     assert counted(CHAT, 401) == counted("(none)", 404) == counted(CHAT, 413) == counted(CHAT, 503) == 1
     assert counted("/health", 200, "GET") == 1
+    assert counted("/health", 405, "BREW") is None
 
 
 async def test_what_nobody_expected_is_logged_once(
@@ -151,13 +154,18 @@ async def test_keys_have_labels_and_limits(generator_for: MakeFake, client_for: 
 
 
 def test_a_file_of_keys(tmp_path: Path) -> None:
-    """A label and a key on each line, or a key alone; comments and empty lines are passed over."""
+    """A label and a key on each line, or a key alone; lines of comments and empty ones are passed over.
+
+    A `#` in a line is the key's: a label must never be taken for a key.
+    """
     file = tmp_path / "keys"
-    file.write_text("# office\nann  sk-1\n\nsk-2 # no label\n", encoding="utf-8")
-    assert read_keys(file) == {"sk-1": "ann", "sk-2": "line 4"}
+    file.write_text("# office\nann  sk-1\n\nsk-2\nbob #sk\neve s#3\n", encoding="utf-8")
+    assert read_keys(file) == {"sk-1": "ann", "sk-2": "line 4", "#sk": "bob", "s#3": "eve"}
 
 
-@pytest.mark.parametrize("text", ["", "# none\n", "a b c\n", "a k\nb k\n", "a k\na j\n", "k\x07\n"])
+@pytest.mark.parametrize(
+    "text", ["", "# none\n", "a b c\n", "a k # b\n", "a k\nb k\n", "a k\na j\n", "k\x07\n"]
+)
 def test_a_file_that_is_none(tmp_path: Path, text: str) -> None:
     """It is told at the start, with the line."""
     file = tmp_path / "keys"
