@@ -179,10 +179,11 @@ class BodyTooLarge(ApiError):
 
 
 class BodyTooSlow(ApiError):
-    """Nothing of the body has come for `timeout_s`."""
+    """Next to nothing of the body has come for `timeout_s`."""
 
     def __init__(self, timeout_s: float) -> None:
-        super().__init__(408, f"The request's body stopped for {timeout_s:g} s.", code="request_timeout")
+        message = f"Next to nothing of the request's body has come for {timeout_s:g} s."
+        super().__init__(408, message, code="request_timeout", headers={"connection": "close"})
 
 
 class TooManyRequests(ApiError):

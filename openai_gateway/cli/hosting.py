@@ -298,16 +298,40 @@ def _url(settings: EdgeSettings, listener: socket.socket) -> str:
 
 
 def with_header_timeout(limit_s: float) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP protocol, closing connections that have sent no request `limit_s` after they opened."""
+    """uvicorn's HTTP protocol, closing connections whose request's headers are not there within `limit_s`.
+
+    Counted from the connection's start, and from the first byte of each later request: how long a connection
+    may be idle between two is uvicorn's `timeout_keep_alive`.
+    """
 
     class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        _deadline: asyncio.TimerHandle | None = None
+
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.loop.call_later(limit_s, self._close_if_silent)
+            self._expect()
 
-        def _close_if_silent(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
-                self.transport.close()
+        def data_received(self, data: bytes) -> None:
+            self._expect()
+            super().data_received(data)
+            if not self._is_awaiting():
+                self._came()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._came()
+            super().connection_lost(exc)
+
+        def _is_awaiting(self) -> bool:
+            return self.cycle is None or bool(self.cycle.response_complete)
+
+        def _expect(self) -> None:
+            if self._deadline is None and self._is_awaiting():
+                self._deadline = self.loop.call_later(limit_s, self.transport.close)
+
+        def _came(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
 
     return Impatient
 
