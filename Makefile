@@ -11,7 +11,7 @@ help:
 	@echo "make test    set up what is missing, check the code, run the tests that a change needs"
 	@echo "make test-all  the same with slow tests and real clients"
 	@echo "make clients   the official clients of all protocols, and LangChain, on the real stack"
-	@echo "make soak      ten minutes of 200 clients: errors, memory and CPU of the gateway"
+	@echo "make soak      ten minutes of 200 clients, then an hour of chats with a fault every few seconds: errors, memory, sockets, files"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff fix and format"
 	@echo "make surface  check every name of vLLM that the plugin uses, in the installed vLLM and in 0.33's sources"
@@ -58,7 +58,8 @@ clients: setup
 	$(PYTEST) -m client
 
 soak: setup
-	$(BIN)/pipesd bench gateway --dtype float32 --json soak.json
+	$(BIN)/pipesd bench gateway --dtype float32 --json soak-gateway.json
+	$(BIN)/pipesd bench soak --json soak.json --picture soak.png
 
 lint: setup
 	$(BIN)/ruff check .

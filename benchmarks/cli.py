@@ -12,6 +12,7 @@ from benchmarks.claims.command import claims
 from benchmarks.exactness.exact import exact
 from benchmarks.exactness.matrix import matrix
 from benchmarks.faults.command import faults
+from benchmarks.faults.soak import soak
 from benchmarks.gpu.commands import gpu
 from benchmarks.harness.options import DRAFTING, EMULATION, SERVER, THRESHOLDS, takes
 from benchmarks.micro import commands as micro
@@ -45,6 +46,7 @@ takes(app, THRESHOLDS, {name: SERVER[name] for name in ("target", "dtype", "conf
 app.command()(report)
 app.command()(chaos)
 takes(app, SERVER, DRAFTING)(faults)
+takes(app, SERVER, DRAFTING)(soak)
 app.command()(capacity)
 app.command()(claims)
 takes(app, SERVER, {"draft": DRAFTING["draft"]})(sim)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.faults.attacks import ATTACKS, Attack
 from benchmarks.faults.stage import Process, Stage
 from edge_agent.api import Fallback
 
@@ -107,6 +108,13 @@ def _hole(*directions: int) -> Act:
     return act
 
 
+def _attack(attack: Attack) -> Act:
+    async def act(stage: Stage, rng: random.Random) -> None:
+        await attack(stage.servers[0], rng)
+
+    return act
+
+
 FAULTS: Final[Mapping[str, Fault]] = {
     "none": Fault("nothing fails: the undisturbed answers once more", _nothing),
     "cut": Fault("every connection to the server is reset", _cut),
@@ -122,6 +130,7 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "edge-stop": Fault("SIGSTOP to edge and gateway, SIGCONT within 8 s", _edge_stopped),
     "edge-kill": Fault("SIGKILL to edge and gateway, and a new start", _edge_killed, line_lost=True),
     "edge-drain": Fault("SIGTERM to edge and gateway, and a new start", _edge_drained, line_lost=True),
+    **{name: Fault(text, _attack(attack)) for name, (text, attack) in ATTACKS.items()},
     "replica-kill": Fault("two servers: SIGKILL to the one that answers", _server_killed, num_servers=2),
     "replica-stop": Fault("two servers: SIGSTOP to the one that answers", _server_stopped, num_servers=2),
     "replica-drain": Fault("two servers: SIGTERM to the one that answers", _server_drained, num_servers=2),

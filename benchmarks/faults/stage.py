@@ -28,13 +28,16 @@ from openai_gateway.cli.local_target import local_target
 from openai_gateway.cli.processes import ServerProcess
 from openai_gateway.cli.serve import DEFAULT_MODEL
 
-__all__ = ["Process", "Stage", "open_stage", "running_servers"]
+__all__ = ["ATTACKERS_KEY", "Process", "Stage", "open_stage", "running_servers"]
 
+ATTACKERS_KEY: Final = "sk-faults-attacker"
+_KEY: Final = "sk-faults-owner"
 _READY_S: Final = 600.0
 _IDLE_S: Final = 60.0
 _TIMEOUT_S: Final = 600.0
 _FLAGS: Final = (
     *("--dtype", "float32", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
+    *("--api-key", _KEY, ATTACKERS_KEY),
     "--structured-outputs-config",  # a target that means nothing writes blanks between JSON's fields for ever
     '{"backend": "xgrammar", "disable_any_whitespace": true}',
 )
@@ -94,11 +97,11 @@ class Stage:
     async def expected(self, asks: Iterable[Ask]) -> dict[str, Expected]:
         """What the first server's own API answers. Raises `CliError`."""
         found = {}
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+        async with _asking() as client:
             for ask in asks:
                 body = msgspec.json.encode({"model": self.model, **ask.body})
                 url = self.servers[0].process.base_url + CHAT_PATH
-                answer = await client.post(url, content=body, headers={"content-type": "application/json"})
+                answer = await client.post(url, content=body)
                 if answer.is_error:
                     raise CliError(f"The target refuses {ask.name!r}: {answer.text[:300]}")
                 found[ask.name] = reference(answer.json())
@@ -107,7 +110,7 @@ class Stage:
     async def until_idle(self) -> list[str]:
         """What the servers still hold a minute after all answers: metrics that are not 0 again."""
         deadline_s = time.monotonic() + _IDLE_S
-        async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+        async with _asking() as client:
             while True:
                 held = [
                     f"{number}: {name}"
@@ -135,7 +138,9 @@ def running_servers(
     """Servers of one target on this machine, and settings of an agent of theirs. Raises `CliError`."""
     if flags.given.get("cloud") is not None:
         raise CliError("Faults befall servers that are started here: leave --cloud out.", exit_code=2)
-    settings = load_settings({**flags.edge, "tune": False, "cloud_url": "http://127.0.0.1:9"})
+    settings = load_settings(
+        {**flags.edge, "tune": False, "cloud_url": "http://127.0.0.1:9", "api_key": _KEY}
+    )
     check_model(settings.draft)
     servers: list[Process] = []
     try:
@@ -179,7 +184,13 @@ async def open_stage(
         yield Stage(servers, path, gateways, clients, await _model(servers[0]))
 
 
+def _asking() -> httpx.AsyncClient:
+    """A client of the servers themselves."""
+    headers = {"Authorization": f"Bearer {_KEY}", "Content-Type": "application/json"}
+    return httpx.AsyncClient(headers=headers, timeout=_TIMEOUT_S, trust_env=False)
+
+
 async def _model(server: Process) -> str:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with _asking() as client:
         served: dict[str, Any] = (await client.get(f"{server.process.base_url}/v1/models")).json()
     return str(served["data"][0]["id"])

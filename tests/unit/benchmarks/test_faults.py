@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from benchmarks.faults.answers import ASKS, Answer, Expected, Verdict, judge, reference
 from benchmarks.faults.command import counts_of
 from benchmarks.faults.kinds import FAULTS
+from benchmarks.faults.soak import Sample, Soaked, describe, draw, grown
 from benchmarks.faults.trials import Row, table
 from benchmarks.netlink.proxy import proxy_path
 from edge_agent.api import Fallback
@@ -201,3 +203,29 @@ async def test_a_server_that_is_gone() -> None:
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(line[0].read(), 30)
         line[1].close()
+
+
+def samples(*megabytes: float) -> list[Sample]:
+    return [Sample(2.0 * number, {"edge MB": value}) for number, value in enumerate(megabytes)]
+
+
+def test_memory_that_grows_in_the_second_half() -> None:
+    """The first half fills caches; a leak goes on."""
+    assert grown(samples(*[100.0] * 50, *[200.0] * 50), "edge MB") == 0.0
+    assert grown(samples(*range(1, 101)), "edge MB") == pytest.approx(0.72, abs=0.02)
+    assert grown(samples(1.0, 2.0), "edge MB") is None
+
+
+def test_the_lines_of_a_soak(tmp_path: Path) -> None:
+    """Answers, faults, each curve, what is left; and a picture of them."""
+    soaked = Soaked(Counter({Verdict.WHOLE: 9}), Counter(cut=2, hole=1), samples(*[50.0] * 20))
+    lines = describe(soaked)
+    assert lines[0].startswith("answers: 9 whole, 0 allowed")
+    assert lines[1] == "faults: 3 (2 cut, 1 hole)"
+    curve = "edge MB: 50 at the start, 50 in the middle, 50 at the end, 50 at most"
+    assert lines[2] == f"{curve}, +0.0% in the second half"
+    assert lines[3:] == ["left in the end: nothing", "growing: nothing"]
+    draw(soaked.samples, picture := tmp_path / "soak.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(CliError, match="another file"):
+        draw(soaked.samples, tmp_path / "no" / "such.png")
