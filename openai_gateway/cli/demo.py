@@ -153,7 +153,7 @@ async def _ask(
             temperature=0.0,
             stream=True,
             stream_options={"include_usage": True},
-            # The server applies the model's own generation config, the gateway OpenAI's defaults.
+            # Plain text, whatever the model's own generation config says.
             extra_body={"repetition_penalty": 1.0},
         )
         async with stream:

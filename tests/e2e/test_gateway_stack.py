@@ -226,11 +226,6 @@ BAD_CHATS: dict[str, tuple[Fields, type[openai.APIStatusError], str | None]] = {
     "no tokens wanted": ({"max_tokens": 0}, openai.BadRequestError, None),
     "limit as text": ({"max_tokens": "many"}, openai.BadRequestError, None),
     "stop as number": ({"stop": 3}, openai.BadRequestError, None),
-    "too many tokens wanted": (
-        {"max_tokens": CONTEXT + 1},
-        openai.BadRequestError,
-        "context_length_exceeded",
-    ),
     "prompt too long": (
         {"messages": [{"role": "user", "content": "word " * CONTEXT}]},
         openai.BadRequestError,
