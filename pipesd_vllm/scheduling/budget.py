@@ -4,6 +4,7 @@ A draft is worth its *survival*, the chance that it and those before it are righ
 pass (proportional fairness); it costs what another row makes the step longer. The drafts of all sessions are
 taken by falling worth while that raises what the step yields a second, so a chain is always cut at its end.
 Where a row costs nothing all drafts go in, and where each request pays more for it than it brings, none.
+Requests without drafts are not made to pay: beside them a step takes no longer than if sessions drafted none.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ _PRIOR: Final = 4.0
 """Drafts, or passes, that what is assumed of a session counts as."""
 _FADING: Final = 0.99
 """A pass: what was learnt of a session counts so much less after it."""
+_FEW: Final = 0.5
+"""Drafts, older ones fading, of a session that counts as having none."""
 _LEAST_SURVIVAL: Final = 0.01
 """Drafts less likely to be right are not verified at any load."""
 _MARGIN: Final = 16
@@ -72,6 +75,11 @@ class DraftRecord:
         return min(_SUREST, (self._accepted + self._first_rate * _PRIOR) / (self._checked + _PRIOR))
 
     @property
+    def streams(self) -> bool:
+        """Whether it has had no drafts for long, or never any."""
+        return self._checked < _FEW
+
+    @property
     def pace(self) -> float:
         """Tokens a pass."""
         return (self._tokens + _PRIOR) / (self._passes + _PRIOR)
@@ -91,10 +99,14 @@ def _probability(told: int | None) -> float:
 
 
 class Claim(NamedTuple):
-    """Drafts of one session that could be verified: by depth their survivals, which never rise."""
+    """Drafts of one session that could be verified: by depth their survivals, which never rise.
+
+    `streams`: the session has none, and had none for long.
+    """
 
     survivals: Sequence[float]
     weight: float = 1.0
+    streams: bool = False
 
 
 class Allotment(NamedTuple):
@@ -105,12 +117,16 @@ class Allotment(NamedTuple):
 
 
 def allot(
-    claims: Sequence[Claim], base_value: float, seconds: Callable[[int], float], most: int
+    claims: Sequence[Claim],
+    base_value: float,
+    seconds: Callable[[int], float],
+    most: int,
+    most_s: float = math.inf,
 ) -> Allotment:
     """The numbers of drafts, `most` in all, with the highest value a second.
 
     A step without drafts has the value `base_value`, the weights of all requests in it; a draft adds its
-    session's weight times its survival. `seconds(n)`: what the step takes with n drafts.
+    session's weight times its survival. `seconds(n)`: what the step takes with n drafts, `most_s` at most.
     """
     offered = sorted(
         (-claim.weight * survival, depth, number)
@@ -118,14 +134,20 @@ def allot(
         for depth, survival in enumerate(takewhile(_LEAST_SURVIVAL.__le__, claim.survivals))
     )[: max(0, most)]
     value, num_taken, best = base_value, 0, base_value / seconds(0)
+    least = 0.0
     for number, (worth, _, _) in enumerate(offered, 1):
         value -= worth
-        if (rate := value / seconds(number)) > best:
+        step_s = seconds(number)
+        if step_s > most_s:
+            least = -worth
+            break
+        if (rate := value / step_s) > best:
             num_taken, best = number, rate
     counts = [0] * len(claims)
     for _, _, number in offered[:num_taken]:
         counts[number] += 1
-    return Allotment(counts, best * (seconds(num_taken + _MARGIN) - seconds(num_taken)) / _MARGIN)
+    price = best * (seconds(num_taken + _MARGIN) - seconds(num_taken)) / _MARGIN
+    return Allotment(counts, max(price, least))
 
 
 class StepCosts:

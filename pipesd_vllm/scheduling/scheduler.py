@@ -21,6 +21,7 @@ module acts on vLLM.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -49,6 +50,8 @@ __all__ = ["AsyncPipeSDScheduler", "PipeSDScheduler", "make_scheduler"]
 
 logger = logging.getLogger("vllm.pipesd")
 
+_TOLERANCE: Final = 1.02
+"""How much longer, as a factor, drafts may make a step that has requests without drafts in it."""
 _UNKNOWN: Final = 8
 """Drafts that a step verifies, or as many as it has requests, while it is not known what they cost."""
 
@@ -272,7 +275,15 @@ class SchedulesSessions:
         value = num_plain + sum(claim.weight for claim in claims)
         if not self._costs.is_known:
             return allot(claims, value, lambda _: 1.0, min(room, max(_UNKNOWN, rows)))
-        return allot(claims, value, lambda number: self._costs.seconds(rows + number, self._context), room)
+
+        def seconds(num_drafts: int) -> float:
+            return self._costs.seconds(rows + num_drafts, self._context)
+
+        most_s = math.inf
+        if num_plain or any(claim.streams for claim in claims):
+            undrafted = num_plain + len(self._sessions.active) + len(self._sessions.resident)
+            most_s = _TOLERANCE * seconds(max(0, undrafted - rows))
+        return allot(claims, value, seconds, room, most_s)
 
     def _measure(self, output: SchedulerOutput) -> None:
         """Learn what a step took; those that compute prompts, too, say little of a row that verifies."""

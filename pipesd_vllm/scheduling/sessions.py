@@ -175,7 +175,7 @@ class Sessions:
         survivals: list[float] = []
         if request.num_tokens - request.num_computed_tokens == 1:
             survivals = session.offer(min(limit, request.max_tokens - request.num_output_tokens - 1))
-        return Claim(survivals, 1.0 / session.record.pace)
+        return Claim(survivals, 1.0 / session.record.pace, not survivals and session.record.streams)
 
     def stage(self, request: Request, num_drafts: int, price: float) -> list[int]:
         """The first `num_drafts` of those offered, for the next step; `price` as in `Allotment`."""

@@ -476,6 +476,33 @@ def test_drafts_are_verified_where_their_rows_pay(row_s: float, pays: bool) -> N
     assert all(engine.text[name] == truth for name in names)
 
 
+def test_plain_requests_do_not_pay_for_drafts() -> None:
+    """Where a row is a tenth of a step, a plain one beside two sessions with drafts keeps its steps as they
+    are; without it the drafts are verified.
+    """
+    longest = []
+    for with_plain in (True, False):
+        machine = Machine(0.1, 0.01)
+        engine, truth = machine.engine, target_text(PROMPT, 120)
+        for name in ("a", "b"):
+            engine.open(name, PROMPT, 120, eager=True)
+        if with_plain:
+            engine.add("plain", PROMPT, 120)
+        engine.step()
+        most = 0
+        for number in range(20):
+            for name in ("a", "b")[: 1 + number % 2]:
+                at = len(engine.text[name])
+                tokens = truth[at : at + 3] if number % 3 else [truth[at], WRONG]
+                engine.tell(name, draft(1 + 100 * number, 5 + at), tokens)
+            engine.step()
+            if number >= 17:
+                most = max(most, machine.most_drafts)
+        longest.append(most)
+    assert longest[0] == 0
+    assert longest[1] > 0
+
+
 # -- hooks that raise -----------------------------------------------------------------------
 
 BAD_DRAFT = AddDrafts("no number", 6, 0, True, None)  # type: ignore[arg-type]  # raises in the trie

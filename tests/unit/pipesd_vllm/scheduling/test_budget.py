@@ -47,6 +47,25 @@ def test_free_rows_take_all_drafts_and_dear_ones_none() -> None:
     assert price == pytest.approx(1.0)
 
 
+def test_a_step_takes_no_longer_than_it_may() -> None:
+    """Drafts that would pay are left out beyond that, and a further one is as dear as the first left out."""
+    claims = [Claim([0.9, 0.8, 0.7, 0.6])]
+    assert allot(claims, 2.0, lambda n: 1.0 + 0.01 * n, 99, most_s=1.025) == ([2], pytest.approx(0.7))
+    assert allot(claims, 2.0, lambda n: 1.0 + 0.01 * n, 99, most_s=0.5).counts == [0]
+    assert allot(claims, 2.0, lambda n: 1.0 + 0.01 * n, 99).counts == [4]
+
+
+def test_a_session_streams_until_it_drafts_and_long_after() -> None:
+    """Some hundred passes without a draft make it one of those who are not to pay for others'."""
+    record = DraftRecord()
+    assert record.streams
+    record.observe([200] * 4, 3, 4)
+    assert not record.streams
+    for _ in range(300):
+        record.observe([], 0, 1)
+    assert record.streams
+
+
 def test_the_surest_drafts_go_first() -> None:
     """Whosever they are; of two alike, that of the session which gets fewer tokens a pass."""
     claims = [Claim([0.9, 0.4]), Claim([0.6, 0.5]), Claim([0.6], weight=0.5)]
