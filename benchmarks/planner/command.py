@@ -23,7 +23,13 @@ __all__ = ["plan"]
 GPUS: Final = {
     # Llama 3.1 8B in bfloat16 on one H100 of 80 GB, as NVIDIA's SpecDecode-Bench fitted it.
     "h100-8b": Gpu(
-        name="h100-8b", base_s=7.093e-3, token_s=2.101e-5, context_s=3.926e-8, kv_tokens=427_000, seats=512
+        name="h100-8b",
+        base_s=7.093e-3,
+        token_s=2.101e-5,
+        context_s=3.926e-8,
+        kv_tokens=427_000,
+        seats=512,
+        api_servers=4,
     ),
     # The embedded target on two cores: verified rows are dear (85 ms for one, 121 ms for eight).
     "cpu-rows": Gpu(
@@ -153,8 +159,8 @@ def assumptions(gpu: Gpu, work: Workload, factors: dict[str, float]) -> list[str
         f"answers of {work.answer_tokens}, {work.think_s:g} s between; RTT {work.rtt_s * 1e3:g} ms, a draft "
         f"in {work.draft_s * 1e3:g} ms, right with {work.acceptance:g}; n-grams: {work.ngram[0]:g} tokens "
         f"and {work.ngram[1]:g} drafts a pass",
-        "model: closed queueing network in its steady state, 95 % by the spread of answers under way, "
-        f"users spread evenly over GPUs; fitted to the simulator ({told}), which has run up to {_SIMULATED} "
+        "model: closed queueing network in its steady state, 95 % by the spread of answers under way, times "
+        f"medians over texts, users spread evenly; fitted to the simulator ({told}), run up to {_SIMULATED} "
         "edges",
     ]
 

@@ -39,6 +39,6 @@ def factors_of(rows: Sequence[dict[str, Any]], gpus: Mapping[str, Gpu]) -> dict[
         work = Workload(
             _PROMPT, _ANSWER, 0.0, 1.0, row["rtt_ms"] / 1e3, row["draft_ms"] / 1e3, acceptance=0.76
         )
-        modelled, _ = TPT[kind](Load(gpus[row["costs"]], work, row["edges"]))
-        pairs[kind].append((row["tpt_p50_ms"] / 1e3, modelled))
+        modelled = TPT[kind](Load(gpus[row["costs"]], work, row["edges"]))
+        pairs[kind].append((row["tpt_p50_ms"] / 1e3, modelled.tpt_s))
     return {str(kind): round(fitted(found), 4) for kind, found in pairs.items()}

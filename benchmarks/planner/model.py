@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -117,84 +117,95 @@ class Load:
         return self.gpu.step_s(rows, sessions * self.work.context) / (1.0 - self.prefill)
 
 
-def _plain(load: Load) -> tuple[float, int]:
-    return load.step_s(load.under_way, load.under_way), 0
+class _Cost(NamedTuple):
+    """What a token takes, the drafts that a pass verifies, and the passes a token."""
+
+    tpt_s: float
+    window: int
+    passes: float
 
 
-def _ngram(load: Load) -> tuple[float, int]:
+def _plain(load: Load) -> _Cost:
+    return _Cost(load.step_s(load.under_way, load.under_way), 0, 1.0)
+
+
+def _ngram(load: Load) -> _Cost:
     tokens, drafts = load.work.ngram
-    return load.step_s(load.under_way * (1.0 + drafts), load.under_way) / tokens, round(drafts)
+    step_s = load.step_s(load.under_way * (1.0 + drafts), load.under_way)
+    return _Cost(step_s / tokens, round(drafts), 1.0 / tokens)
 
 
-def _streaming(load: Load) -> tuple[float, int]:
-    """A server that decodes on: where drafts would make steps longer than they save, they are left out."""
-    work, best = load.work, _plain(load)
+def _streaming(load: Load) -> _Cost:
+    """A server that decodes on, with the number of drafts a pass that is best."""
+    work, found = load.work, []
     for window in (1, 2, 4, 8):
         step_s = load.step_s(load.under_way * (1 + window), load.under_way)
         cost = predicted_overlap(step_s * 1e3, work.rtt_s * 1e3, work.draft_s * 1e3, work.acceptance)
-        best = min(best, (cost.ms / 1e3, window))
-    return best
+        found.append(_Cost(cost.ms / 1e3, window, cost.passes))
+    return min(found)
 
 
-def _waiting(load: Load) -> tuple[float, int]:
+def _waiting(load: Load) -> _Cost:
     """A server that waits: a session is in a step, or on its way. The batch is what is in at a time."""
-    work, best = load.work, (math.inf, 0)
+    work, best = load.work, _Cost(math.inf, 0, 1.0)
     for most in range(1, work.max_window + 1):
-        in_step = load.under_way
-        tpt_s = math.inf
+        in_step, found = load.under_way, best
         for _ in range(_ROUNDS):
             step_s = load.step_s(in_step * (1 + most), load.under_way)
             cost, window = predicted_wait(
                 step_s * 1e3, work.rtt_s * 1e3, work.draft_s * 1e3, work.acceptance, most
             )
-            tpt_s = cost.ms / 1e3
-            round_s = tpt_s / cost.passes
+            round_s = cost.ms / 1e3 / cost.passes
             # Drafts come in mid-step and wait for half of one.
             round_s += step_s / 2.0 * min(1.0, (round_s - step_s) / step_s)
-            tpt_s = round_s * cost.passes
+            found = _Cost(round_s * cost.passes, window, cost.passes)
             in_step = (in_step + load.under_way * min(1.0, step_s / round_s)) / 2.0
-        best = min(best, (tpt_s, window))
+        best = min(best, found)
     return best
 
 
-TPT: Final[Mapping[Kind, Callable[[Load], tuple[float, int]]]] = {
+TPT: Final[Mapping[Kind, Callable[[Load], _Cost]]] = {
     Kind.PLAIN: _plain,
     Kind.NGRAM: _ngram,
     Kind.STREAMING: _streaming,
     Kind.WAITING: _waiting,
 }
-"""Seconds that a token of an answer takes, and the drafts that a step verifies for it."""
+"""What a token of an answer takes in each way, as modelled; `served` corrects it."""
+
+
+def served(load: Load, kind: Kind, factors: Mapping[str, float]) -> _Cost:
+    """As `TPT`, times the factor of its kind; where drafts pay nothing our edges are streamed to."""
+    cost = TPT[kind](load)
+    cost = cost._replace(tpt_s=cost.tpt_s * factors.get(str(kind), 1.0))
+    return min(cost, served(load, Kind.PLAIN, factors)) if kind is Kind.STREAMING else cost
 
 
 def estimate(
     gpu: Gpu, work: Workload, kind: Kind, users: int, factors: Mapping[str, float] | None = None
 ) -> Estimate:
     """`users` on one GPU. `factors` by kind correct its time a token (`fit.json`); None: nothing does."""
-    factor = (factors or {}).get(str(kind), 1.0)
-    tpt_of = TPT[kind]
+    factors = factors or {}
     prompt_s = work.prompt_tokens * (1.0 - work.prefix_hits) * gpu.token_s
     under_way = prefill = 0.0
-    tpt_s, window = 0.0, 0
+    cost = _Cost(0.0, 0, 1.0)
     for _ in range(_ROUNDS):
-        tpt_s, window = tpt_of(Load(gpu, work, max(1.0, under_way), prefill))
-        tpt_s *= factor
-        answer_s = prompt_s + tpt_s * work.answer_tokens + work.rtt_s
+        cost = served(Load(gpu, work, max(1.0, under_way), prefill), kind, factors)
+        answer_s = prompt_s + cost.tpt_s * work.answer_tokens + work.rtt_s
         cycle_s = work.think_s + answer_s
         under_way = (under_way + users * answer_s / cycle_s) / 2.0
         prefill = (prefill + min(_HIGHEST_PREFILL, users * prompt_s / cycle_s)) / 2.0
     spread = math.sqrt(under_way * max(0.0, 1.0 - under_way / users))
     busy = under_way + NormalDist().inv_cdf(_PERCENTILE) * spread
-    busy_s = tpt_of(Load(gpu, work, max(1.0, busy), prefill))[0] * factor
-    tokens_per_s = under_way / max(tpt_s, 1e-9)
-    commits_per_s = tokens_per_s / (work.ngram[0] if kind is Kind.NGRAM else 1.0)
+    busy_s = served(Load(gpu, work, max(1.0, busy), prefill), kind, factors).tpt_s
+    tokens_per_s = under_way / max(cost.tpt_s, 1e-9)
     limits = {
         "KV cache": busy * (work.prompt_tokens + work.answer_tokens) > gpu.kv_tokens,
         "seats": busy > gpu.seats,
-        "front end": commits_per_s * gpu.front_s > gpu.api_servers,
+        "front end": tokens_per_s * cost.passes * gpu.front_s > gpu.api_servers,
         "prompts": prefill > 0.999 * _HIGHEST_PREFILL,
     }
     limit = next((name for name, is_over in limits.items() if is_over), "")
-    return Estimate(kind, users, busy_s, tokens_per_s, under_way, limit, window)
+    return Estimate(kind, users, busy_s, tokens_per_s, under_way, limit, cost.window)
 
 
 def users_within(

@@ -26,10 +26,13 @@ def rows(them: Crowd) -> dict[Way, Row]:
 
 
 def test_at_the_limit_drafts_are_left_out() -> None:
-    """Where rows are all that costs, twelve edges get what plain streaming gives, and equal parts of it."""
+    """Where rows are all that costs, twelve edges get about what plain streaming gives, in equal parts: the
+    rest is the time in which the server learns that, and prompts that come at other times.
+    """
     found = rows(crowd(FULL, 12))
     plain = found[Way.PLAIN].tokens_per_s
-    assert found[Way.OURS].tokens_per_s >= 0.98 * plain
+    assert found[Way.OURS].tokens_per_s >= 0.9 * plain
+    assert found[Way.OURS].tokens_per_s > found[Way.ALL_DRAFTS].tokens_per_s
     assert found[Way.OURS].jain >= 0.95
     assert found[Way.OURS].drafted_per_token <= 0.5 * found[Way.ALL_DRAFTS].drafted_per_token
 
