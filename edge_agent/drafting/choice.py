@@ -20,6 +20,8 @@ logger = logging.getLogger("pipesd.draft")
 _LARGEST: Final = 4 << 30
 """Bytes of a file that is taken for a draft model."""
 _TOKENS: Final = "tokenizer.ggml.tokens"
+_NUM_PARTS: Final = "split.count"
+_POOLING: Final = ".pooling_type"
 
 
 class DraftFile(NamedTuple):
@@ -91,11 +93,19 @@ def drafts_at_hand() -> list[DraftFile]:
 
 
 def fits(path: Path, target: Fingerprint) -> bool:
-    """Whether a GGUF file has the target's vocabulary, as `check_pairing` has it (a second of work)."""
+    """Whether a GGUF file has the target's vocabulary, as `check_pairing` has it (a second of work).
+
+    A part of a model does not, whose other parts may be as large as the target; nor does one for embeddings.
+    """
     from gguf import GGUFReader
 
     try:
-        tokens = GGUFReader(str(path)).fields[_TOKENS].contents()
+        fields = GGUFReader(str(path)).fields
+        tokens = fields[_TOKENS].contents()
+        if _NUM_PARTS in fields and fields[_NUM_PARTS].contents() > 1:
+            return False
+        if any(name.endswith(_POOLING) for name in fields):
+            return False
     except (OSError, ValueError, KeyError, IndexError):  # no GGUF file, or none of a text model
         return False
     return len(tokens) >= target.num_tokens and fingerprint(tokens[: target.num_tokens]) == target

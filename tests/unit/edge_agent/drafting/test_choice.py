@@ -17,12 +17,14 @@ def settings(draft: str = "embedded") -> EdgeSettings:
     return EdgeSettings(cloud_url="http://verifier", draft=draft)
 
 
-def model(folder: Path, name: str, tokens: list[str]) -> DraftFile:
+def model(folder: Path, name: str, tokens: list[str], **numbers: int) -> DraftFile:
     gguf = pytest.importorskip("gguf")
     path = folder / f"{name}.gguf"
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
+    for key, number in numbers.items():
+        writer.add_uint16(key.replace("__", "."), number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
@@ -68,6 +70,14 @@ def test_a_file_fits_if_its_first_tokens_are_the_targets(tmp_path: Path) -> None
     (junk := tmp_path / "junk.gguf").write_bytes(b"no model")
     assert not fits(junk, target)
     assert not fits(tmp_path / "missing.gguf", target)
+
+
+def test_parts_and_embedding_models_fit_nobody(tmp_path: Path) -> None:
+    """The first part of a large model is small and has its vocabulary; one for embeddings writes no text."""
+    target = fingerprint(TOKENS)
+    assert not fits(model(tmp_path, "part", TOKENS, split__count=9).path, target)
+    assert not fits(model(tmp_path, "vectors", TOKENS, llama__pooling_type=3).path, target)
+    assert fits(model(tmp_path, "whole", TOKENS, split__count=1).path, target)
 
 
 def test_the_first_that_fits_takes_the_defaults_place(
