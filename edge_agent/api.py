@@ -18,6 +18,7 @@ __all__ = [
     "LOST",
     "NOT_DRAFTED",
     "AnswerContinued",
+    "AnswerDrafts",
     "AnswerEvent",
     "AnswerHead",
     "AnswerText",
@@ -146,6 +147,8 @@ class Source(enum.StrEnum):
     """The edge's draft model had sent it as a draft and the target agreed."""
     LOOKED_UP = "looked_up"
     """As `DRAFTED`, but the draft was looked up in the text itself or in texts of this machine."""
+    SERVER = "server"
+    """The server's own speculator had drafted it and the target agreed."""
     CORRECTED = "corrected"
     """The target's own: instead of a draft, after the last draft, or while there was none."""
     UNVERIFIED = "unverified"
@@ -199,6 +202,8 @@ class AskRequest:
     """Drafting policy by name; None: the agent's setting."""
     sampled: bool = True
     """Whether the temperature is above 0, as far as the body tells."""
+    shows_drafts: bool = False
+    """Whether `AnswerDrafts` come, too."""
     may_continue_locally: bool = False
     """Whether the draft model can go on with the answer if the verifier is lost: it is one plain text."""
     structure_after: tuple[str, str] | None = None
@@ -242,6 +247,37 @@ class GenerationStats:
     seed: int | None = None
     ignored: tuple[str, ...] = ()
     """Sampling parameters that the route could not follow."""
+    in_force: str = ""
+    """"stream", "overlap" or "wait": what the server does for want of drafts (`edge_agent.control.Arm`)."""
+    in_force_reason: str = ""
+    streaming_s: float | None = None
+    """What a token takes when this server streams: one pass each."""
+    streamed_bytes: int | None = None
+    """What plain streaming of this answer carries: the request's body and the events of its answer."""
+
+    @property
+    def saved_passes(self) -> int | None:
+        """Against streaming: a pass for each token. Negative: more."""
+        return self.completion_tokens - self.target_passes if self._is_comparable else None
+
+    @property
+    def saved_ms(self) -> float | None:
+        """Against streaming as many tokens, from the first on. Negative: this took longer."""
+        if self.streaming_s is None or self.first_token_s is None or not self._is_comparable:
+            return None
+        took_s = (self.last_token_s or self.first_token_s) - self.first_token_s
+        return ((self.completion_tokens - 1) * self.streaming_s - took_s) * 1e3
+
+    @property
+    def saved_bytes(self) -> int | None:
+        """Up and down, against streaming. Negative: more."""
+        if self.streamed_bytes is None or not self._is_comparable:
+            return None
+        return self.streamed_bytes - self.uplink_bytes - self.downlink_bytes
+
+    @property
+    def _is_comparable(self) -> bool:
+        return self.route is Route.COLLABORATIVE and self.drafted and self.completion_tokens > 0
 
     @property
     def verified(self) -> bool:
@@ -322,7 +358,14 @@ class AnswerContinued:
     token_ids: tuple[int, ...]
 
 
-AnswerEvent = AnswerHead | AnswerText | AnswerContinued | GenerationChunk
+@dataclass(frozen=True, slots=True)
+class AnswerDrafts:
+    """All drafts after the last committed token, as of now; no target has seen them. `()`: none."""
+
+    token_ids: tuple[int, ...]
+
+
+AnswerEvent = AnswerHead | AnswerText | AnswerContinued | AnswerDrafts | GenerationChunk
 
 
 class Generator(Protocol):

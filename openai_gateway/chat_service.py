@@ -11,6 +11,7 @@ from edge_agent.control import POLICY_NAMES
 from openai_gateway.errors import InvalidRequest
 
 __all__ = [
+    "DRAFTS_HEADER",
     "MODE_HEADER",
     "POLICY_HEADER",
     "PROVENANCE_HEADER",
@@ -33,6 +34,7 @@ Json = dict[str, Any]
 MODE_HEADER: Final = "x-pipesd-mode"
 POLICY_HEADER: Final = "x-pipesd-policy"
 PROVENANCE_HEADER: Final = "x-pipesd-provenance"
+DRAFTS_HEADER: Final = "x-pipesd-drafts"
 SEED_HEADER: Final = "x-pipesd-seed"
 
 
@@ -44,6 +46,8 @@ class SessionOptions:
     policy: str | None = None
     provenance: bool = False
     """Whether each streamed piece says who wrote it."""
+    drafts: bool = False
+    """Whether a stream shows drafts that are not verified yet, and its figures so far."""
 
 
 def session_options(headers: Mapping[str, str]) -> SessionOptions:
@@ -53,6 +57,7 @@ def session_options(headers: Mapping[str, str]) -> SessionOptions:
         mode=None if mode is None else SessionMode(_one_of(MODE_HEADER, mode, [str(m) for m in SessionMode])),
         policy=None if policy is None else _one_of(POLICY_HEADER, policy, POLICY_NAMES),
         provenance=_one_of(PROVENANCE_HEADER, headers.get(PROVENANCE_HEADER, "0"), ("0", "1")) == "1",
+        drafts=_one_of(DRAFTS_HEADER, headers.get(DRAFTS_HEADER, "0"), ("0", "1")) == "1",
     )
 
 

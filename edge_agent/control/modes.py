@@ -175,6 +175,11 @@ class ModeChooser:
         """Why `arm` is in force, for people."""
 
     @property
+    def streaming_ms(self) -> float | None:
+        """What a token takes where nothing is drafted; None: not measured yet."""
+        return self._plain.value
+
+    @property
     def stance(self) -> Stance:
         """What sessions do now."""
         if self.arm is Arm.WAIT:

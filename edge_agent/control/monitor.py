@@ -157,6 +157,11 @@ class EnvironmentMonitor:
             self._hits.add(num_right, num_checked)
 
     @property
+    def step_s(self) -> float | None:
+        """A target pass; None: not measured yet."""
+        return self._steps.value
+
+    @property
     def hit_rate(self) -> float:
         """Share of drafts that were right where all before them were; a half until there are some."""
         return 0.5 if self._hits.value is None else self._hits.value

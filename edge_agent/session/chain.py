@@ -153,6 +153,7 @@ class DraftChain:
             else:
                 num_discarded += self.void()
                 rejected = True
+        _mark_servers_own(sources, commit)
         return CommitOutcome(
             tuple(new),
             num_verified=commit.drafted,
@@ -187,6 +188,21 @@ class DraftChain:
         if list(tokens[:overlap]) != self.tokens[base : base + min(overlap, len(tokens))]:
             raise CloudMisbehaved("the server contradicted tokens it had committed")
         return tokens[overlap:]
+
+
+def _mark_servers_own(sources: list[Source], commit: Commit) -> None:
+    """Mark the tokens of `commit` that the server itself had drafted; `sources` are those of all of them.
+
+    A pass yields one token, and one for each draft that it kept; `accepted` counts the edge's. Where frames
+    of several passes are merged, the places are a guess; how many there are is not.
+    """
+    if not commit.passes or len(sources) != len(commit.tokens):
+        return
+    num_more = len(sources) - commit.passes - commit.accepted
+    for place, source in enumerate(sources[:-1]):
+        if num_more > 0 and source is Source.CORRECTED:
+            sources[place] = Source.SERVER
+            num_more -= 1
 
 
 def _logprobs_of(commit: Commit, num_new: int) -> tuple[TokenLogprobs, ...] | None:

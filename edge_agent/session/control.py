@@ -155,6 +155,20 @@ class SessionControl:
             return self._chooser.stance
         return Stance(self._mode, self._parameters.patience_ms)
 
+    @property
+    def in_force(self) -> tuple[Arm, str]:
+        """What the session does now, and why, for people."""
+        if self._chooser is not None:
+            return self._chooser.arm, self._chooser.reason
+        patience_ms = "" if self._mode is Mode.OFFLOAD else f", for {self._parameters.patience_ms} ms at most"
+        return (Arm.OVERLAP, "set") if self._mode is Mode.LATENCY else (Arm.WAIT, f"set{patience_ms}")
+
+    @property
+    def streaming_s(self) -> float | None:
+        """What a token takes when the server streams: as measured, else a pass; None: not known."""
+        measured_ms = None if self._chooser is None else self._chooser.streaming_ms
+        return self._monitor.step_s if measured_ms is None else measured_ms / 1e3
+
     def on_opened(self, sent_s: float, num_bytes: int, stance: Stance) -> None:
         """The turn was opened, resumed or reopened; the server keeps to this stance until told another."""
         self.trace.opened(sent_s, num_bytes)

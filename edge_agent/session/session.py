@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.api import (
+    AnswerDrafts,
     AnswerHead,
     AnswerText,
     AskRequest,
@@ -94,6 +95,7 @@ class CollaborativeSession:
         self.exchange: TokenExchange | ApiExchange
         if isinstance(request, AskRequest):
             self.exchange = ApiExchange(request, self.stats)
+            self.stats.streamed_bytes = len(request.body)
         else:
             self.exchange = TokenExchange(request)
             self.stats.seed = request.sampling.seed
@@ -126,9 +128,12 @@ class CollaborativeSession:
         """The worker's drafts count once it has heard of so many `DraftHandle.follow`: those made before
         build on a token that the chain does not have."""
         self._is_drafting_over = False
+        self._shows_drafts = isinstance(request, AskRequest) and request.shows_drafts
 
-    async def run(self) -> AsyncGenerator[GenerationChunk | AnswerHead | AnswerText, None]:
+    async def run(self) -> AsyncGenerator[GenerationChunk | AnswerHead | AnswerText | AnswerDrafts, None]:
         """Yield committed tokens, and the text of an API's answer, until the turn ends.
+
+        Drafts, where they are asked for, after each event that may have changed them.
 
         Raises `CloudError`, `PairingError`.
         """
@@ -173,6 +178,8 @@ class CollaborativeSession:
                         finished = self.exchange.is_whole
                     case TurnLost(_, error):
                         await self._on_loss(error)
+                if self._shows_drafts and self.exchange.takes_drafts and self._events.empty():
+                    yield AnswerDrafts(tuple(draft.token_id for draft in self._chain.drafted))
         except EdgeError as error:
             reason = type(error).__name__
             raise
@@ -272,6 +279,8 @@ class CollaborativeSession:
         except TRANSIENT as error:
             await self._on_loss(error)
             return []
+        if stats.streamed_bytes is not None:
+            stats.streamed_bytes += sum(len(each.data) for each in told if isinstance(each, AnswerText))
         if not stats.drafted and isinstance(received.frame, Text) and received.frame.data:
             stats.last_token_s = received.received_s
             stats.first_token_s = stats.first_token_s or received.received_s
@@ -318,6 +327,12 @@ class CollaborativeSession:
         self._attach()
         if self._drafts.handle is None and not self._chain.num_drafted:
             await self._go_alone()
+        self._note_control()
+
+    def _note_control(self) -> None:
+        """Tell the client what is in force, and what streaming would take."""
+        in_force, self.stats.in_force_reason = self._control.in_force
+        self.stats.in_force, self.stats.streaming_s = str(in_force), self._control.streaming_s
 
     async def _control_turn(self) -> None:
         stance = self._stance
@@ -411,6 +426,7 @@ class CollaborativeSession:
         sent = await self._turn.open(self._stance.mode, self._stance.patience_ms, lost)
         self.stats.uplink_bytes += sent.num_bytes
         self._control.on_opened(sent.sent_s, sent.num_bytes, self._stance)
+        self._note_control()
         self._attach()
         if self.exchange.takes_drafts and not self._drafts.is_wanted:
             await self._go_alone()

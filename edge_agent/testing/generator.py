@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from edge_agent.api import (
     AnswerContinued,
+    AnswerDrafts,
     AnswerEvent,
     AnswerHead,
     AnswerText,
@@ -87,6 +88,10 @@ class Script:
     route_reason: str = "default"
     unverified_after: int | None = None
     """From this token on the draft model's own; all on the route `local`."""
+    wrong_every: int = 0
+    """Of the drafts that are shown before each chunk, every so many end with a wrong one; 0: none does."""
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the statistics, from the start on."""
 
 
 @dataclass(slots=True)
@@ -168,6 +173,8 @@ class FakeGenerator:
         script = self._script(request) if callable(self._script) else self._script
         stats = GenerationStats(route=script.route, route_reason=script.route_reason, seed=seed)
         stats.started_s = asyncio.get_running_loop().time()
+        for name, value in script.figures.items():
+            setattr(stats, name, value)
         record = GenerationRecord(request, stats)
         self.records.append(record)
         self.asked.set()
@@ -257,8 +264,18 @@ async def _answer(script: Script, record: GenerationRecord, texts: _Texts) -> As
         for piece in _singly(chunk) if texts.names_tokens else (chunk,):
             if not is_local and (data := texts.add(piece)):
                 yield AnswerText(data)
+        if texts.shows_drafts and not is_local:
+            yield _drafts(script, len(texts.token_ids))
         if texts.stop_string is not None:
             return
+
+
+def _drafts(script: Script, start: int) -> AnswerDrafts:
+    """Those of the next chunk, with one of them wrong where the script says so."""
+    drafts = list(script.token_ids[start : start + script.chunk_tokens])
+    if drafts and script.wrong_every and start // script.chunk_tokens % script.wrong_every == 0:
+        drafts[-1] = script.token_ids[0]
+    return AnswerDrafts(tuple(drafts))
 
 
 def _singly(chunk: GenerationChunk) -> Iterator[GenerationChunk]:
@@ -304,6 +321,7 @@ class _Texts:
         self._tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
         self._body = body
         self.names_tokens = bool(body.get("return_token_ids"))
+        self.shows_drafts = request.shows_drafts
         self._is_chat = "chat" in request.path
         self._ends = bundle.eos_token_ids
         self._streamed = bool(body.get("stream"))

@@ -1,7 +1,7 @@
 """The draft model's own answers: request schemas, prompts, text, OpenAI's bodies."""
 
 from openai_gateway.local.answers import Continuation, GatewayTimings, LocalAnswers
-from openai_gateway.local.chunks import extensions
+from openai_gateway.local.chunks import extensions, pipesd_stats
 from openai_gateway.local.endpoints import CHAT, COMPLETIONS, Endpoint, RequestT
 from openai_gateway.local.pump import Pump
 from openai_gateway.local.schema import (
@@ -38,4 +38,5 @@ __all__ = [
     "extensions",
     "model_card",
     "parse_request",
+    "pipesd_stats",
 ]

@@ -127,6 +127,13 @@ def pipesd_stats(stats: GenerationStats) -> Json:
         "draft_tokens_sent": stats.draft_tokens_sent,
         "draft_tokens_verified": stats.draft_tokens_verified,
         "draft_tokens_accepted": stats.draft_tokens_accepted,
+        "in_force": stats.in_force or None,
+        "in_force_reason": stats.in_force_reason or None,
+        "savings": {
+            "passes": stats.saved_passes,
+            "ms": _rounded(stats.saved_ms),
+            "bytes": stats.saved_bytes,
+        },
         "uplink_bytes": stats.uplink_bytes,
         "downlink_bytes": stats.downlink_bytes,
     }

@@ -13,6 +13,7 @@ import msgspec
 
 from edge_agent.api import (
     AnswerContinued,
+    AnswerDrafts,
     AnswerEvent,
     AnswerHead,
     AnswerText,
@@ -39,11 +40,14 @@ from openai_gateway.chat_service import (
 from openai_gateway.errors import ApiError, error_in_stream, refusal, translate
 from openai_gateway.http import CURRENT, read_events
 from openai_gateway.local import Continuation, Endpoint, LocalAnswers, Pump, RequestT
+from openai_gateway.target.drafts import ProvisionalText
 from openai_gateway.target.shapes import TargetChunks, check_shape, complete_whole
 
 __all__ = ["TOO_OLD", "TargetAnswers"]
 
 _DONE: Final = b"[DONE]"
+_DRAFTS: Final = b"[DRAFTS]"
+"""Stands in the stream where drafts have changed."""
 _PENDING: Final = "pending"
 """Route reason of a stream whose headers were sent before its first chunk."""
 TOO_OLD: Final = "server too old for sessions"
@@ -128,6 +132,7 @@ class _Exchange:
         self._has_begun = False
         self._chunks: TargetChunks | None = None
         self._continued: AnswerContinued | None = None
+        self._provisional: ProvisionalText | None = None
 
     # -- whole and streamed -----------------------------------------------------------------
 
@@ -174,7 +179,10 @@ class _Exchange:
         sent = {**self._body, "stream": True}
         if options is None or isinstance(options, dict):
             sent["stream_options"] = {**(options or {}), "include_usage": True}
-        with_provenance = self._options.provenance and not self._body.get("echo")
+        shows_drafts = self._options.drafts and self._choice.route is Route.COLLABORATIVE
+        with_provenance = (self._options.provenance or shows_drafts) and not self._body.get("echo")
+        if shows_drafts and with_provenance:
+            self._provisional = ProvisionalText(self._local.text, self._clock)
         if with_provenance:
             sent["return_token_ids"] = True
         self._chunks = chunks = TargetChunks(
@@ -184,6 +192,7 @@ class _Exchange:
             include_usage=include_usage,
             with_provenance=with_provenance,
             keep_token_ids=bool(self._body.get("return_token_ids")),
+            provisional=self._provisional,
         )
         is_done = False
         async with aclosing(self._events(sent)) as events:
@@ -193,6 +202,10 @@ class _Exchange:
                         is_done = True
                         for each in chunks.flush():
                             yield each
+                        continue
+                    if data == _DRAFTS:
+                        if (told := chunks.drafts()) is not None:
+                            yield told
                         continue
                     for each in chunks.push(self._checked(_decode(data))):
                         yield each
@@ -220,6 +233,9 @@ class _Exchange:
                     yield each
                 if not is_done:
                     raise
+            finally:
+                if self._provisional is not None:
+                    self._provisional.close()
 
     def _checked(self, chunk: Json) -> Json:
         if "error" in chunk:
@@ -239,6 +255,7 @@ class _Exchange:
                 self._options.mode,
                 self._options.policy,
                 sampled=self._body.get("temperature") != 0,
+                shows_drafts=self._provisional is not None,
                 may_continue_locally=self._by_draft is not None,
                 structure_after=self._target.reasoning_marks,
             )
@@ -276,6 +293,9 @@ class _Exchange:
                         yield data
                     case GenerationChunk() if self._chunks is not None:
                         self._chunks.committed(event)
+                    case AnswerDrafts(token_ids) if self._provisional is not None and self._has_begun:
+                        self._provisional.drafted(token_ids)
+                        yield b"data: " + _DRAFTS + b"\n\n"
                     case AnswerContinued():
                         self._continued = event
                         return

@@ -14,10 +14,13 @@ from edge_agent.api import GenerationChunk, GenerationStats, Route, Source
 from edge_agent.errors import CloudMisbehaved
 from openai_gateway.chat_service import Json
 from openai_gateway.local import both_names, extensions
+from openai_gateway.target.drafts import ProvisionalText
 
 __all__ = ["TargetChunks", "check_shape", "complete_whole"]
 _TEXTS: Final = ("reasoning", "content", "text")
 _IDS: Final = frozenset({"token_ids", "prompt_token_ids"})
+_OF_ONE: Final = frozenset({"choices", "pipesd", "timings", "usage"})
+"""What a chunk does not share with the others of its stream."""
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -80,8 +83,11 @@ class TargetChunks:
         include_usage: bool,
         with_provenance: bool = False,
         keep_token_ids: bool = True,
+        provisional: ProvisionalText | None = None,
     ) -> None:
-        """`with_provenance`: each chunk says who wrote it; its `token_ids` name its tokens."""
+        """`with_provenance`: each chunk says who wrote it; its `token_ids` name its tokens. `provisional`
+        shows drafts as well, and needs that."""
+        self._provisional = provisional
         self.stats = stats
         self.last: Json | None = None
         """The chunk that was given last."""
@@ -107,6 +113,15 @@ class TargetChunks:
         if self._with_provenance:
             sources = chunk.sources or (Source.CORRECTED,) * len(chunk.token_ids)
             self._sources[chunk.stream].extend(sources)
+        if self._provisional is not None and not chunk.stream:
+            self._provisional.committed(chunk.token_ids)
+
+    def drafts(self) -> Json | None:
+        """A chunk that says what is drafted now, if that is news."""
+        if self._provisional is None or self.has_ended:
+            return None
+        envelope = {name: value for name, value in (self.last or {}).items() if name not in _OF_ONE}
+        return self._provisional.chunk(envelope, self.stats)
 
     def push(self, chunk: Json) -> Iterator[Json]:
         """The chunks that the client gets after `chunk` has come.
@@ -157,6 +172,8 @@ class TargetChunks:
         if self._with_provenance and (token_ids := choice.get("token_ids")):
             spans = self._spans(int(choice.get("index", 0)), len(token_ids), "".join(texts.values()))
             chunk["pipesd"] = {"verified": True, "provenance": spans}
+            if self._provisional is not None and not choice.get("index"):
+                self._provisional.given(len(token_ids))
         _both_names(delta)
         calls = delta.get("tool_calls") if isinstance(delta, dict) else None
         for position, call in enumerate(calls or ()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastapi import Request, Response
@@ -83,7 +83,7 @@ async def serve(
 ) -> Response:
     """`endpoint`'s response to the request's body and options, cancelled when the client goes away."""
     body = await read_body(request)
-    return await unless_gone(request, endpoint(body, session_options(request.headers)))
+    return await unless_gone(request, endpoint(body, replace(session_options(request.headers), drafts=False)))
 
 
 async def respond(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def f(x):
 ```
 
 | a | b |
-|---|---|
+|---|--:|
 | 1 | 2 |
 """
 
@@ -58,6 +59,7 @@ async def test_markdown(open_page: OpenPage) -> None:
         await expect(text.locator("h1")).to_have_text("Title")
         await expect(text.locator("strong")).to_have_text("bold")
         await expect(text.locator("td")).to_have_count(2)
+        await expect(text.locator("td").last).to_have_css("text-align", "right")
         link = text.get_by_role("link", name="link")
         assert await link.get_attribute("rel") == "noopener noreferrer"
         await expect(text.locator("pre .hljs-keyword").first).to_have_text("def")
@@ -132,6 +134,55 @@ async def test_a_question_stopped_before_any_word_comes_back(open_page: OpenPage
         await ask(page, "my question")
         await page.click("#stop")
         await expect(page.locator("#prompt")).to_have_value("my question")
+        await expect(page.locator(".turn")).to_have_count(0)
+
+
+async def test_a_new_answer_stopped_before_any_word_leaves_the_old_one(open_page: OpenPage) -> None:
+    """The question and its first answer are as they were, after a reload, too."""
+    generator = answering("hello world")
+    async with open_page(generator) as page:
+        await ask(page, "my question")
+        await answered(page)
+        generator._script = replace(generator._script, first_delay_s=30.0)  # type: ignore[type-var]
+        await page.get_by_role("button", name="Answer again").click()
+        await expect(page.locator(".answer.busy")).to_be_attached()
+        await page.click("#stop")
+        for _ in range(2):
+            await expect(page.locator(".turn")).to_have_count(2)
+            await expect(page.locator(".turn.assistant .text")).to_have_text("hello world")
+            await page.reload()
+            await page.locator("#chats .open").first.click()
+
+
+async def test_editing_in_mid_answer(open_page: OpenPage) -> None:
+    """The answer that was under way ends as a version of its own; the edited question is what is shown."""
+    async with open_page(answering(LONG, delay_s=0.02)) as page:
+        await ask(page, "one")
+        await expect(page.locator(".turn.assistant .text")).to_contain_text("hello")
+        await page.locator(".turn.user").hover()
+        await page.get_by_role("button", name="Edit").click()
+        await page.get_by_label("Edit the message").fill("two")
+        await page.get_by_role("button", name="Send again").click()
+        await expect(page.locator(".turn.user .text")).to_have_text("two")
+        await page.wait_for_timeout(300)
+        await page.click("#stop")
+        await answered(page)
+        await expect(page.locator(".turn.user .text")).to_have_text("two")
+        await page.get_by_role("button", name="Previous version").click()
+        await expect(page.locator(".turn.user .text")).to_have_text("one")
+        await expect(page.locator(".note")).to_have_text("Stopped.")
+
+
+async def test_a_chat_deleted_in_mid_answer_stays_deleted(open_page: OpenPage) -> None:
+    """What was still coming in does not bring it back."""
+    generator = answering(LONG, delay_s=0.05)
+    async with open_page(generator) as page:
+        await ask(page, "one")
+        await expect(page.locator(".turn.assistant .text")).to_contain_text("hello")
+        await page.get_by_role("button", name='Delete "one"').press("Enter")
+        await asyncio.wait_for(generator.records[0].ended.wait(), 20)
+        await page.wait_for_timeout(300)
+        await expect(page.locator("#chats li")).to_have_count(0)
         await expect(page.locator(".turn")).to_have_count(0)
 
 
@@ -297,7 +348,6 @@ async def test_settings_of_a_chat_reach_the_target(open_page: OpenPage) -> None:
         await answered(page)
         await page.click("#open-settings")
         assert await page.input_value("#set-temperature") == "0.2"
-        assert await page.get_attribute("#set-top_k", "placeholder") == "the target's own"
         await page.keyboard.press("Escape")
         await page.click("#new")
         await ask(page)
@@ -314,6 +364,24 @@ async def test_settings_of_a_chat_reach_the_target(open_page: OpenPage) -> None:
 def bodies(generator: Any) -> list[dict[str, Any]]:
     """The requests that the server's API was sent."""
     return [json.loads(record.request.body) for record in generator.records]
+
+
+async def test_the_targets_own_defaults_are_shown(open_page: OpenPage) -> None:
+    """Once an answer has told them, a field that is left empty shows what the target does then."""
+    generator = answering("hello world")
+    generator._target = replace(generator._target, sampling_defaults={"temperature": 0.6, "top_k": 20})
+    async with open_page(generator) as page:
+        await page.click("#open-settings")
+        await page.fill("#set-top_p", "0.5")
+        await page.keyboard.press("Escape")
+        await ask(page)
+        await answered(page)
+        await page.click("#open-settings")
+        shown = [
+            await page.get_attribute(f"#set-{name}", "placeholder")
+            for name in ("temperature", "top_k", "top_p")
+        ]
+    assert shown == ["0.6", "20", "the target's own"]
 
 
 async def test_models_and_routes(open_page: OpenPage) -> None:

@@ -1,5 +1,9 @@
 // An answer while it comes in: what the chunks of its stream say, put together. Pure.
 
+import { KINDS } from "./provenance.js";
+
+const noCounts = () => Object.fromEntries(KINDS.map((name) => [name, 0]));
+
 /**
  * Who wrote which part of a text: `[[source, end], ...]`, each from the end before it to its own.
  * Neighbours of one source are one run.
@@ -26,9 +30,9 @@ export class Answer {
     /** `pipesd` objects of the stream, the newer over the older. */
     this.figures = {};
     this.usage = null;
-    /** Tokens by their source, as they came: {at, drafted, looked_up, corrected, unverified}; `at` in ms. */
+    /** Tokens by their source, as they came: {at, total, drafted, looked_up, ...}; `at` in ms. */
     this.pieces = [];
-    this.counts = { drafted: 0, looked_up: 0, corrected: 0, unverified: 0 };
+    this.counts = noCounts();
     this.finish = null;
   }
 
@@ -96,7 +100,7 @@ export class Answer {
   }
 
   count(spans, now) {
-    const counted = { drafted: 0, looked_up: 0, corrected: 0, unverified: 0 };
+    const counted = noCounts();
     for (const { source, tokens } of spans) {
       const name = source in counted ? source : "corrected";
       counted[name] += tokens;
@@ -135,7 +139,7 @@ export function thinned(pieces, most = MOST_PIECES) {
   for (let i = 0; i < pieces.length; i += step) {
     const group = pieces.slice(i, i + step);
     const sum = { at: group[group.length - 1].at };
-    for (const name of ["total", "drafted", "looked_up", "corrected", "unverified"]) sum[name] = group.reduce((all, piece) => all + piece[name], 0);
+    for (const name of ["total", ...KINDS]) sum[name] = group.reduce((all, piece) => all + piece[name], 0);
     made.push(sum);
   }
   return made;

@@ -16,6 +16,7 @@ import { exported, imported } from "./transfer.js";
 const POLL_MS = 10_000;
 const POLL_AWAY_MS = 2_000;
 const TOAST_MS = 8_000;
+const FIGURES_MS = 150;
 const LAST_MODEL = "pipesd-model";
 
 const newId = () => crypto.randomUUID();
@@ -104,8 +105,16 @@ function drawRunning(mine) {
   const { answer: at, view } = mine;
   view.update({ ...at, id: mine.id, role: "assistant", content: at.text, calls: at.calls, isLive: true }, page.tint);
   announcer.tell(at.text);
-  if (inspected === null) inspector.show({ ...at, content: at.text, tokens: at.tokens, rate: at.rate }, link, performance.now() - at.started);
+  drawFigures(mine);
   log.follow();
+}
+
+function drawFigures(mine) {
+  const { answer: at } = mine;
+  const now = performance.now();
+  if (inspected !== null || by("inspector").hidden || now - (mine.figuresAt ?? 0) < FIGURES_MS) return;
+  mine.figuresAt = now;
+  inspector.show({ ...at, content: at.text, tokens: at.tokens, rate: at.rate }, link, now - at.started);
 }
 
 /** What there is of an answer stays in its chat; a question that was stopped before any goes back to the field. */
@@ -114,13 +123,18 @@ function finish(mine, model, sent, end) {
   const message = { ...at.message(mine.id, Date.now(), model), ...end };
   const isShown = running === mine && of === chat;
   const isEmpty = !at.text && !at.thoughts && !at.calls.length;
+  const { leaf } = of;
   if (end.note && isEmpty) {
-    withdraw(of, mine.question.id);
-    if (isShown && composer.isEmpty) composer.restore(mine.question.content, mine.question.attachments ?? []);
+    if (Object.values(of.messages).some(({ parent }) => parent === mine.question.id)) show(of, mine.question.id);
+    else if (running?.question !== mine.question || running === mine) {
+      withdraw(of, mine.question.id);
+      if (isShown && composer.isEmpty) composer.restore(mine.question.content, mine.question.attachments ?? []);
+    }
   } else {
     append(of, message, mine.question.id);
     noteDefaults(sent.model, at.figures.sampling, sent);
   }
+  if (running !== mine && running?.chat === of) of.leaf = leaf; // it has moved on
   if (Object.keys(of.messages).length) keep(of).then(showTitles);
   else opening.then((store) => store.remove(of.id)).then(showTitles);
   if (running !== mine) return;
@@ -198,8 +212,11 @@ async function forkAt(id) {
 
 // -- the list of chats ------------------------------------------------------------------------------
 
+/** Ids of chats that were deleted while an answer of theirs was coming in. */
+const deleted = new Set();
+
 async function keep(kept) {
-  if (!Object.keys(kept.messages).length) return;
+  if (!Object.keys(kept.messages).length || deleted.has(kept.id)) return;
   await (await opening).put(kept).catch(() => toast("This browser could not keep the chat: its storage is full or switched off."));
 }
 
@@ -220,13 +237,17 @@ async function rename(id, title) {
 
 async function remove(id) {
   const removed = await (await opening).get(id);
+  deleted.add(id);
   if (id === chat.id) {
     leave();
     openThis(begun());
   }
   await (await opening).remove(id);
   showTitles();
-  if (removed) toast(`"${titleOf(removed)}" was deleted.`, "Undo", () => opening.then((store) => store.put(removed)).then(showTitles));
+  if (removed) toast(`"${titleOf(removed)}" was deleted.`, "Undo", () => {
+    deleted.delete(id);
+    keep(removed).then(showTitles);
+  });
 }
 
 function download(chats, name) {
@@ -309,12 +330,14 @@ function toggleInspector(isOpen) {
   by("inspector").hidden = !isOpen;
   by("open-inspector").setAttribute("aria-expanded", String(isOpen));
   document.body.classList.toggle("with-inspector", isOpen);
+  if (running && isOpen) drawFigures(running);
 }
 
 function toggleSidebar(isOpen) {
   document.body.classList.toggle("with-sidebar", isOpen);
   by("open-sidebar").setAttribute("aria-expanded", String(isOpen));
   by("sidebar").inert = !isOpen;
+  by("chat").inert = isOpen && !roomy.matches;
   by("scrim").hidden = !isOpen || roomy.matches;
 }
 
@@ -378,7 +401,8 @@ for (const name of ["close-sidebar", "scrim"]) {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.defaultPrevented || by("settings").open) return;
   if (!roomy.matches && document.body.classList.contains("with-sidebar")) toggleSidebar(false);
-  else if (event.target.tagName !== "SELECT") stop();
+  else if (running && event.target.tagName !== "SELECT") stop();
+  else if (!wide.matches && !by("inspector").hidden) by("close-inspector").click();
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) poll();

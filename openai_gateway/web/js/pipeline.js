@@ -1,14 +1,13 @@
 // The pipeline of an answer: what came when, and who had written it.
 
 import { drawn, element } from "./dom.js";
-import { SOURCES } from "./provenance.js";
+import { KINDS, SOURCES } from "./provenance.js";
 
-const KINDS = ["drafted", "looked_up", "corrected", "unverified"];
 const BINS = 80;
 
 /** `pieces` as `num` equal parts of the time up to `end` (ms): counts by kind. Pure. */
 export function binned(pieces, end, num = BINS) {
-  const bins = Array.from({ length: num }, () => ({ drafted: 0, looked_up: 0, corrected: 0, unverified: 0, total: 0 }));
+  const bins = Array.from({ length: num }, () => ({ total: 0, ...Object.fromEntries(KINDS.map((name) => [name, 0])) }));
   for (const piece of pieces) {
     const bin = bins[Math.min(num - 1, Math.floor((piece.at / end) * num))];
     for (const name of KINDS) bin[name] += piece[name] ?? 0;

@@ -3,13 +3,17 @@
 export const SOURCES = {
   drafted: { name: "draft model", words: "drafted here by the small model; the target agreed" },
   looked_up: { name: "looked up", words: "drafted from the text itself or from files of this machine; the target agreed" },
+  server: { name: "server", words: "drafted by the server's own speculator; the target agreed" },
   corrected: { name: "target", words: "the target's own choice" },
   unverified: { name: "not verified", words: "the draft model's own; no target has checked it" },
   draft: { name: "draft", words: "a draft that is being verified" },
 };
 
+/** Those that tokens of an answer have. */
+export const KINDS = Object.keys(SOURCES).filter((name) => name !== "draft");
 const HEAD = 16; // characters by which the beginning of a text is found again
 const REACH = 48; // most characters of markup between two characters of text
+const BLANK_REACH = 4; // the same before a blank: rendering adds blanks of its own
 
 /**
  * The runs of `source` that texts rendered from it consist of: for each text a list of `[start, end, name]`.
@@ -20,10 +24,11 @@ export function overlaid(texts, source, runs) {
   let at = 0;
   let run = 0;
   return texts.map((text) => {
-    at = beginning(text, source, at);
+    const isBlank = !text.trim(); // between the items of a list, say
+    if (!isBlank) at = beginning(text, source, at);
     const pieces = [];
     for (let i = 0; i < text.length; i++) {
-      const found = next(text[i], source, at);
+      const found = isBlank && source[at] !== text[i] ? -1 : next(text[i], source, at);
       const place = found < 0 ? Math.max(at - 1, 0) : found;
       if (found >= 0) at = found + 1;
       while (run < runs.length && runs[run][1] <= place) run++;
@@ -54,7 +59,7 @@ function gap(text, source, found) {
 }
 
 function next(character, source, at) {
-  const end = Math.min(source.length, at + REACH);
+  const end = Math.min(source.length, at + (character.trim() ? REACH : BLANK_REACH));
   for (let i = at; i < end; i++) if (source[i] === character) return i;
   return -1;
 }

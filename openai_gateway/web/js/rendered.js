@@ -98,8 +98,9 @@ function tinted(node, raw, names, tint) {
   const texts = [];
   while (walker.nextNode()) texts.push(walker.currentNode);
   overlaid(texts.map((text) => text.data), raw, names).forEach((pieces, i) => {
-    if (!pieces.some(([, , name]) => wanted(name))) return;
     const text = texts[i];
+    const isBetween = !text.data.trim() && node.localName !== "code"; // blanks between blocks
+    if (isBetween || !pieces.some(([, , name]) => wanted(name))) return;
     text.replaceWith(...pieces.map(([start, end, name]) => span(text.data.slice(start, end), wanted(name) ? name : null)));
   });
 }

@@ -12,6 +12,7 @@ const ALLOWED = {
   ALLOWED_ATTR: ["align", "class", "href", "start"],
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
+  ADD_URI_SAFE_ATTR: ["align", "start"],
   ALLOWED_URI_REGEXP: /^(https?:|mailto:)/i,
   RETURN_DOM_FRAGMENT: true,
 };

@@ -1,10 +1,10 @@
 // Chats as a file: written out, and read in with nothing believed. Pure.
 
 import { VERSION } from "./chat.js";
+import { KINDS } from "./provenance.js";
 
 const FORMAT = "pipesd-chats";
 const IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=]+$/;
-const SOURCES = new Set(["drafted", "looked_up", "corrected", "unverified"]);
 
 export function exported(chats) {
   return JSON.stringify({ format: FORMAT, version: VERSION, chats }, null, 1);
@@ -86,7 +86,7 @@ function attachmentOf(read) {
   return null;
 }
 
-const runsOf = (runs) => list(runs).filter((run) => Array.isArray(run) && (SOURCES.has(run[0]) || run[0] === null) && Number.isFinite(run[1])).map(([name, end]) => [name, end]);
+const runsOf = (runs) => list(runs).filter((run) => Array.isArray(run) && (KINDS.includes(run[0]) || run[0] === null) && Number.isFinite(run[1])).map(([name, end]) => [name, end]);
 const numbersOf = (value) => Object.fromEntries(Object.entries(record(value)).filter(([, each]) => Number.isFinite(each)));
 
 /** Numbers, strings and booleans, one level down as well. */

@@ -16,7 +16,7 @@ test("text, runs and counts are what the chunks say", () => {
   for (const [words, source] of [["Hel", "drafted"], ["lo", "drafted"], [" wor", "corrected"], ["ld", "looked_up"]]) answer.take(said(words, source), 10);
   assert.equal(answer.text, "Hello world");
   assert.deepEqual(answer.runs, [["drafted", 5], ["corrected", 9], ["looked_up", 11]]);
-  assert.deepEqual(answer.counts, { drafted: 2, looked_up: 1, corrected: 1, unverified: 0 });
+  assert.deepEqual(answer.counts, { drafted: 2, looked_up: 1, server: 0, corrected: 1, unverified: 0 });
   assert.equal(answer.figures.route, "collaborative");
 });
 
@@ -70,7 +70,7 @@ test("only the first of several answers is shown", () => {
 });
 
 test("a long answer keeps a bounded pipeline with the same number of tokens", () => {
-  const pieces = Array.from({ length: 2000 }, (_, at) => ({ at, total: 2, drafted: 1, looked_up: 0, corrected: 1, unverified: 0 }));
+  const pieces = Array.from({ length: 2000 }, (_, at) => ({ at, total: 2, drafted: 1, looked_up: 0, server: 0, corrected: 1, unverified: 0 }));
   const kept = thinned(pieces, 300);
   assert.ok(kept.length <= 300);
   assert.equal(kept.reduce((sum, { total }) => sum + total, 0), 4000);

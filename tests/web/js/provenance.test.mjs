@@ -33,6 +33,16 @@ test("a list's numbers and a table's lines do not shift what follows", () => {
   assert.deepEqual(shares(texts, source, [["drafted", at], ["corrected", table], ["looked_up", source.length]]), { drafted: "one", corrected: "two", looked_up: "abcd" });
 });
 
+test("blanks that rendering adds take nothing away", () => {
+  const source = "1. The draft proposes.\n2. The target verifies.\n3. What agrees is kept.\n\nEnd";
+  const texts = ["\n", "The draft proposes.", "\n", "The target verifies.", "\n", "What agrees is kept.", "\n", "\n", "End"];
+  const runs = [["drafted", source.indexOf("2.")], ["corrected", source.indexOf("3.")], ["looked_up", source.length]];
+  const found = shares(texts, source, runs);
+  assert.equal(found.drafted.trim(), "The draft proposes.");
+  assert.equal(found.corrected.trim(), "The target verifies.");
+  assert.equal(found.looked_up.replace(/\s+/g, " ").trim(), "What agrees is kept. End");
+});
+
 test("code keeps its lines", () => {
   const source = "```python\ndef f():\n    return 1\n```\n";
   const code = "def f():\n    return 1";

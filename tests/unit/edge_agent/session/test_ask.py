@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent.api import (
     AnswerContinued,
+    AnswerDrafts,
     AnswerEvent,
     AnswerHead,
     AnswerText,
@@ -20,6 +21,7 @@ from edge_agent.api import (
     GenerationStats,
     Source,
 )
+from edge_agent.control import Arm
 from edge_agent.errors import (
     CloudError,
     CloudOverloaded,
@@ -143,6 +145,35 @@ async def test_drafts_are_right_inside_the_arguments_of_a_call(front: FrontEnd) 
     assert stats.seed == SEED
     prompt_len = next(event.prompt_len for event in bench.recorder.events if isinstance(event, PromptKnown))
     assert prompt_len == len(front.engine.opened[0][2]["prompt_token_ids"]) - 1
+
+
+async def test_drafts_are_shown_before_they_are_verified(front: FrontEnd) -> None:
+    """Each set of drafts follows what is committed by then; most come true; without asking there are none."""
+    front.engine.says(CALL)
+    front.engine.longest_piece = 1
+    committed: list[int] = []
+    shown: list[tuple[int, int]] = []
+    async with front.edge() as edge:
+        bench = Bench(front, CALL, [DraftGate(front, edge)])
+        events = await bench.events(asked(CHAT, CHATS | STREAM, shows_drafts=True))
+    for event in events:
+        if isinstance(event, GenerationChunk):
+            committed += event.token_ids
+        elif isinstance(event, AnswerDrafts):
+            shown += [(len(committed) + i, token) for i, token in enumerate(event.token_ids)]
+    right = [committed[place] == token for place, token in shown if place < len(committed)]
+    assert sum(right) > len(right) / 2
+    assert right.count(False) > 0  # one draft in seven is wrong
+    stats = stats_of(events)
+    assert stats.in_force in set(Arm)
+    assert stats.in_force_reason
+    assert stats.saved_passes == stats.completion_tokens - stats.target_passes
+    body = b"".join(event.data for event in events if isinstance(event, AnswerText))
+    assert stats.streamed_bytes == len(body) + len(asked(CHAT, CHATS | STREAM).body)
+    assert stats.saved_bytes == stats.streamed_bytes - stats.uplink_bytes - stats.downlink_bytes
+    async with front.edge() as edge:
+        events = await Bench(front, CALL, [DraftGate(front, edge)]).events(asked(CHAT, CHATS | STREAM))
+    assert not [event for event in events if isinstance(event, AnswerDrafts)]
 
 
 async def test_what_a_session_cannot_do_is_answered_without_drafts(front: FrontEnd) -> None:

@@ -168,8 +168,22 @@ def test_tokens_say_whether_they_were_drafted() -> None:
     chain = chain_with(10)
     chain.take_unsent(1, verify=True)
     chain.append(4, DraftToken(11, 0.9))
-    outcome = chain.apply(Commit(1, 3, [10, 11, 12]))
+    outcome = chain.apply(Commit(1, 3, [10, 11, 12], passes=2, accepted=1))
     assert outcome.sources == (Source.DRAFTED, Source.CORRECTED, Source.CORRECTED)
+
+
+@pytest.mark.parametrize(
+    ("passes", "accepted", "names"),
+    [(1, 1, "dsc"), (1, 0, "ssc"), (2, 1, "dcc"), (3, 0, "ccc"), (0, 0, "ccc")],
+)
+def test_tokens_say_whether_the_server_drafted_them(passes: int, accepted: int, names: str) -> None:
+    """What a pass yielded beyond the edge's drafts and its own token, the server's speculator had drafted."""
+    chain = chain_with(10)
+    if accepted:
+        chain.take_unsent(1, verify=True)
+    outcome = chain.apply(Commit(1, 3, [10, 11, 12], passes=passes, accepted=accepted))
+    sources = {"d": Source.DRAFTED, "s": Source.SERVER, "c": Source.CORRECTED}
+    assert outcome.sources == tuple(sources[name] for name in names)
 
 
 def test_tokens_say_whether_they_were_looked_up() -> None:
@@ -178,6 +192,6 @@ def test_tokens_say_whether_they_were_looked_up() -> None:
     chain.append(4, DraftToken(11, 0.9, Source.LOOKED_UP))
     chain.append(5, DraftToken(12, 0.9))
     chain.take_unsent(1, verify=True)
-    outcome = chain.apply(Commit(1, 3, [10, 11, 99]))
+    outcome = chain.apply(Commit(1, 3, [10, 11, 99], accepted=2))
     assert outcome.sources == (Source.DRAFTED, Source.LOOKED_UP, Source.CORRECTED)
     assert [draft.accepted for draft in outcome.checked_drafts] == [True, False]
