@@ -30,8 +30,9 @@ class ServerSettings(BaseSettings):
     """The share of `max_sessions` and of the KV cache that one API key may take; never less than an equal
     share for each key."""
 
-    kv_share: float = Field(1.0, gt=0)
-    """The share of the KV cache that open turns may fill; a turn beyond it is refused (`overloaded`)."""
+    kv_share: float = Field(2.0, gt=0)
+    """The contexts of open turns, as a share of the KV cache, beyond which a turn is refused (`overloaded`).
+    More than 1: what prompts begin with alike, and so share in the cache, is counted for each."""
     max_turns_s: float = Field(100.0, gt=0)
     """Turns a second that one API key may begin, and twice as many at once."""
     max_frames_s: float = Field(1000.0, gt=0)

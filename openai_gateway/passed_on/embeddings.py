@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from edge_agent.api import Generator
+from edge_agent.errors import CloudMisbehaved, EdgeError
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError, InvalidRequest
 from openai_gateway.http import json_response, read_body
@@ -44,7 +45,7 @@ class _Embeddings:
             return True
         try:
             self._names.full(name, await self._generator.target(offline=True))
-        except Exception:
+        except (ApiError, EdgeError):
             return False
         return True
 
@@ -58,9 +59,12 @@ class _Embeddings:
         if body.get("dimensions"):
             asked["dimensions"] = body["dimensions"]
         answer = await self.ask(asked) if texts else {"data": []}
-        found = sorted(answer.get("data") or [], key=lambda each: each.get("index", 0))
-        count = (answer.get("usage") or {}).get("prompt_tokens", 0)
-        vectors = [each.get("embedding") for each in found]
+        try:
+            found = sorted(answer["data"], key=lambda each: each.get("index", 0))
+            vectors = [each["embedding"] for each in found]
+            count = (answer.get("usage") or {}).get("prompt_tokens", 0)
+        except (AttributeError, LookupError, TypeError) as error:
+            raise CloudMisbehaved("the embeddings server's answer has no embeddings in it") from error
         times = {"total_duration": 0, "load_duration": 0}
         return {"model": body.get("model"), "embeddings": vectors, **times, "prompt_eval_count": count}
 

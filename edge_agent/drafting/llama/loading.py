@@ -75,7 +75,6 @@ class LlamaSettings:
 
 def _load_model(path: Path, settings: LlamaSettings, num_gpu_layers: int) -> Any:
     """A `llama_model *`, to be freed by the caller. Raises `ModelError`."""
-    _check_file(path)
     _set_logging(settings.debug)
     _start_backend()
     params = llama_cpp.llama_model_default_params()  # mmap is the default
@@ -133,6 +132,7 @@ def load(path: Path, settings: LlamaSettings, abort: ctypes.Array[ctypes.c_char]
     Where the settings leave it open, all layers are on a GPU, or none if they do not fit.
     Raises `ModelError`.
     """
+    _check_file(path)
     if settings.n_gpu_layers is not None:
         return _load(path, settings, abort, settings.n_gpu_layers)
     try:

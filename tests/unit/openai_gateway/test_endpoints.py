@@ -240,6 +240,16 @@ async def test_embeddings(
         assert told.get("model") == ("m" if other and body["model"] == "m" else None)
 
 
+@pytest.mark.parametrize(
+    "data", [b"{}", b'{"data": 3}', b'{"data": [1]}', b'{"data": [{"index": 0}]}', b"[]"]
+)
+async def test_embeddings_that_are_none(generator_for: MakeFake, post: Post, data: bytes) -> None:
+    """An answer of another shape is the server's mistake."""
+    generator = generator_for()
+    generator.cloud = lambda path, body: FakeForwardedAnswer(200, [data])
+    assert (await post(generator, "/api/embed", {"model": "m", "input": "x"})).status_code == 502
+
+
 async def test_no_embeddings(generator_for: MakeFake, post: Post) -> None:
     """A server of a text model has none: how to name one that does."""
     generator = generator_for()

@@ -181,8 +181,13 @@ def test_a_model_that_does_not_fit_the_gpu_runs_on_the_cpu(
 
     monkeypatch.setattr(loading, "_load_model", refuse)
     monkeypatch.setattr("llama_cpp.llama_supports_gpu_offload", lambda: has_gpu)
-    with pytest.raises(ModelError):
-        LlamaDrafter.load(tmp_path / "model.gguf", LlamaSettings(n_gpu_layers=asked))
+    file = tmp_path / "model.gguf"
+    with pytest.raises(ModelError, match="cannot be read"):
+        LlamaDrafter.load(file, LlamaSettings(n_gpu_layers=asked))
+    assert seen == []
+    file.write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match="out of memory"):
+        LlamaDrafter.load(file, LlamaSettings(n_gpu_layers=asked))
     assert seen == tried
 
 
