@@ -29,6 +29,7 @@ from pipesd_vllm.wire import (
     encode_in_parts,
 )
 from tests.answers import Answer
+from tests.servers import QuietServer
 from tests.unit.pipesd_vllm.api.front_end import KEY, FrontEnd
 
 __all__ = ["OTHER_KEY", "Line", "Served", "listening", "served"]
@@ -137,7 +138,7 @@ async def listening(app: Any, **options: Any) -> AsyncIterator[int]:
     listener.bind(("127.0.0.1", 0))
     listener.listen(4096)
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **options)
-    server = uvicorn.Server(config)
+    server = QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         yield listener.getsockname()[1]

@@ -19,6 +19,7 @@ from pipesd_vllm.api.endpoint import PluginState, router
 from pipesd_vllm.scheduling import OpenSession, unpack_command
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import Fingerprint, Limits, Welcome
+from tests.servers import QuietServer
 
 __all__ = ["NUM_TOKENS", "PROMPT", "TEXT", "ScriptedEngine", "Server", "connectable"]
 
@@ -102,7 +103,7 @@ class Server:
             b"secret",
         )
         self._options = uvicorn_options
-        self._server: uvicorn.Server | None = None
+        self._server: QuietServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -112,7 +113,7 @@ class Server:
         config = uvicorn.Config(
             app, host="127.0.0.1", port=self.port, log_config=None, lifespan="off", **self._options
         )
-        self._server = uvicorn.Server(config)
+        self._server = QuietServer(config)
         self._serving = asyncio.create_task(self._server.serve())
         await connectable(self.port)
 

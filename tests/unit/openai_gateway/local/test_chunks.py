@@ -44,6 +44,9 @@ def test_figures() -> None:
         "draft_tokens_sent": 12,
         "draft_tokens_verified": 9,
         "draft_tokens_accepted": 6,
+        "in_force": None,
+        "in_force_reason": None,
+        "savings": {"passes": 6, "ms": None, "bytes": None},
         "uplink_bytes": 99,
         "downlink_bytes": 0,
     }
