@@ -27,7 +27,7 @@ from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
 from benchmarks.reports.records import write_json
 from benchmarks.speed.load import Plan, contestants_of, describe, load_json, run_load
-from benchmarks.speed.overhead import Round, measured_rounds
+from benchmarks.speed.overhead import Round, measured_rounds, own_text
 from edge_agent.agent import cloud_connector
 from edge_agent.verifier.transport import Transport
 from openai_gateway.cli.console import live_status
@@ -193,12 +193,13 @@ async def _session(server: RunningServer, rounds: int, show: Show) -> Found:
     """Verify rounds of one session, alone and beside four clients."""
     connector = cloud_connector(server.settings)
     found: dict[str, list[Round]] = {}
+    text = await own_text(connector)
     for title, num_clients in (("alone", 0), ("beside 4 clients", 4)):
         show(f"A session's steps, {title}")
         traffic = asyncio.create_task(_endless(server, num_clients)) if num_clients else None
         try:
             async with opened(connector) as transport:
-                found[title] = [each async for each in measured_rounds(transport, rounds)]
+                found[title] = [each async for each in measured_rounds(transport, rounds, text)]
         finally:
             if traffic is not None:
                 traffic.cancel()

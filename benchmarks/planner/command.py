@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from benchmarks.planner.fitting import write_factors
 from benchmarks.planner.model import Estimate, Gpu, Kind, Workload, estimate, users_within
 from benchmarks.reports.records import write_json
+from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["plan"]
@@ -99,15 +100,21 @@ def plan(
         acceptance,
     )
     factors = read_factors()
-    found = answers(gpu, work, users, tpt_ms / 1e3, factors)
     out = Console(highlight=False, soft_wrap=True)
     out.print(*assumptions(gpu, work, factors), sep="\n")
+    with live_status() as show:
+        found = answers(gpu, work, users, tpt_ms / 1e3, factors, show)
     out.print(table_of(found, users, tpt_ms))
-    curves = {str(kind): [estimate(gpu, work, kind, number, factors) for number in _COUNTS] for kind in Kind}
-    if json_file is not None:
-        write_json(json_file, {"gpu": gpu, "workload": work, "answers": found, "curves": curves})
-    if picture is not None:
-        draw(gpu, work, tpt_ms / 1e3, factors, picture)
+    with live_status() as show:
+        if json_file is not None:
+            show("Solving the curves of the file")
+            curves = {
+                str(kind): [estimate(gpu, work, kind, number, factors) for number in _COUNTS] for kind in Kind
+            }
+            write_json(json_file, {"gpu": gpu, "workload": work, "answers": found, "curves": curves})
+        if picture is not None:
+            show("Solving the curves of the picture")
+            draw(gpu, work, tpt_ms / 1e3, factors, picture)
 
 
 def gpu_of(name: str) -> Gpu:
@@ -128,11 +135,17 @@ def read_factors() -> dict[str, float]:
 
 
 def answers(
-    gpu: Gpu, work: Workload, users: int, tpt_s: float, factors: dict[str, float]
+    gpu: Gpu,
+    work: Workload,
+    users: int,
+    tpt_s: float,
+    factors: dict[str, float],
+    show: Callable[[str], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """For each kind the users that one GPU takes, what ends it, and the GPUs for all; 0: none will do."""
     found = []
     for kind in Kind:
+        show(f"Solving the model: {kind}")
         most, limit = users_within(gpu, work, kind, tpt_s, factors)
         at = estimate(gpu, work, kind, most, factors) if most else None
         found.append(

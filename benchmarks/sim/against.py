@@ -8,7 +8,6 @@ the edge, the link's proxy, the server and its engine are real.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.harness.agent import running_agent
 from benchmarks.harness.clients import Client, connected, exactly
 from benchmarks.harness.options import Flags
 from benchmarks.harness.pair import paced_drafter
@@ -38,16 +38,14 @@ from benchmarks.sim.models import replayed
 from benchmarks.sim.plan import StepCost
 from benchmarks.sim.scenarios import Cell
 from benchmarks.sim.speed import Answer, answers_of
-from benchmarks.speed.overhead import measured_rounds, measured_stream
-from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector
-from edge_agent.api import Fallback, GenerationRequest, Sampling
+from benchmarks.speed.overhead import measured_rounds, measured_stream, own_text
+from edge_agent.agent import EdgeAgent, cloud_connector
+from edge_agent.api import GenerationRequest, Sampling
 from edge_agent.control import FixedParameters
 from edge_agent.drafting import Drafter, DraftThread
 from edge_agent.sampling import DraftToken
-from edge_agent.session import ControlPlane
 from edge_agent.settings import EdgeSettings
 from edge_agent.testing import FakeDrafter
-from edge_agent.tracing import NullRecorder
 from openai_gateway.cli.console import live_status
 from pipesd_vllm.wire import Fingerprint
 
@@ -58,6 +56,8 @@ Ask = Callable[[int, RecordedAnswer, int | None], Awaitable[Answer]]
 
 _NUM_DRAFTS: Final = (1, 3, 5, 7, 8, 11, 15, 23, 31, 47)
 _ROUNDS: Final = 8
+_FEW: Final = 4
+"""Rounds of a number of tokens that say what a step over so many takes."""
 _CATEGORY: Final = "code"
 _BETWEEN_S: Final = 0.5
 _REPEATS: Final = 3
@@ -222,15 +222,17 @@ def _compared(cell: Cell, rival: Rival, real: Sequence[Answer]) -> Compared:
 async def _profiled(settings: EdgeSettings, draft_s: float) -> Costs:
     """Over a bare connection: what steps over so many tokens take, and a round beyond its step."""
     connector = cloud_connector(settings)
+    steps_ms: dict[int, list[float]] = {}
+    fronts_ms: list[float] = []
     async with opened(connector) as transport:
-        stream = [each async for each in measured_stream(transport, _ROUNDS)]
-    measured, fronts_ms = [(1, median(each.step_ms for each in stream) / 1e3)], []
+        steps_ms[1] = [each.step_ms async for each in measured_stream(transport, _ROUNDS)]
+    text = await own_text(connector)
     for num in _NUM_DRAFTS:
         async with opened(connector) as transport:
-            drafts = range(100, 100 + num)
-            rounds = [each async for each in measured_rounds(transport, _ROUNDS, drafts=drafts)]
-        measured.append((1 + num, median(each.step_ms for each in rounds) / 1e3))
-        fronts_ms += [each.added_ms - each.queue_ms for each in rounds]
+            async for each in measured_rounds(transport, _ROUNDS, text, num_drafts=num):
+                steps_ms.setdefault(each.num_tokens, []).append(each.step_ms)
+                fronts_ms.append(each.added_ms - each.queue_ms)
+    measured = [(num, median(steps) / 1e3) for num, steps in sorted(steps_ms.items()) if len(steps) >= _FEW]
     costs = Costs(
         StepCost(measured=tuple(measured)),
         draft_s=draft_s,
@@ -317,24 +319,12 @@ class _Runner:
         settings = self.bench.settings.model_copy(update={"cloud_url": url})
         parameters = FixedParameters(rival_parameters(rival.policy, DEFAULT_PARAMETERS, "code"))
         drafter = ReplayDrafter(asked, self.bench.draft.fingerprint, self.draft_s)
-        async with AsyncExitStack() as stack:
-            api = cloud_api(settings)
-            stack.push_async_callback(api.close)
-            worker = DraftThread(drafter)
-            stack.push_async_callback(worker.close)
-            agent = EdgeAgent(
-                worker,
-                cloud_connector(settings),
-                api,
-                ControlPlane(parameters, NullRecorder(), time.monotonic),
-                mode=rival.mode or settings.mode,
-                policy=rival.policy,
-                fallback=Fallback.ERROR,
-                connect_timeout_s=settings.connect_timeout_s,
-            )
-            stack.push_async_callback(agent.close)
-            await agent.warm_up()
-            yield agent
+        worker = DraftThread(drafter)
+        try:
+            async with running_agent(settings, worker, rival, parameters) as agent:
+                yield agent
+        finally:
+            await worker.close()
 
 
 async def _streamed(client: Client, answer: RecordedAnswer, num_tokens: int) -> Answer:

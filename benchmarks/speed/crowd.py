@@ -19,20 +19,21 @@ from typing import Any, Final
 
 import numpy as np
 
+from benchmarks.harness.agent import running_agent
 from benchmarks.harness.clients import Client, connected, exactly
 from benchmarks.harness.processes import process_cpu_s
+from benchmarks.harness.rivals import Rival, Wire
 from benchmarks.harness.session import opened, welcome
 from benchmarks.netlink.proxy import delayed_link
 from benchmarks.reports.ratios import Interval, ratio
-from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector, history_folder, policy_parameters
-from edge_agent.api import Fallback, GenerationRequest, Sampling, SessionMode
+from edge_agent.agent import EdgeAgent, cloud_connector, policy_parameters
+from edge_agent.api import GenerationRequest, Sampling
 from edge_agent.control import FixedParameters
-from edge_agent.drafting import DraftLibrary, DraftThread
+from edge_agent.control.policies.registry import DEFAULT_POLICY
+from edge_agent.drafting import DraftThread
 from edge_agent.sampling import DraftToken
-from edge_agent.session import ControlPlane
 from edge_agent.settings import EdgeSettings
 from edge_agent.testing import FakeDrafter
-from edge_agent.tracing import NullRecorder
 from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Fingerprint
 
@@ -43,6 +44,7 @@ PIPESD: Final = "pipesd"
 AGAIN: Final = "plain again"
 """A/A: what the machine itself makes of it."""
 WAYS: Final = (PLAIN, PIPESD, AGAIN)
+_OURS: Final = Rival(DEFAULT_POLICY, Wire.THIN)
 _CONFIDENCE: Final = 2.0
 """Concentration of the Beta distribution that drafts' confidences are drawn from."""
 
@@ -224,23 +226,10 @@ async def _edge(
 ) -> AsyncIterator[EdgeAgent]:
     drafter = AgreeingDrafter(known, own, plan.agreement, seed, plan.draft_ms / 1e3)
     async with AsyncExitStack() as stack:
-        api = cloud_api(settings)
-        stack.push_async_callback(api.close)
         worker = DraftThread(drafter)
         stack.push_async_callback(worker.close)
-        agent = EdgeAgent(
-            worker,
-            cloud_connector(settings),
-            api,
-            ControlPlane(FixedParameters(policy_parameters(settings)), NullRecorder(), time.monotonic),
-            mode=SessionMode(settings.mode),
-            fallback=Fallback.ERROR,
-            library=DraftLibrary((), history_folder()),
-            connect_timeout_s=settings.connect_timeout_s,
-        )
-        stack.push_async_callback(agent.close)
-        await agent.warm_up()
-        yield agent
+        parameters = FixedParameters(policy_parameters(settings))
+        yield await stack.enter_async_context(running_agent(settings, worker, _OURS, parameters))
 
 
 async def _round(

@@ -38,13 +38,14 @@ __all__ = [
     "medians",
     "overhead",
     "own_code_totals",
+    "own_text",
 ]
 
 _PROMPT: Final = tuple(range(100, 132))
 """Any tokens will do: nothing depends on what the target answers."""
-_DRAFT: Final = (100, 101, 102, 103)
+_NUM_DRAFTS: Final = 4
+_TEXT_TOKENS: Final = 200
 _SPARE_TOKENS: Final = 2  # the first token comes before the first round; the turn must not end in the last
-_ROUNDS_PER_TURN: Final = 100
 _WARM_UP_ROUNDS: Final = 5
 _OWN_PARTS: Final = ("receive", "schedule", "send")
 NUM_IDLE_SESSIONS: Final = 4
@@ -65,6 +66,8 @@ class Round(NamedTuple):
     step_ms: float
     queue_ms: float = 0.0
     """From the drafts' arrival in the scheduler to the start of the step; outside `step_ms`."""
+    num_tokens: int = 1
+    """Committed: with drafts that are right, one more than were verified."""
 
     @property
     def added_ms(self) -> float:
@@ -93,11 +96,12 @@ async def _run(server: RunningServer, num_rounds: int, repeats: int) -> Figures:
     found = []
     with live_status() as show:
         async with connected(server.settings.cloud_url, server.settings.cloud_key) as plain:
+            text = await own_text(connector)
             for number in range(repeats):
                 show(f"Repeat {number + 1} of {repeats}: {num_rounds} verify rounds")
                 before = own_code_totals(await plain.metrics())
                 async with opened(connector) as transport:
-                    verify = [each async for each in measured_rounds(transport, num_rounds)]
+                    verify = [each async for each in measured_rounds(transport, num_rounds, text)]
                 after = own_code_totals(await plain.metrics())
                 async with opened(connector) as transport:
                     stream = [each async for each in measured_stream(transport, num_rounds)]
@@ -118,36 +122,52 @@ async def _run(server: RunningServer, num_rounds: int, repeats: int) -> Figures:
         return {**medians(found), **await measure_idle(connector, server.cpu_s, show)}
 
 
+async def own_text(connector: Connector, num_tokens: int = _TEXT_TOKENS) -> list[int]:
+    """What the target says after the prompt of the rounds. Raises `CloudError`."""
+    async with opened(connector) as transport:
+        room = (await welcome(transport)).max_model_len - len(_PROMPT)
+        num_tokens = min(num_tokens, room)
+        sampling = Sampling(max_tokens=num_tokens, ignore_eos=True)
+        await transport.send(Open(1, list(_PROMPT), sampling, Mode.LATENCY))
+        text: list[int] = []
+        while len(text) < num_tokens:
+            text += (await next_commit(transport)).tokens
+        return text
+
+
 async def measured_rounds(
     transport: Transport,
     num_rounds: int,
+    text: Sequence[int],
     clock: Clock = time.perf_counter,
     *,
-    drafts: Sequence[int] = _DRAFT,
+    num_drafts: int = _NUM_DRAFTS,
 ) -> AsyncIterator[Round]:
-    """`num_rounds` verify rounds of the same `drafts` each, one at a time, after a warm-up.
+    """`num_rounds` verify rounds of `num_drafts` each, one at a time, after a warm-up.
 
-    Raises `CloudError`.
+    The drafts are `text` (`own_text`): wrong ones would soon be left out by the server's budget. Where it
+    ends the next turn begins. Raises `CloudError`.
     """
-    # As many rounds a turn as the context is sure to hold, the warm-up left out; at least one.
-    room = (await welcome(transport)).max_model_len - len(_PROMPT) - _SPARE_TOKENS
-    most = min(_ROUNDS_PER_TURN, max(1, room // (len(drafts) + 1) - _WARM_UP_ROUNDS))
-    num_done, turn = 0, 0
+    await welcome(transport)
+    most = max(1, (len(text) - _SPARE_TOKENS) // (num_drafts + 1))
+    num_done, turn = -_WARM_UP_ROUNDS, 0
     while num_done < num_rounds:
         turn += 1
         num_here = min(most, num_rounds - num_done)
-        await transport.send(_open(turn, (len(drafts) + 1) * (num_here + _WARM_UP_ROUNDS)))
+        await transport.send(_open(turn, (num_drafts + 1) * num_here))
         commit = await next_commit(transport, turn)
-        for number in range(num_here + _WARM_UP_ROUNDS):
+        for number in range(num_here):
             base = commit.base + len(commit.tokens)
+            said = base - len(_PROMPT)
             started_s = clock()
-            await transport.send(Draft(turn, 1 + number * len(drafts), base, 0, list(drafts)))
+            drafts = list(text[said : said + num_drafts])
+            await transport.send(Draft(turn, 1 + number * num_drafts, base, 0, drafts))
             commit = await next_commit(transport, turn)
-            measured = Round((clock() - started_s) * 1e3, commit.step_ms, commit.queue_ms)
-            if number >= _WARM_UP_ROUNDS:
-                yield measured
+            if num_done >= 0:
+                wall_ms = (clock() - started_s) * 1e3
+                yield Round(wall_ms, commit.step_ms, commit.queue_ms, len(commit.tokens))
+            num_done += 1
         await transport.send(Cancel(turn))
-        num_done += num_here
 
 
 async def measured_stream(
@@ -224,7 +244,7 @@ async def measure_idle(
         for _ in range(NUM_IDLE_SESSIONS):
             transport = await stack.enter_async_context(opened(connector))
             await welcome(transport)
-            await transport.send(_open(1, len(_DRAFT) + 1))
+            await transport.send(_open(1, _NUM_DRAFTS + 1))
             await next_commit(transport)
         with_s = await used(NUM_IDLE_SESSIONS)
     return {"idle_without_sessions_s": without_s, "idle_with_sessions_s": with_s}

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.harness.agent import running_agent
 from benchmarks.harness.clients import TimedAnswer
 from benchmarks.harness.pair import Pair, connected_pair, paced_drafter
 from benchmarks.harness.rivals import Rival, Way, Wire, rival_parameters
 from benchmarks.wire.padded import PaddedConnector
-from edge_agent.agent import EdgeAgent, cloud_api, cloud_connector, policy_parameters
-from edge_agent.api import Fallback, SessionMode
+from edge_agent.agent import policy_parameters
+from edge_agent.api import SessionMode
 from edge_agent.control import EnvironmentSnapshot, FixedParameters, PolicyParameters, SessionParameters
-from edge_agent.control.policies.registry import DEFAULT_POLICY, Task
+from edge_agent.control.policies.registry import Task
 from edge_agent.drafting import DraftThread
-from edge_agent.session.control import ControlPlane
 from edge_agent.settings import EdgeSettings
 from edge_agent.tracing import FileRecorder, NullRecorder
 
@@ -70,8 +69,6 @@ async def contestants(
     The published wire connects to `far_side`. Raises `ModelError`, `EdgeError`, `CliError`.
     """
     async with AsyncExitStack() as stack:
-        api = cloud_api(settings)
-        stack.push_async_callback(api.close)
         worker = DraftThread(await asyncio.to_thread(paced_drafter, settings, gamma_s))
         stack.push_async_callback(worker.close)
         ready = {}
@@ -79,21 +76,12 @@ async def contestants(
             parameters = _TaskParameters(policy_parameters(settings))
             name = f"{rival.label.replace(':', '-')}.jsonl"
             recorder = NullRecorder() if trace_folder is None else FileRecorder(trace_folder / name)
-            agent = EdgeAgent(
-                worker,
-                PaddedConnector(far_side, settings.cloud_key, settings.connect_timeout_s)
-                if rival.wire is Wire.PUBLISHED
-                else cloud_connector(settings),
-                api,
-                ControlPlane(parameters, recorder, time.monotonic),
-                mode=rival.mode or settings.mode,
-                policy=rival.policy if rival.wire is not None else DEFAULT_POLICY,
-                fallback=Fallback.ERROR,  # what the draft model makes alone is no measurement of this rival
-                connect_timeout_s=settings.connect_timeout_s,
+            published = PaddedConnector(far_side, settings.cloud_key, settings.connect_timeout_s)
+            connector = published if rival.wire is Wire.PUBLISHED else None
+            running = running_agent(
+                settings, worker, rival, parameters, connector=connector, recorder=recorder
             )
-            stack.push_async_callback(agent.close)
-            if rival.wire is not None:
-                await agent.warm_up()
+            agent = await stack.enter_async_context(running)
             opening = connected_pair(agent, settings.cloud_url, settings.cloud_key)
             ready[rival] = Contestant(await stack.enter_async_context(opening), parameters)
         yield ready

@@ -37,19 +37,19 @@ class DraftRecord:
     """What a session's drafts were worth so far; older passes count less.
 
     An edge's confidences are corrected by how many of its drafts were right, so that one which overrates its
-    drafts is believed no longer. A session begins with what those of its tenant were worth.
+    drafts is believed no longer. Where a session tells little, the record of its tenant counts. Both fade
+    in passes without drafts, too: who is told to send none, as his were worth nothing, is tried again later.
     """
 
     def __init__(self, tenants: DraftRecord | None = None) -> None:
         """`tenants`: the record of all sessions of its tenant, which learns what this one does."""
         self._tenants = tenants
-        self._first_factor, self._first_rate = (tenants.factor, tenants.rate) if tenants else (1.0, _UNTOLD)
         self._accepted = self._told = self._checked = 0.0
         self._tokens = self._passes = 0.0
 
     def observe(self, confidences: Sequence[int | None], num_accepted: int, num_tokens: int) -> None:
         """A pass verified drafts of these confidences (bytes of the wire) and committed `num_tokens`."""
-        if self._tenants is not None and confidences:
+        if self._tenants is not None:
             self._tenants.observe(confidences, num_accepted, num_tokens)
         checked = confidences[: num_accepted + 1]
         self._accepted = self._accepted * _FADING + num_accepted
@@ -67,12 +67,14 @@ class DraftRecord:
     @property
     def factor(self) -> float:
         """What the edge's confidences are to be taken times."""
-        return (self._accepted + self._first_factor * _PRIOR) / (self._told + _PRIOR)
+        assumed = self._tenants.factor if self._tenants is not None else 1.0
+        return (self._accepted + assumed * _PRIOR) / (self._told + _PRIOR)
 
     @property
     def rate(self) -> float:
         """The share of checked drafts that were right, below 1."""
-        return min(_SUREST, (self._accepted + self._first_rate * _PRIOR) / (self._checked + _PRIOR))
+        assumed = self._tenants.rate if self._tenants is not None else _UNTOLD
+        return min(_SUREST, (self._accepted + assumed * _PRIOR) / (self._checked + _PRIOR))
 
     @property
     def streams(self) -> bool:

@@ -41,6 +41,7 @@ from benchmarks.speed.overhead import (
     measured_stream,
     medians,
     own_code_totals,
+    own_text,
 )
 from benchmarks.speed.quick import QuickPlan, quick_json, run_quick
 from edge_agent.api import GenerationStats
@@ -134,17 +135,28 @@ def ticking(step_s: float = 0.004) -> Iterator[float]:
 
 
 async def test_rounds_are_timed_one_by_one() -> None:
-    """From frame to commit, as many as asked for, over several turns if need be, each from the frontier."""
-    clock, line = ticking(), transport(max_model_len=120)  # room for ten rounds a turn besides the warm-up
-    rounds = [r async for r in measured_rounds(line, 25, lambda: next(clock))]
+    """From frame to commit, as many as asked for, each from the frontier, with drafts that are right.
+
+    Where the known text ends another turn begins; the first rounds warm up.
+    """
+    clock, line = ticking(), transport()
+    said = [100 + (32 + number) % 7 for number in range(52)]  # room for ten rounds of four drafts a turn
+    rounds = [r async for r in measured_rounds(line, 25, said, lambda: next(clock))]
     assert len(rounds) == 25
     assert all(r.wall_ms == pytest.approx(4.0) and r.step_ms == 0.0 for r in rounds)
+    assert {r.num_tokens for r in rounds} == {5}
     opened = [message for message in line.sent if isinstance(message, Open)]
     assert [message.turn for message in opened] == [1, 2, 3]
-    assert all(len(m.prompt) + m.sampling.max_tokens <= 120 for m in opened)
+    assert all(message.sampling.max_tokens <= 52 for message in opened)
     drafts = [message for message in line.sent if isinstance(message, Draft) and message.turn == 1]
     assert len({message.first for message in drafts}) == len(drafts)
     assert all(b.base > a.base for a, b in pairwise(drafts))
+
+
+async def test_the_text_of_the_rounds_is_the_targets_own() -> None:
+    """As long as asked for, or as the context holds."""
+    assert await own_text(FakeConnector([transport()]), 30) == [100 + (32 + n) % 7 for n in range(30)]
+    assert len(await own_text(FakeConnector([transport(max_model_len=40)]), 30)) == 8
 
 
 async def test_streamed_tokens_are_timed_from_one_to_the_next() -> None:
@@ -166,7 +178,7 @@ async def test_a_server_that_does_not_introduce_itself() -> None:
     await line.receive()
     line.push(Commit(1, 0, [1]))
     with pytest.raises(CloudMisbehaved):
-        [_ async for _ in measured_rounds(line, 1)]
+        [_ async for _ in measured_rounds(line, 1, [])]
 
 
 NOT_IDLE = {"idle_without_sessions_s": None, "idle_with_sessions_s": None}

@@ -140,9 +140,26 @@ def test_a_session_begins_with_what_its_tenants_drafts_were_worth() -> None:
             other.observe([230] * 4, 4, 5)
     assert DraftRecord(junk).survivals([255])[0] < 0.2
     assert DraftRecord(honest).survivals([230])[0] > 0.85
+
+
+def test_a_tenant_told_to_send_no_drafts_is_tried_again() -> None:
+    """Its record fades in passes without drafts, for sessions that run and for later ones."""
+    junk = DraftRecord()
+    running = DraftRecord(junk)
     for _ in range(100):
-        first.observe([], 0, 1)  # passes without drafts tell nothing of its tenant's
-    assert DraftRecord(junk).survivals([255])[0] < 0.2
+        running.observe([255] * 4, 0, 1)
+    assert DraftRecord(junk).cap(0.2) == running.cap(0.2) == 0
+    for _ in range(100):
+        running.observe([], 0, 1)
+    assert DraftRecord(junk).cap(0.2) == 0  # not at once
+    for _ in range(300):
+        running.observe([], 0, 1)
+    assert DraftRecord(junk).cap(0.2)
+    assert running.cap(0.2)
+    other = DraftRecord(junk)
+    for _ in range(10):
+        other.observe([255] * 4, 4, 5)
+    assert other.survivals([255])[0] > 0.8
 
 
 def test_old_failures_are_forgotten() -> None:
