@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
+
+import httpx
 
 from edge_agent.agent import EdgeAgent
 from edge_agent.api import (
@@ -24,11 +26,12 @@ from edge_agent.sampling import DraftToken
 from edge_agent.session import ControlPlane
 from edge_agent.testing import FakeDrafter, FakeForwardedAnswer, fake_tokenizer_bundle
 from edge_agent.tracing import MemoryRecorder
+from openai_gateway.app import create_app
 from pipesd_vllm.wire import Downstream, Draft, Upstream, decode_downstream, encode
 
 from .pipesd_vllm.api.front_end import MARKS, Edge, FrontEnd
 
-__all__ = ["VOCABULARY", "Bench", "DraftGate", "FrontTransport", "lines"]
+__all__ = ["VOCABULARY", "Bench", "DraftGate", "FrontTransport", "ask", "lines"]
 
 VOCABULARY = [f"t{i}" for i in range(256 + len(MARKS))]
 PARAMETERS = PolicyParameters(
@@ -198,3 +201,15 @@ async def lines(
     async with AsyncExitStack() as stack:
         edges = [await stack.enter_async_context(front.edge()) for _ in cuts]
         yield [FrontTransport(edge, cut, **options) for edge, cut in zip(edges, cuts, strict=True)]
+
+
+async def ask(front: FrontEnd, path: str, body: Mapping[str, Any]) -> httpx.Response:
+    """What a gateway in front of it answers to a POST, all of whose drafts are for the text `Hello`."""
+    async with lines(front, -1) as line:
+        bench = Bench(front, "Hello", line)
+        transport = httpx.ASGITransport(create_app(bench.agent))
+        try:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                return await client.post(path, json={**body}, timeout=60.0)
+        finally:
+            await bench.agent.close()

@@ -18,7 +18,7 @@ from openai_gateway.app import create_app
 from openai_gateway.http import AccessPolicy
 from openai_gateway.routing.normaliser import RULES
 
-from ..front_edge import Bench, lines
+from ..front_edge import Bench, ask, lines
 from ..pipesd_vllm.api.front_end import FrontEnd, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -49,17 +49,6 @@ def as_new(front: FrontEnd) -> None:
     front.engine.opened.clear()
     hello = front.engine.ids("Hello")
     front.engine.script = lambda prompt, offset: hello
-
-
-async def ask(front: FrontEnd, path: str, body: Mapping[str, Any]) -> httpx.Response:
-    async with lines(front, -1) as line:
-        bench = Bench(front, "Hello", line)
-        transport = httpx.ASGITransport(create_app(bench.agent))
-        try:
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await client.post(path, json={**body}, timeout=60.0)
-        finally:
-            await bench.agent.close()
 
 
 async def answered(front: FrontEnd, path: str, body: Mapping[str, Any]) -> dict[str, Any]:

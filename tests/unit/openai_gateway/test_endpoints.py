@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from edge_agent.testing import FakeForwardedAnswer, FakeGenerator, Script
 from openai_gateway.app import create_app
 from openai_gateway.routing import ModelNames
 
-from ..front_edge import Bench, lines
+from ..front_edge import ask
 from ..pipesd_vllm.api.front_end import FrontEnd, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -33,17 +33,6 @@ Post = Callable[..., Awaitable[httpx.Response]]
 def front(tmp_path_factory: pytest.TempPathFactory) -> FrontEnd:
     folder: Path = make_model(tmp_path_factory.mktemp("model"))
     return FrontEnd(folder)
-
-
-async def ask(front: FrontEnd, path: str, body: Mapping[str, Any]) -> httpx.Response:
-    async with lines(front, -1) as line:
-        bench = Bench(front, "Hello", line)
-        transport = httpx.ASGITransport(create_app(bench.agent))
-        try:
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                return await client.post(path, json={**body}, timeout=60.0)
-        finally:
-            await bench.agent.close()
 
 
 async def test_tokens(front: FrontEnd) -> None:
