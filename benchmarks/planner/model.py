@@ -25,6 +25,9 @@ __all__ = ["TPT", "Estimate", "Gpu", "Kind", "Load", "Workload", "estimate", "fi
 _HIGHEST_PREFILL: Final = 0.9
 """Share of a GPU's time beyond which prompts leave nothing for answers."""
 _ROUNDS: Final = 60
+"""At most, to a steady state: each at least halves what is missing unless windows change."""
+_SETTLED: Final = 1e-7
+"""Relative change from round to round at which a state is steady."""
 _PERCENTILE: Final = 0.95
 
 
@@ -159,8 +162,12 @@ def _waiting(load: Load) -> _Cost:
             # Drafts come in mid-step and wait for half of one.
             round_s += step_s / 2.0 * min(1.0, (round_s - step_s) / step_s)
             found = _Cost(round_s * cost.passes, window, cost.passes)
-            in_step = (in_step + load.under_way * min(1.0, step_s / round_s)) / 2.0
-        best = min(best, found)
+            before, in_step = in_step, (in_step + load.under_way * min(1.0, step_s / round_s)) / 2.0
+            if _is_settled(before, in_step):
+                break
+        if found > best:
+            break  # longer windows make steps longer, and are worth ever less
+        best = found
     return best
 
 
@@ -171,6 +178,10 @@ TPT: Final[Mapping[Kind, Callable[[Load], _Cost]]] = {
     Kind.WAITING: _waiting,
 }
 """What a token of an answer takes in each way, as modelled; `served` corrects it."""
+
+
+def _is_settled(before: float, after: float) -> bool:
+    return math.isclose(before, after, rel_tol=_SETTLED)
 
 
 def served(load: Load, kind: Kind, factors: Mapping[str, float]) -> _Cost:
@@ -192,8 +203,11 @@ def estimate(
         cost = served(Load(gpu, work, max(1.0, under_way), prefill), kind, factors)
         answer_s = prompt_s + cost.tpt_s * work.answer_tokens + work.rtt_s
         cycle_s = work.think_s + answer_s
+        before = under_way, prefill
         under_way = (under_way + users * answer_s / cycle_s) / 2.0
         prefill = (prefill + min(_HIGHEST_PREFILL, users * prompt_s / cycle_s)) / 2.0
+        if all(map(_is_settled, before, (under_way, prefill))):
+            break
     spread = math.sqrt(under_way * max(0.0, 1.0 - under_way / users))
     busy = under_way + NormalDist().inv_cdf(_PERCENTILE) * spread
     busy_s = served(Load(gpu, work, max(1.0, busy), prefill), kind, factors).tpt_s
