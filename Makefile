@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2
 
+# Where this is set, as in many images, every process of vLLM's compiles its modules anew: half of its start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test test-all clients soak lint format surface lock floor dist docs bench-quick clean
 
 help:

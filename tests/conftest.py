@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections import Counter
@@ -127,6 +128,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What needs a server comes first: it is the longest run of tests, which no other worker can share."""
     items.sort(key=lambda item: item.get_closest_marker("engine") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: a full collection that goes through all of vLLM takes a second or two."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Triton tells at exit what was not collected."""
+    gc.unfreeze()
 
 
 class ByServer(LoadScopeScheduling):
