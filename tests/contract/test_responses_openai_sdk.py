@@ -135,6 +135,7 @@ async def test_store_false_keeps_nothing() -> None:
 @pytest.mark.parametrize(
     ("fields", "error", "param"),
     [
+        ({"input": "word " * 600}, openai.BadRequestError, "input"),
         ({"model": "gpt-6"}, openai.NotFoundError, "model"),
         ({"background": True}, openai.BadRequestError, "background"),
         ({"model": LOCAL, "max_output_tokens": 0}, openai.BadRequestError, "max_output_tokens"),

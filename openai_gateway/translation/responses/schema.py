@@ -39,6 +39,7 @@ NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
 
 OWN_NAMES: Final = {
     "messages": "input",
+    "input_tokens": "input",
     "max_tokens": "max_output_tokens",
     "max_completion_tokens": "max_output_tokens",
     "response_format": "text.format",
