@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -306,12 +305,11 @@ class EdgeAgent:
         exchange = session.exchange
         if not exchange.has_begun:
             raise DraftAnswers(local_reason(lost, begun=False), lost)
-        first = exchange.streams[0]
-        known = first.request
+        known = exchange.request
         assert isinstance(exchange, ApiExchange)
         if known is None or not request.may_continue_locally:
             raise lost
-        committed = first.committed
+        committed = exchange.chain.tokens[len(known.prompt_token_ids) :]
         logger.warning("the draft model answers alone: %s", lost)
         session.stats.route_reason = local_reason(lost, begun=True)
         yield AnswerContinued(known.prompt_token_ids, tuple(committed))
@@ -339,19 +337,14 @@ class EdgeAgent:
         self, request: GenerationRequest | AskRequest, prompt_len: int, *, sampled: bool
     ) -> CollaborativeSession:
         mode = request.mode or self._mode
-        start_control = partial(
-            self._control.start_session,
-            request.request_id,
-            prompt_len,
-            request.policy or self._policy,
-            mode,
-            sampled=sampled,
+        control = self._control.start_session(
+            request.request_id, prompt_len, request.policy or self._policy, mode, sampled=sampled
         )
         return CollaborativeSession(
             request,
             self._pool,
             self._worker,
-            start_control,
+            control,
             self._clock,
             self._pickers,
             fits=self._fits,
@@ -363,8 +356,7 @@ class EdgeAgent:
     def _remember(self, session: CollaborativeSession) -> None:
         self._tell_acceptance()
         if self._library is not None:
-            for stream in session.exchange.streams:
-                self._library.remember(stream.chain.tokens)
+            self._library.remember(session.exchange.chain.tokens)
 
     async def _local(
         self, request: GenerationRequest, stats: GenerationStats

@@ -152,10 +152,15 @@ class RollingRatio:
         self._pairs.append((numerator, denominator))
 
     @property
+    def sums(self) -> tuple[float, float]:
+        """Of numerators and denominators."""
+        return sum([above for above, _ in self._pairs]), sum([below for _, below in self._pairs])
+
+    @property
     def value(self) -> float | None:
         """None before there is anything to divide by."""
-        below = sum([denominator for _, denominator in self._pairs])
-        return sum([numerator for numerator, _ in self._pairs]) / below if below else None
+        above, below = self.sums
+        return above / below if below else None
 
 
 class RoundTripEstimator:

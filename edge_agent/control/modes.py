@@ -52,8 +52,9 @@ class ArmCost(NamedTuple):
 
 _HALF_LIFE: Final = 256.0
 """Tokens after which a measurement counts half."""
-_PRIOR_TOKENS: Final = 16.0
-"""Tokens of measurement that a prediction weighs as much as."""
+_PRIOR_TOKENS: Final = 64.0
+_PRIOR_TOKENS_OF_WAIT: Final = 16.0
+"""Tokens of measurement that a prediction weighs as much as; a wrong one of what waiting takes is dear."""
 _PERIOD: Final = 16
 """Tokens between decisions."""
 _PROBE: Final = 32
@@ -64,7 +65,7 @@ _SWITCH: Final = 0.97
 """What another arm must cost, as a share of the present one, to be changed to."""
 _FREE_PASS: Final = 0.01
 """What saving a whole pass a token may cost, as a share of streaming's time a token."""
-_FIRST_RETRY: Final = 256
+_FIRST_RETRY: Final = 64
 _LAST_RETRY: Final = 8192
 HIGHEST_ACCEPTANCE: Final = 0.98
 """No estimate of how often drafts are right is taken for more."""
@@ -121,11 +122,12 @@ def cheapest(costs: Mapping[Arm, ArmCost], pass_weight_ms: float = 0.0, now: Arm
 
 
 class _Bias:
-    """How much longer than predicted a token takes, older ones fading; begins at `prior`."""
+    """How much longer than predicted a token takes, older ones fading; begins at `prior`, as if measured over
+    `num_tokens`."""
 
-    def __init__(self, prior: float) -> None:
-        self._measured = prior * _PRIOR_TOKENS
-        self._predicted = _PRIOR_TOKENS
+    def __init__(self, prior: float, num_tokens: float) -> None:
+        self._measured = prior * num_tokens
+        self._predicted = num_tokens
 
     def add(self, num_tokens: int, measured_ms: float, predicted_ms: float) -> None:
         """`num_tokens` took `measured_ms` in all, and should have taken `predicted_ms` each."""
@@ -161,7 +163,10 @@ class ModeChooser:
         self._pass_weight_ms = pass_weight_ms
         self._max_ahead = max_ahead
         self._max_patience_ms = max_patience_ms
-        self._biases = {Arm.OVERLAP: _Bias(1.0), Arm.WAIT: _Bias(1.1)}
+        self._biases = {
+            Arm.OVERLAP: _Bias(1.0, _PRIOR_TOKENS),
+            Arm.WAIT: _Bias(1.1, _PRIOR_TOKENS_OF_WAIT),
+        }
         self._plain = RollingRatio()
         self._was_plain = False
         self._predicted: dict[Arm, ArmCost] = {}

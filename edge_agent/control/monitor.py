@@ -22,6 +22,9 @@ from edge_agent.control.estimators import (
 __all__ = ["EnvironmentMonitor", "EnvironmentSnapshot", "LinkEstimate", "drifted"]
 
 ROUNDS_AVERAGED: Final = 100
+_FIRST_CHECKED: Final = 8
+_FIRST_HITS: Final = 5.6
+"""As if so many drafts had been checked before the first one, and so many of them had been right."""
 _ENOUGH_PINGS: Final = 3
 _STALL_S: Final = 10.0
 _NEGLIGIBLE_S: Final = 5e-5
@@ -163,8 +166,12 @@ class EnvironmentMonitor:
 
     @property
     def hit_rate(self) -> float:
-        """Share of drafts that were right where all before them were; a half until there are some."""
-        return 0.5 if self._hits.value is None else self._hits.value
+        """Share of drafts that were right where all before them were.
+
+        Begins as if some had been checked: the first few of an answer say little.
+        """
+        right, checked = self._hits.sums
+        return (right + _FIRST_HITS) / (checked + _FIRST_CHECKED)
 
     def link(self) -> LinkEstimate:
         """What the batch scheduler needs of `snapshot`."""

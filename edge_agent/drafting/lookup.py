@@ -46,7 +46,7 @@ BETWEEN_TEXTS: Final = -1
 """Stands between two texts of an index: nothing matches it."""
 _MIN_COPIED: Final = 6
 """Tokens that must have matched for a break to be taken for an edit."""
-_MAX_EDIT: Final = 8
+_MAX_EDIT: Final = 16
 """Tokens after which an edited copy must have come back to its original."""
 _ID_BITS: Final = 21
 MAX_TOKEN_ID: Final = (1 << _ID_BITS) - 1

@@ -38,7 +38,7 @@ from pipesd_vllm.wire import Commit, Draft, Mode
 __all__ = ["ControlPlane", "SessionControl"]
 
 _LEAST_SURVIVAL: Final = 0.2
-_LEAST_SURVIVAL_EAGER: Final = 0.1
+_LEAST_SURVIVAL_EAGER: Final = 0.05
 
 
 class ControlPlane:

@@ -14,6 +14,9 @@ from pipesd_vllm.scheduling.edge_pace import EdgePace
 from pipesd_vllm.scheduling.trie import DraftTrie, Node
 from pipesd_vllm.wire import common_prefix_length
 
+_WAIT_OF_SOLE = 0.05
+"""Tokens that waiting for a step to end costs a session that has the engine to itself."""
+
 
 class EngineSession:
     """Drafts and counters of one turn inside the engine process. Times in seconds.
@@ -95,8 +98,8 @@ class EngineSession:
         Drafts hang from a token that the step in flight gives. To wait for it costs the session a step, so a
         token; the drafts behind that one bring as many as are likely right, if they are worth `price`.
         `sole_at_s`: the time, if the engine has nothing else to compute. Then to wait costs next to nothing:
-        the session also waits while drafts are on their way, so that those which come in the middle of a step
-        are verified in the next one, and not in the one after.
+        a small chance of a token is worth it, and the session also waits while drafts are on their way. Those
+        that come in the middle of a step are then verified in the next one, and not in the one after.
         """
         if not (self._eager or self._decodes_alone):
             return False
@@ -105,7 +108,8 @@ class EngineSession:
         if sole_at_s is not None and self._pace.saves:
             return False
         least = price * self.record.pace
-        return sum(survival for survival in self.offer(limit)[1:] if survival > least) <= 1.0
+        worth = sum(survival for survival in self.offer(limit)[1:] if survival > least)
+        return worth <= (1.0 if sole_at_s is None else _WAIT_OF_SOLE)
 
     def awaits_drafts(self, now_s: float) -> bool:
         """Whether drafts are due so soon that a step of its own would hold them up more than it yields."""

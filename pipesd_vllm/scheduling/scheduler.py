@@ -53,7 +53,8 @@ logger = logging.getLogger("vllm.pipesd")
 _TOLERANCE: Final = 1.02
 """How much longer, as a factor, drafts may make a step that has requests without drafts in it."""
 _UNKNOWN: Final = 8
-"""Drafts that a step verifies, or as many as it has requests, while it is not known what they cost."""
+"""Drafts that a step verifies, or as many as it has requests, while it is not known what they cost; up to
+twice as many as any step before had."""
 
 
 class SchedulesSessions:
@@ -92,6 +93,8 @@ class SchedulesSessions:
         self._begun_s: dict[int, float] = {}
         """When the steps in flight were scheduled, by the `id` of their output."""
         self._ended_s = 0.0
+        self._most_untried = _UNKNOWN
+        """Drafts that a step verifies at most while it is not known what they cost."""
         self._price = 0.0
         """What a draft had to be worth in the last step."""
         self._context = 0
@@ -274,7 +277,7 @@ class SchedulesSessions:
         room = room // 2 if self.waiting else room
         value = num_plain + sum(claim.weight for claim in claims)
         if not self._costs.is_known:
-            return allot(claims, value, lambda _: 1.0, min(room, max(_UNKNOWN, rows)))
+            return allot(claims, value, lambda _: 1.0, min(room, max(self._most_untried, rows)))
 
         def seconds(num_drafts: int) -> float:
             return self._costs.seconds(rows + num_drafts, self._context)
@@ -293,6 +296,7 @@ class SchedulesSessions:
         if begun_s is None or not rows or rows != len(output.num_scheduled_tokens) + num_drafts:
             return
         self._context = sum(output.scheduled_cached_reqs.num_computed_tokens) + rows
+        self._most_untried = max(self._most_untried, 2 * num_drafts)
         # With async scheduling a step is scheduled while the one before it still runs.
         self._costs.observe(rows, self._context, self._ended_s - max(begun_s, ended_s))
 

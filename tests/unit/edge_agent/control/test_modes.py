@@ -85,7 +85,7 @@ def test_drafting_is_taken_up_again_when_it_pays() -> None:
     found = [replace(COSTS, gamma_s=0.15)]
     chooser = ModeChooser(lambda: found[0])
     edge = Traffic(chooser, {Arm.STREAM: 0.03, Arm.OVERLAP: 0.03, Arm.WAIT: 0.1}, acceptance=0.9, step_s=0.03)
-    assert edge.tokens(100) is Arm.STREAM
+    assert edge.tokens(60) is Arm.STREAM
     found[0] = COSTS
     edge.seconds[Arm.OVERLAP] = edge.seconds[Arm.WAIT] = 0.012
     assert edge.tokens(1000) is not Arm.STREAM

@@ -74,7 +74,7 @@ async def answered(
         GenerationRequest("r", PROMPT, Params(NUM_TOKENS)),
         pool,
         worker,
-        lambda: plane.start_session("r", len(PROMPT), policy, mode),
+        plane.start_session("r", len(PROMPT), policy, mode),
         time.monotonic,
         fits=lambda _: fits,
         sources=sources,

@@ -1,5 +1,7 @@
 """When a session wants a pass and what it reports of it."""
 
+import pytest
+
 from pipesd_vllm.scheduling import AddDrafts, EngineSession
 
 
@@ -95,6 +97,18 @@ def test_a_session_without_drafts_runs_free_if_it_may_decode_at_all() -> None:
     assert eager.runs_free(8)
     idle.decode_alone(10)
     assert idle.runs_free(8)
+
+
+@pytest.mark.parametrize(("confidence", "runs_free"), [(255, False), (60, False), (10, True), (0, True)])
+def test_a_session_that_is_alone_waits_for_a_small_chance_of_a_token(
+    confidence: int, runs_free: bool
+) -> None:
+    """Also one whose drafts have saved nothing so far: it would never find out that they do by now."""
+    sole = session(eager=True)
+    sole.trie.add(1, 10, 0, [1, 2], confidences=bytes([255, confidence]))
+    sole.release(now_s=1.0)
+    assert sole.runs_free(8)
+    assert sole.runs_free(8, sole_at_s=1.0) is runs_free
 
 
 def test_drafts_that_bring_no_more_than_a_step_are_not_waited_for() -> None:
