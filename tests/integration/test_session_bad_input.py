@@ -198,11 +198,11 @@ async def test_frames_that_change_nothing(
 
 
 async def test_a_flood_of_drafts(verifier: Verifier, truth: list[int]) -> None:
-    """Far more frames than a turn can take, still coming after its end, do not block the connection."""
+    """More frames than a turn holds or a second may bring, still coming after its end, do not block it."""
     async with neighbour(verifier, truth), edge_of(verifier) as edge:
         await edge.send(opening(PROMPT, 1, mode=Mode.LATENCY))
         flood = encode(Draft(1, 1, len(PROMPT), 0, [7]))
-        for _ in range(20_000):
+        for _ in range(2500):
             await edge.socket.send(flood)
         assert await edge.rest_of(1, len(PROMPT)) == truth[:1]
         assert await edge.generate(PROMPT, 4) == truth[:4]
