@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -305,11 +306,12 @@ class EdgeAgent:
         exchange = session.exchange
         if not exchange.has_begun:
             raise DraftAnswers(local_reason(lost, begun=False), lost)
-        known = exchange.request
+        first = exchange.streams[0]
+        known = first.request
         assert isinstance(exchange, ApiExchange)
         if known is None or not request.may_continue_locally:
             raise lost
-        committed = exchange.chain.tokens[len(known.prompt_token_ids) :]
+        committed = first.committed
         logger.warning("the draft model answers alone: %s", lost)
         session.stats.route_reason = local_reason(lost, begun=True)
         yield AnswerContinued(known.prompt_token_ids, tuple(committed))
@@ -337,14 +339,19 @@ class EdgeAgent:
         self, request: GenerationRequest | AskRequest, prompt_len: int, *, sampled: bool
     ) -> CollaborativeSession:
         mode = request.mode or self._mode
-        control = self._control.start_session(
-            request.request_id, prompt_len, request.policy or self._policy, mode, sampled=sampled
+        start_control = partial(
+            self._control.start_session,
+            request.request_id,
+            prompt_len,
+            request.policy or self._policy,
+            mode,
+            sampled=sampled,
         )
         return CollaborativeSession(
             request,
             self._pool,
             self._worker,
-            control,
+            start_control,
             self._clock,
             self._pickers,
             fits=self._fits,
@@ -356,7 +363,8 @@ class EdgeAgent:
     def _remember(self, session: CollaborativeSession) -> None:
         self._tell_acceptance()
         if self._library is not None:
-            self._library.remember(session.exchange.chain.tokens)
+            for stream in session.exchange.streams:
+                self._library.remember(stream.chain.tokens)
 
     async def _local(
         self, request: GenerationRequest, stats: GenerationStats

@@ -68,6 +68,8 @@ def request_of(chat: Chat, model: str) -> tuple[str, bytes, dict[str, str]]:
         "frequency_penalty": sampling.frequency_penalty,
         "repetition_penalty": sampling.repetition_penalty,
     }
+    if chat.n > 1:
+        body["n"] = chat.n
     if sampling.structure is not None:
         body["structured_outputs"] = _structured(sampling.structure)
     if sampling.seed is not None:

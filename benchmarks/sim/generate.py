@@ -305,13 +305,11 @@ def _chat(
     """`plain`: at the agent, and without parameters besides the temperature."""
     prompt = prompt or draw.prompt(3, 15, 16, 17, 60)
     api = Api.AGENT if plain else draw.weighted({Api.AGENT: 8, Api.COMPLETIONS: 1, Api.CHAT: 1})
-    return Chat(
+    has_form = not plain and draw.chance(0.08)
+    sampling = _form(draw) if has_form else _sampling(draw, prompt, plain=plain or api is not Api.AGENT)
+    chat = Chat(
         prompt=prompt,
-        sampling=(
-            _form(draw)
-            if not plain and draw.chance(0.08)
-            else _sampling(draw, prompt, plain=plain or api is not Api.AGENT)
-        ),
+        sampling=sampling,
         edge=edge,
         start_s=start_s,
         mode=mode or draw.of(*SessionMode),
@@ -319,6 +317,10 @@ def _chat(
         route=Route.COLLABORATIVE if plain or draw.chance(0.97) else Route.LOCAL,
         api=api,
     )
+    is_targets = chat.api is not Api.AGENT and chat.route is not Route.LOCAL
+    if is_targets and sampling.temperature and not has_form:
+        return replace(chat, n=draw.of(1, 2, 3))
+    return chat
 
 
 def _sampling(draw: _Draw, prompt: tuple[int, ...], *, plain: bool) -> Sampling:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Final, NamedTuple
 
+import msgspec
+
 from benchmarks.sim.limits import fills_up, limit_of, touches
 from benchmarks.sim.models import EOS_ID, tokenizer
-from benchmarks.sim.outcome import ChatOutcome, Emitted, Leftovers, Outcome
+from benchmarks.sim.outcome import ChatOutcome, Emitted, Leftovers, Outcome, Shown
 from benchmarks.sim.plan import (
     AbortAll,
     Api,
@@ -116,10 +118,14 @@ def _chat_findings(plan: Plan, number: int, chat: ChatOutcome, reference: Refere
 
     asked = plan.chats[number]
     prompt = chat.prompt or asked.prompt
-    texts = {name: _text(reference(name, prompt, asked.sampling), asked) for name in _targets(plan, asked)}
+    answers = {
+        name: [_text(reference(name, prompt, own), asked) for own in _samplings(asked)]
+        for name in _targets(plan, asked)
+    }
     if asked.api is not Api.AGENT:
-        yield from (finding(kind, text) for kind, text in _shown(plan, number, chat, [*texts.values()]))
+        yield from (finding(kind, text) for kind, text in _shown(plan, number, chat, [*answers.values()]))
         return
+    texts = {name: answer for name, (answer,) in answers.items()}
     verified = _verified(chat.tokens)
     yield from (finding(kind, text) for kind, text in _order(chat.tokens, len(verified)))
     fitting = [text for text in texts.values() if text.tokens[: len(verified)] == verified]
@@ -128,6 +134,14 @@ def _chat_findings(plan: Plan, number: int, chat: ChatOutcome, reference: Refere
         return
     yield from (finding(Kind.DIFFERING, text) for text in _figures(plan, asked, chat))
     yield from (finding(kind, text) for kind, text in _end(plan, number, chat, verified, fitting))
+
+
+def _samplings(asked: Chat) -> list[Sampling]:
+    """Those of a chat's answers: vLLM gives each the seed after the one before."""
+    sampling = asked.sampling
+    if asked.n == 1 or sampling.seed is None:
+        return [sampling]
+    return [msgspec.structs.replace(sampling, seed=sampling.seed + i) for i in range(asked.n)]
 
 
 def _targets(plan: Plan, asked: Chat) -> list[str]:
@@ -222,32 +236,45 @@ def _unfinished(plan: Plan, number: int, chat: ChatOutcome) -> Iterator[tuple[Ki
         yield Kind.HUNG, f"not ended after {plan.deadline_s:g} s, {len(chat.tokens)} tokens"
 
 
-def _shown(plan: Plan, number: int, chat: ChatOutcome, texts: Sequence[Text]) -> Iterator[tuple[Kind, str]]:
-    """A chat at the gateway: its text, in whatever pieces, is what one target's tokens say."""
+def _shown(
+    plan: Plan, number: int, chat: ChatOutcome, answers: Sequence[Sequence[Text]]
+) -> Iterator[tuple[Kind, str]]:
+    """A chat at the gateway: its texts, in whatever pieces, are what one target's tokens say.
+
+    `answers` are those of each target, by choice.
+    """
     asked = plan.chats[number]
     edge = plan.edges[asked.edge]
-    shown = "".join(chat.text)
+    shown = [chat.shown.get(i, Shown()) for i in range(asked.n)]
+    texts = ["".join(each.text).rstrip(_BROKEN) for each in shown]
     rest_is_free = chat.marked_verified is False or asked.route is Route.LOCAL
-    wanted = [(_decoded(text).rstrip(_BROKEN), text.finish_reason) for text in texts]
+    wanted = [[(_decoded(text).rstrip(_BROKEN), text.finish_reason) for text in own] for own in answers]
     events = [json.loads(data) for data in chat.chunks if data != "[DONE]"]
-    if sum("role" in (choice.get("delta") or {}) for e in events for choice in e.get("choices", ())) > 1:
+    choices = [choice for event in events for choice in event.get("choices", ())]
+    roles = [choice["index"] for choice in choices if "role" in (choice.get("delta") or {})]
+    if len(set(roles)) < len(roles):
         yield Kind.DOUBLED, "the chunk with the role came twice"
     if len({event["id"] for event in events if "id" in event}) > 1:
         yield Kind.DIFFERING, "chunks of one answer with several ids"
     if chat.end.finish_reason is None:
         yield from _unfinished(plan, number, chat)
-        if not any(text.startswith(shown.rstrip(_BROKEN)) for text, _ in wanted) and not rest_is_free:
-            yield Kind.DIFFERING, f"{shown[-40:]!r} at the end of what is the beginning of no answer"
+        begins = any(
+            all(right.startswith(text) for text, (right, _) in zip(texts, own, strict=True)) for own in wanted
+        )
+        if not begins and not rest_is_free:
+            yield Kind.DIFFERING, f"{[text[-40:] for text in texts]} ends what is the beginning of no answer"
     elif rest_is_free:
         touching = [fault for fault in plan.faults if touches(plan, fault, number)]
         may_be = edge.fallback is Fallback.LOCAL and any(map(_cuts_off, touching))
         if asked.route is not Route.LOCAL and (not may_be or _must_survive(edge, touching)):
             yield Kind.LOST, f"an unverified answer with the fallback {edge.fallback}: {chat.route_reason}"
-    elif (shown.rstrip(_BROKEN), chat.end.finish_reason) not in wanted:
-        text, reason = wanted[0]
-        at = next((i for i, (a, b) in enumerate(zip(shown, text, strict=False)) if a != b), len(shown))
-        found = f"{shown[at : at + 20]!r} ({chat.end.finish_reason})"
-        yield Kind.DIFFERING, f"at character {at} {found} instead of {text[at : at + 20]!r} ({reason})"
+    elif [(text, each.finish_reason) for text, each in zip(texts, shown, strict=True)] not in wanted:
+        for choice, (text, (right, reason)) in enumerate(zip(texts, wanted[0], strict=True)):
+            if (text, shown[choice].finish_reason) != (right, reason):
+                at = next((i for i, (a, b) in enumerate(zip(text, right, strict=False)) if a != b), len(text))
+                found = f"{text[at : at + 20]!r} ({shown[choice].finish_reason})"
+                instead = f"{right[at : at + 20]!r} ({reason})"
+                yield Kind.DIFFERING, f"choice {choice}, at character {at}: {found} instead of {instead}"
 
 
 _BROKEN: Final = "\ufffd"
@@ -360,7 +387,8 @@ def _allowed_errors(plan: Plan, asked: Chat, edge: EdgePlan, touching: Sequence[
         return allowed | _FULL if no_room else allowed
     if _must_survive(edge, touching):
         return allowed
-    if edge.fallback is Fallback.ERROR or (edge.fallback is Fallback.LOCAL and no_room):
+    none_locally = no_room or asked.n > 1  # the draft model gives one answer
+    if edge.fallback is Fallback.ERROR or (edge.fallback is Fallback.LOCAL and none_locally):
         if any(map(_cuts_off, touching)):
             allowed |= _AWAY
         if any(isinstance(fault, Overload) for fault in touching) or fills_up(plan, edge.server):

@@ -99,17 +99,17 @@ def limit_of(plan: Plan, number: int, clean: ChatOutcome) -> Limit:
     others = [c for i, c in enumerate(plan.chats) if i != number and plan.edges[c.edge].server == edge.server]
     on_server = [f for f in plan.faults if _server_of(plan, f) == edge.server]
     # A chat that a fault holds up meets others that it did not meet before: their tokens are in its steps.
-    met = len(others) + sum(isinstance(f, EdgeLies) for f in on_server)
+    met = chat.n - 1 + sum(other.n for other in others) + sum(isinstance(f, EdgeLies) for f in on_server)
     crowd = 1 + met * (1 + server.max_draft) * server.step.token_s / server.step.base_s
     if met:
         crowd *= 2  # a step of theirs is under way when this one's drafts come
     seconds = _FACTOR * crowd * clean.took_s + _SLACK_S
-    passes = _FACTOR * clean.target_passes + _SLACK_PASSES
+    passes = _FACTOR * clean.target_passes + chat.n * _SLACK_PASSES
     for fault in plan.faults:
         if touches(plan, fault, number):
             allowed = _allowance(plan, fault, chat, edge, crowd)
             seconds += allowed.seconds
-            passes += allowed.passes
+            passes += chat.n * allowed.passes
     if fills_up(plan, edge.server):
         seconds += _GHOST_S + _RETRY_AFTER_S
     if _is_crowded(plan, edge.server):
@@ -117,7 +117,7 @@ def limit_of(plan: Plan, number: int, clean: ChatOutcome) -> Limit:
         silent = sum(isinstance(f, Blackhole | Stall | NatForgets | EdgeLies | EdgeCrash) for f in on_server)
         longest = max((_streaming_s(plan, c) for c in plan.chats), default=0.0)
         seconds += silent * longest + sum(_allowance(plan, f, chat, edge, crowd).seconds for f in on_server)
-        passes += chat.sampling.max_tokens
+        passes += chat.n * chat.sampling.max_tokens
     return Limit(seconds, passes)
 
 
@@ -135,7 +135,7 @@ def _server_of(plan: Plan, fault: Fault) -> int:
 
 def _is_crowded(plan: Plan, server: int) -> bool:
     """Whether sessions of `server` may have to wait for each other's seats or blocks."""
-    chats = [c for c in plan.chats if plan.edges[c.edge].server == server]
+    chats = [c for c in plan.chats if plan.edges[c.edge].server == server for _ in range(c.n)]
     lies = sum(isinstance(f, EdgeLies) and f.server == server for f in plan.faults)
     silent = sum(isinstance(f, Blackhole | Stall | NatForgets) for f in plan.faults)
     spec = plan.servers[server]
@@ -148,7 +148,7 @@ def _is_crowded(plan: Plan, server: int) -> bool:
 def _streaming_s(plan: Plan, chat: Chat) -> float:
     """An upper bound for what the target needs to stream `chat` alone."""
     step = plan.servers[plan.edges[chat.edge].server].step
-    tokens = chat.sampling.max_tokens
+    tokens = chat.n * chat.sampling.max_tokens
     context = step.context_s * (len(chat.prompt) + tokens)
     return (tokens + 1) * (step.base_s + context) + len(chat.prompt) * step.token_s
 

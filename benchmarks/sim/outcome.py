@@ -12,7 +12,7 @@ from benchmarks.sim.log import Event
 from benchmarks.sim.plan import Plan
 from edge_agent.api import GenerationStats
 
-__all__ = ["ChatOutcome", "Emitted", "End", "Leftovers", "Outcome"]
+__all__ = ["ChatOutcome", "Emitted", "End", "Leftovers", "Outcome", "Shown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,15 @@ class End:
 
 
 @dataclass(slots=True)
+class Shown:
+    """One of the answers of a chat at the gateway (`Api.COMPLETIONS`, `Api.CHAT`)."""
+
+    text: list[str] = field(default_factory=list)
+    """Pieces of the SSE chunks, in order."""
+    finish_reason: str | None = None
+
+
+@dataclass(slots=True)
 class ChatOutcome:
     """One chat. Times in virtual seconds."""
 
@@ -68,8 +77,8 @@ class ChatOutcome:
     """The product's own figures, of the last chunk; None where the gateway stands between."""
     target_passes: int = 0
     """Counted in the engine: steps that this chat's requests took part in with a token of theirs."""
-    text: list[str] = field(default_factory=list)
-    """Text pieces of the SSE chunks, in order (`Api.COMPLETIONS`, `Api.CHAT`)."""
+    shown: dict[int, Shown] = field(default_factory=dict)
+    """By the number of the choice."""
     chunks: list[str] = field(default_factory=list)
     """The SSE events' data as they came, "[DONE]" among them."""
 

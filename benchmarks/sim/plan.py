@@ -207,6 +207,8 @@ class Chat(_Data, frozen=True, kw_only=True):
     policy: str = "adaptive"
     route: Route = Route.COLLABORATIVE
     api: Api = Api.AGENT
+    n: int = 1
+    """Answers asked for, at a temperature above 0 and at the gateway only."""
 
 
 # -- what befalls it ----------------------------------------------------------------------

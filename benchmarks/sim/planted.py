@@ -28,6 +28,7 @@ from edge_agent.session import turn as edge_turn
 from edge_agent.session import without_verifier
 from edge_agent.session.chain import DraftChain
 from edge_agent.session.session import CollaborativeSession
+from edge_agent.session.stream_drafts import StreamDrafts
 from edge_agent.verifier import connection as edge_connection
 from edge_agent.verifier.connection import CloudConnection, ConnectionPool
 from edge_agent.verifier.keepalive import Keepalive
@@ -109,8 +110,8 @@ def _one_too_many(
     self.report.accepted += 1
 
 
-def _without_flag(real: Callable[..., Any], self: DraftChain, turn: int, *, verify: bool) -> Any:
-    frame = real(self, turn, verify=verify)
+def _without_flag(real: Callable[..., Any], self: DraftChain, turn: int, *, verify: bool, **told: Any) -> Any:
+    frame = real(self, turn, verify=verify, **told)
     return frame if frame is None else msgspec.structs.replace(frame, verify=False)
 
 
@@ -166,7 +167,7 @@ PLANTED: Final[tuple[PlantedBug, ...]] = (
     PlantedBug(
         "ignores-drafts",
         "After a rejection the edge ignores its own drafts for good.",
-        (_wrapped(CollaborativeSession, "_ignore_drafts", _goes_on_ignoring),),
+        (_wrapped(StreamDrafts, "_ignore_drafts", _goes_on_ignoring),),
     ),
     PlantedBug(
         "hangs-from-root",

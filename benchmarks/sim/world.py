@@ -33,7 +33,7 @@ from benchmarks.sim.lies import lie_as_edge
 from benchmarks.sim.log import EventLog
 from benchmarks.sim.loop import VirtualLoop, refuse_real_time
 from benchmarks.sim.network import Cut, Path, SimNetwork, Window
-from benchmarks.sim.outcome import ChatOutcome, Emitted, End, Leftovers, Outcome
+from benchmarks.sim.outcome import ChatOutcome, Emitted, End, Leftovers, Outcome, Shown
 from benchmarks.sim.plan import (
     AbortAll,
     Api,
@@ -392,14 +392,14 @@ class World:
                 self._log("event", number, len(data))
                 outcome.chunks.append(data)
                 if data != "[DONE]":
-                    end = self._note_event(outcome, json.loads(data), end)
+                    end = self._note_event(chat, outcome, json.loads(data), end)
         if end == End():
             return End(bug="the stream ended without a reason")
         if end.error is None and (not outcome.chunks or outcome.chunks[-1] != "[DONE]"):
             return End(bug="the stream ended without [DONE]")
         return end
 
-    def _note_event(self, outcome: ChatOutcome, event: dict[str, Any], end: End) -> End:
+    def _note_event(self, chat: Chat, outcome: ChatOutcome, event: dict[str, Any], end: End) -> End:
         if (error := event.get("error")) is not None:
             return End(error=str(error.get("code") or error.get("type")), message=str(error.get("message")))
         if (stats := event.get("pipesd")) and "route" in stats:
@@ -407,12 +407,15 @@ class World:
             outcome.marked_verified = stats["verified"]
         for choice in event.get("choices", ()):
             text = choice.get("text") or (choice.get("delta") or {}).get("content")
+            shown = outcome.shown.setdefault(choice["index"], Shown())
             if text:
-                outcome.text.append(text)
+                shown.text.append(text)
                 if outcome.first_s is None:
                     outcome.first_s = self._loop.time() - self._began_s
             if choice.get("finish_reason") is not None:
-                end = End(finish_reason=choice["finish_reason"])
+                shown.finish_reason = choice["finish_reason"]
+            if sum(each.finish_reason is not None for each in outcome.shown.values()) == chat.n:
+                end = End(finish_reason=outcome.shown[0].finish_reason)
         return end
 
     # -- afterwards -----------------------------------------------------------------------

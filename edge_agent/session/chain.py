@@ -86,7 +86,12 @@ class DraftChain:
         return position >= self.frontier or self.tokens[position] == token
 
     def take_unsent(
-        self, turn: int, *, verify: bool, confidence: Callable[[DraftToken], float] | None = None
+        self,
+        turn: int,
+        *,
+        verify: bool,
+        confidence: Callable[[DraftToken], float] | None = None,
+        stream: int = 0,
     ) -> Draft | None:
         """The frame that brings the server up to date; with `verify` its answer is awaited from now on.
 
@@ -103,12 +108,13 @@ class DraftChain:
                 anchor=self._next_id - 1 if self._num_sent else 0,
                 tokens=[draft.token_id for draft in unsent],
                 verify=verify,
+                stream=stream,
                 confidences=bytes(confidence_byte(confidence(draft)) for draft in unsent)
                 if confidence is not None
                 else b"",
             )
         elif verify and self._num_sent:
-            frame = self._repeat_last(turn)
+            frame = self._repeat_last(turn, stream)
         else:
             return None
         self._next_id += len(unsent)
@@ -117,7 +123,7 @@ class DraftChain:
             self._verify_until = self.length
         return frame
 
-    def _repeat_last(self, turn: int) -> Draft:
+    def _repeat_last(self, turn: int, stream: int) -> Draft:
         last = self._next_id - 1
         return Draft(
             turn=turn,
@@ -125,6 +131,7 @@ class DraftChain:
             base=self.frontier + self._num_sent - 1,
             anchor=last - 1 if self._num_sent > 1 else 0,
             tokens=[self._drafted[self._num_sent - 1].token_id],
+            stream=stream,
         )
 
     def apply(self, commit: Commit) -> CommitOutcome:

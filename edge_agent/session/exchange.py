@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
+
+import msgspec
 
 from edge_agent.api import (
     NOT_DRAFTED,
@@ -38,7 +40,7 @@ from pipesd_vllm.wire import (
     prompt_guess,
 )
 
-__all__ = ["ApiExchange", "Exchange", "Frame", "TokenExchange", "finish_reason"]
+__all__ = ["ApiExchange", "Exchange", "Frame", "Stream", "TokenExchange", "finish_reason"]
 
 Frame = Commit | Begun | Reply | Text
 
@@ -47,13 +49,41 @@ _EVENT_END: Final = b"\n\n"
 _BUSY: Final = (429, 503)
 
 
-class Exchange(Protocol):
-    """One answer, over all openings of its turn."""
+@dataclass(slots=True)
+class Stream:
+    """One of the answers that are asked for, as the server has committed to it."""
 
     chain: DraftChain
-    """Of the stream that is drafted for."""
-    request: GenerationRequest | None
-    """The prompt and how the target continues it, once that is known."""
+    prompt: Sequence[int] | None = None
+    """None: not known yet."""
+    request: GenerationRequest | None = None
+    """The prompt and how the target continues it; None: not known, or nothing to draft from."""
+    takes_drafts: bool = False
+    """Whether the server takes drafts and controls for it now."""
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: Literal["stop", "length", "stop_string"] | None = None
+    stop_reason: int | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Of the sequence; 0 if nothing is to be drafted."""
+        request = self.request
+        return 0 if request is None else len(request.prompt_token_ids) + request.sampling.max_tokens
+
+    @property
+    def committed(self) -> list[int]:
+        """Its tokens after the prompt."""
+        return [] if self.prompt is None else self.chain.tokens[len(self.prompt) :]
+
+    def resumed(self) -> CommittedStream:
+        return CommittedStream(self.committed, self.logprobs, self.finish_reason, self.stop_reason)
+
+
+class Exchange(Protocol):
+    """One answer, or several at once, over all openings of its turn."""
+
+    streams: list[Stream]
+    """In order; the first is there from the beginning."""
 
     ends: Collection[str]
     """Finish reasons of a whole stream; any other leaves it unfinished."""
@@ -66,11 +96,6 @@ class Exchange(Protocol):
     @property
     def can_resume(self) -> bool:
         """Whether another connection can continue it."""
-        ...
-
-    @property
-    def takes_drafts(self) -> bool:
-        """Whether the server takes drafts and controls for it now."""
         ...
 
     def opened(self, welcome: Welcome, turn: int, mode: Mode, patience_ms: int) -> Open | Ask:
@@ -93,37 +118,32 @@ class TokenExchange:
     """Token ids to continue: `Open`."""
 
     ends: Collection[str] = frozenset(FinishReason)
-    takes_drafts = True
     can_resume = True
 
     def __init__(self, request: GenerationRequest, chain: DraftChain | None = None) -> None:
-        self.request: GenerationRequest | None = request
-        self.chain = chain or DraftChain(request.prompt_token_ids)
+        prompt = request.prompt_token_ids
+        self._stream = Stream(chain or DraftChain(prompt), prompt, request, takes_drafts=True)
+        self.streams = [self._stream]
         self.is_whole = False
         self._request = request
 
     @property
-    def max_length(self) -> int:
-        return len(self._request.prompt_token_ids) + self._request.sampling.max_tokens
-
-    @property
     def has_begun(self) -> bool:
-        return self.chain.frontier > len(self._request.prompt_token_ids)
+        return bool(self._stream.committed)
 
     def opened(self, welcome: Welcome, turn: int, mode: Mode, patience_ms: int) -> Open:
-        prompt = list(self._request.prompt_token_ids)
-        committed = self.chain.tokens[len(prompt) :]
+        self._stream.chain.restart()
         return Open(
             turn=turn,
-            prompt=prompt,
+            prompt=list(self._request.prompt_token_ids),
             sampling=self._request.sampling,
             mode=mode,
             patience_ms=patience_ms,
-            committed=committed,
+            committed=self._stream.committed,
         )
 
     def apply(self, commit: Commit) -> CommitOutcome:
-        outcome = self.chain.apply(commit)
+        outcome = self._stream.chain.apply(commit)
         self.is_whole = commit.finish_reason is not None
         return outcome
 
@@ -131,15 +151,6 @@ class TokenExchange:
         if not isinstance(frame, Commit) or frame.stream:
             raise CloudMisbehaved("the server answers what was not asked")
         return frame.finish_reason in self.ends
-
-
-@dataclass(slots=True)
-class _Stream:
-    """What one stream's commits said beside its tokens."""
-
-    logprobs: list[TokenLogprobs] | None = None
-    finish_reason: Literal["stop", "length", "stop_string"] | None = None
-    stop_reason: int | None = None
 
 
 class ApiExchange:
@@ -152,17 +163,11 @@ class ApiExchange:
     ends: Collection[str] = frozenset((*FinishReason, _STOP_STRING))
 
     def __init__(self, asked: AskRequest, stats: GenerationStats) -> None:
-        self.request: GenerationRequest | None = None
-        self.chain = DraftChain(())
-        self.takes_drafts = False
+        self.streams = [Stream(DraftChain(()))]
         self.is_drafted = True
         self.is_whole = False
         self._asked = asked
         self._stats = stats
-        self._chains = [self.chain]
-        self._streams = [_Stream()]
-        self._prompts: list[list[int]] = []
-        """Of the streams, in order; empty before the first `Begun`."""
         self._delivered: list[int] = []
         """Events of each choice that were handed on."""
         self._num_others = 0
@@ -174,15 +179,8 @@ class ApiExchange:
         self._pending = b""
 
     @property
-    def max_length(self) -> int:
-        request = self.request
-        return 0 if request is None else len(request.prompt_token_ids) + request.sampling.max_tokens
-
-    @property
     def has_begun(self) -> bool:
-        return self._has_delivered or any(
-            chain.frontier > len(prompt) for chain, prompt in zip(self._chains, self._prompts, strict=False)
-        )
+        return self._has_delivered or any(stream.committed for stream in self.streams)
 
     @property
     def can_resume(self) -> bool:
@@ -190,34 +188,36 @@ class ApiExchange:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why the stream that is drafted for has ended, if it has."""
-        reason = self._streams[0].finish_reason
+        """Why the first stream has ended, if it has."""
+        reason = self.streams[0].finish_reason
         return None if reason is None else finish_reason(reason)
 
     @property
     def _has_delivered(self) -> bool:
         return bool(self._num_others or any(self._delivered))
 
+    @property
+    def _begun(self) -> list[Stream]:
+        """The streams whose prompt is known."""
+        return [stream for stream in self.streams if stream.prompt is not None]
+
     def opened(self, welcome: Welcome, turn: int, mode: Mode, patience_ms: int) -> Ask:
         if ASK not in welcome.features:
             raise VerifierTooOld(f"{welcome.model}'s server answers no requests to its API over a session")
-        self.takes_drafts = False
+        for stream in self.streams:
+            stream.takes_drafts = False
+            stream.chain.restart()
         self._inflater, self._pending = Inflater(), b""
         self._reply = None
         self._num_to_skip = self._num_others
-        asked = self._asked
-        resume = self._resume() if self.has_begun else None
-        guess = prompt_guess(self._prompts[0]) if self._prompts else None
+        asked, prompt = self._asked, self.streams[0].prompt
+        guess, resume = None, None
+        if prompt is not None:
+            guess = prompt_guess(prompt)
+        if self.has_begun:
+            held = [stream.resumed() for stream in self._begun]
+            resume = Resume(list(prompt or ()), held, list(self._delivered))
         return Ask(turn, asked.path, asked.body, asked.request_id, mode, patience_ms, guess, resume)
-
-    def _resume(self) -> Resume:
-        streams = [
-            CommittedStream(
-                chain.tokens[len(prompt) :], stream.logprobs, stream.finish_reason, stream.stop_reason
-            )
-            for chain, prompt, stream in zip(self._chains, self._prompts, self._streams, strict=True)
-        ]
-        return Resume(self._prompts[0], streams, list(self._delivered))
 
     def is_last(self, frame: Frame) -> bool:
         return isinstance(frame, Text) and frame.last
@@ -225,7 +225,7 @@ class ApiExchange:
     # -- tokens -----------------------------------------------------------------------------
 
     def begin(self, begun: Begun) -> bool:
-        """Take the prompt of some streams; returns whether `request` is another one by it.
+        """Take the prompt of some streams; returns whether their `request`s are others by it.
 
         Raises `CloudMisbehaved` for streams out of order, or for another prompt in mid-answer.
         """
@@ -233,41 +233,50 @@ class ApiExchange:
         if not begun.drafted:
             self._stats.route_reason = NOT_DRAFTED + begun.reason
             return False
+        is_new = self._is_new_prompt(begun)
+        vocab_size = self.streams[0].chain.vocab_size
+        # Ids beyond the vocabulary are the client's, and vLLM will refuse them.
+        can_draft = begun.sampling is not None and max(begun.prompt, default=0) < vocab_size
+        for number, seed in enumerate(begun.seeds, begun.first):
+            if number == len(self.streams):
+                self.streams.append(Stream(DraftChain((), vocab_size)))
+            stream = self.streams[number]
+            if is_new:
+                stream.chain.begin(begun.prompt)
+                stream.prompt, stream.request = begun.prompt, None
+                if can_draft:
+                    assert begun.sampling is not None
+                    own = msgspec.structs.replace(begun.sampling, seed=seed)
+                    stream.request = self._asked.continued(tuple(begun.prompt), own)
+            stream.takes_drafts = stream.finish_reason is None
         if begun.first == 0:
-            self.takes_drafts = self._streams[0].finish_reason is None
-        if begun.first < len(self._prompts):
-            if begun.prompt in ([], self._prompts[begun.first]):
+            self._stats.seed = begun.seeds[0]
+        return is_new and can_draft
+
+    def _is_new_prompt(self, begun: Begun) -> bool:
+        known = len(self._begun)
+        if begun.first < known:
+            if begun.prompt in ([], self.streams[begun.first].prompt):
                 return False
             if self.has_begun:
                 raise CloudMisbehaved("the server begins with another prompt than before")
-            del self._prompts[begun.first :]
-        if begun.first != len(self._prompts):
+            for stream in self.streams[begun.first :]:
+                stream.prompt = None
+        elif begun.first > known:
             raise CloudMisbehaved("the server begins with streams out of order")
-        for number in range(begun.first, begun.first + len(begun.seeds)):
-            if number >= len(self._chains):
-                self._chains.append(DraftChain(()))
-                self._streams.append(_Stream())
-            self._chains[number].vocab_size = self.chain.vocab_size
-            self._chains[number].begin(begun.prompt)
-            self._prompts.append(begun.prompt)
-        if begun.first or begun.sampling is None or max(begun.prompt, default=0) >= self.chain.vocab_size:
-            return False  # nothing to draft from; such ids are the client's, and vLLM will refuse them
-        self._stats.seed = begun.seeds[0]
-        self.request = self._asked.continued(tuple(begun.prompt), begun.sampling)
         return True
 
     def apply(self, commit: Commit) -> CommitOutcome:
-        if commit.stream >= len(self._prompts):
+        if commit.stream >= len(self._begun):
             raise CloudMisbehaved("the server commits to a stream that it has not begun")
-        outcome = self._chains[commit.stream].apply(commit)
-        stream = self._streams[commit.stream]
+        stream = self.streams[commit.stream]
+        outcome = stream.chain.apply(commit)
         if outcome.logprobs is not None and outcome.new_tokens:
             stream.logprobs = [*(stream.logprobs or ()), *outcome.logprobs]
         if commit.finish_reason in self.ends:
             stream.finish_reason = commit.finish_reason  # type: ignore[assignment] # one of its literals
             stream.stop_reason = commit.stop_reason
-        if self._streams[0].finish_reason is not None:
-            self.takes_drafts = False
+            stream.takes_drafts = False
         return outcome
 
     # -- the answer -------------------------------------------------------------------------

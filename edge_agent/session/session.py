@@ -2,7 +2,7 @@
 
 Drafts come from the worker's thread, commits from the network. Both end in one queue of events, so that all
 state changes in one place and in one order: the loop of `CollaborativeSession.run`. Nothing of the answer
-waits for drafts: they join when they are ready.
+waits for drafts: they join when they are ready. Each stream of an answer has its own (`StreamDrafts`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from functools import partial
 
 from edge_agent.api import (
     AnswerDrafts,
@@ -23,52 +22,23 @@ from edge_agent.api import (
     GenerationRequest,
     GenerationStats,
 )
-from edge_agent.control import CommitOutcome, Decision
-from edge_agent.drafting import (
-    Drafted,
-    DraftEvent,
-    DraftingStopped,
-    DraftSource,
-    DraftWorker,
-    GuardedSource,
-    Rewound,
-)
+from edge_agent.control import CommitOutcome
+from edge_agent.drafting import DraftSource, DraftWorker
 from edge_agent.errors import TRANSIENT, CloudError, CloudRefused, EdgeError, Transient
-from edge_agent.sampling import DraftToken, Pickers
-from edge_agent.session.attachment import Attached, AttachmentEvent, DraftAttachment
+from edge_agent.sampling import Pickers
 from edge_agent.session.control import SessionControl
 from edge_agent.session.exchange import ApiExchange, TokenExchange, finish_reason
+from edge_agent.session.stream_drafts import DraftingEvent, StreamDrafts
 from edge_agent.session.turn import ReceivedCommit, ReceivedFrame, SentFrame, Turn, TurnEvent, TurnLost
 from edge_agent.verifier import ConnectionPool
-from pipesd_vllm.wire import Begun, Commit, Control, Mode, RefusalCode, Text, Welcome
+from pipesd_vllm.wire import Begun, Commit, RefusalCode, Text, Welcome
 
 __all__ = ["CollaborativeSession"]
-
-_LEASE: Final = 64
-"""Committed tokens for which an answer keeps its place in the draft model while others wait for one."""
-_FIRST_RETRY: Final = 16
-"""Committed tokens after which drafts that stopped begin again; twice as many after each further stop."""
-_MAX_STOPS: Final = 6
-_LONG_PROMPT: Final = 10_000
-"""Tokens that are read in a few ms."""
-_PASSES_AHEAD: Final = 4
-"""Passes that a run may fill: those that begin within a round trip find it on the server."""
-_LEAST_RUN: Final = 4
-"""Tokens that a run must have to continue drafts that are under way: a frame's header costs as much."""
 
 
 def _is_replay(commit: Commit, outcome: CommitOutcome) -> bool:
     """Whether the frame brings nothing new: its passes and drafts were counted when it came first."""
     return bool(commit.tokens) and not outcome.new_tokens and commit.finish_reason is None
-
-
-@dataclass(frozen=True, slots=True)
-class _TextRead:
-    """`source` has read the first `length` tokens of prompt `number`."""
-
-    number: int
-    source: DraftSource
-    length: int
 
 
 class CollaborativeSession:
@@ -79,7 +49,7 @@ class CollaborativeSession:
         request: GenerationRequest | AskRequest,
         pool: ConnectionPool,
         worker: DraftWorker | None,
-        control: SessionControl,
+        start_control: Callable[[], SessionControl],
         clock: Callable[[], float],
         pickers: Pickers | None = None,
         *,
@@ -88,9 +58,9 @@ class CollaborativeSession:
         fallback: Fallback = Fallback.ERROR,
         draw: Callable[[], float] = random.random,
     ) -> None:
-        """`fits`: whether the worker's model has the target's vocabulary. `sources` makes what looks drafts
-        up after a prompt; None: nothing does. `fallback` says how long to try to reach the verifier; `draw`
-        gives 0 to 1, for the delays."""
+        """`start_control` gives the controls of one more stream. `fits`: whether the worker's model has the
+        target's vocabulary. `sources` makes what looks drafts up after a prompt; None: nothing does.
+        `fallback` says how long to try to reach the verifier; `draw` gives 0 to 1, for the delays."""
         self.stats = GenerationStats(started_s=clock())
         self.exchange: TokenExchange | ApiExchange
         if isinstance(request, AskRequest):
@@ -99,75 +69,59 @@ class CollaborativeSession:
         else:
             self.exchange = TokenExchange(request)
             self.stats.seed = request.sampling.seed
-        self._worker = worker
-        self._fits = fits
-        self._control = control
         self._clock = clock
-        self._events: asyncio.Queue[AttachmentEvent | TurnEvent | _TextRead] = asyncio.Queue()
-        self._chain = self.exchange.chain
-        self._sources = sources if control.looks_up else None
-        self._lookup: GuardedSource | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._num_texts = 0
-        """Prompts that lookup began with, or was ended after."""
+        self._events: asyncio.Queue[DraftingEvent | TurnEvent] = asyncio.Queue()
         told = self._events.put_nowait
         self._turn = Turn(self.exchange, pool, clock, told, fallback=fallback, draw=draw)
-        self._drafts = DraftAttachment(self._chain, worker, pickers or Pickers(), told)
-        self._stance = control.stance
-        """What the server was told."""
-        self._is_unattended = False
-        """The server waits for drafts as it is told, but none will come for a while: it was told so, too."""
-        self._attach_at = 0
-        """Length of the sequence from which on drafts may begin again after they stopped."""
-        self._num_stops = 0
-        self._cap: int | None = None
-        """`Commit.cap` of the last commit."""
-        self._worker_limit = 0
-        """Length of the sequence up to which the worker was told to draft."""
-        self._valid_from = 0
-        """The worker's drafts count once it has heard of so many `DraftHandle.follow`: those made before
-        build on a token that the chain does not have."""
-        self._is_drafting_over = False
+        self._start_control = start_control
+        self._make_drafts = partial(
+            StreamDrafts,
+            turn=self._turn,
+            stats=self.stats,
+            clock=clock,
+            on_event=told,
+            worker=worker,
+            pickers=pickers or Pickers(),
+            fits=fits,
+            sources=sources,
+        )
+        self._drafts: list[StreamDrafts] = []
+        self._add_drafts()
+        self._control = self._drafts[0].control
+        """Of the first stream: what the client is told of."""
         self._shows_drafts = isinstance(request, AskRequest) and request.shows_drafts
 
     async def run(self) -> AsyncGenerator[GenerationChunk | AnswerHead | AnswerText | AnswerDrafts, None]:
         """Yield committed tokens, and the text of an API's answer, until the turn ends.
 
-        Drafts, where they are asked for, after each event that may have changed them.
+        Drafts of the first stream, where they are asked for, after each event that may have changed them.
 
         Raises `CloudError`, `PairingError`.
         """
         finished = False
-        reason = "left"
+        ended_by: str | None = None
+        first = self.exchange.streams[0]
         try:
             await self._open_turn()
-            if self.exchange.request is not None:
-                self._begin_lookup()
+            if first.request is not None:
+                self._drafts[0].begin_lookup()
             while not finished:
                 match await self._events.get():
                     case ReceivedCommit() | ReceivedFrame() | TurnLost() as event if (
                         event.opening != self._turn.opening
                     ):
                         pass  # read before the turn was opened again
-                    case AttachmentEvent() as event:
-                        await self._on_drafting(self._drafts.take(event))
-                    case _TextRead() as event:
-                        await self._on_text_read(event)
+                    case DraftingEvent(stream, drafting):
+                        await self._drafts[stream].on_drafting(drafting)
                     case ReceivedCommit() as event:
                         outcome = self.exchange.apply(event.commit)
                         if _is_replay(event.commit, outcome):
                             continue
                         chunk = self._chunk(event, outcome)
-                        if event.commit.stream:
-                            self._count(event, outcome)
-                        elif chunk.finish_reason is None:
-                            await self._send_drafts(self._looked_up(self._on_commit(event, outcome)))
-                            await self._follow_control()
-                        else:
-                            self._on_commit(event, outcome)
-                            self._end_drafting()
-                            finished = self.exchange.is_whole
-                            reason = str(chunk.finish_reason)
+                        self._count(event, outcome)
+                        await self._drafts[event.commit.stream].on_commit(event, outcome)
+                        self._note_control()
+                        finished = self.exchange.is_whole
                         self._stamp(outcome)
                         yield chunk
                     case ReceivedFrame(frame=Begun() as begun, num_bytes=num_bytes):
@@ -178,95 +132,30 @@ class CollaborativeSession:
                         finished = self.exchange.is_whole
                     case TurnLost(_, error):
                         await self._on_loss(error)
-                if self._shows_drafts and self.exchange.takes_drafts and self._events.empty():
-                    yield AnswerDrafts(tuple(draft.token_id for draft in self._chain.drafted))
+                if self._shows_drafts and first.takes_drafts and self._events.empty():
+                    yield AnswerDrafts(tuple(draft.token_id for draft in first.chain.drafted))
         except EdgeError as error:
-            reason = type(error).__name__
+            ended_by = type(error).__name__
             raise
         finally:
-            self._end_drafting()
-            self._control.trace.ended(self._clock(), reason)
+            for drafts in self._drafts:
+                drafts.close(ended_by)
             await self._turn.stop(finished=finished)
 
     # -- what an event changes ------------------------------------------------------------
 
-    async def _on_drafting(self, event: DraftEvent | Attached | None) -> None:
-        match event:
-            case Drafted():
-                await self._send_drafts(self._looked_up(self._on_drafted(event)))
-            case Rewound(position):
-                self._control.on_rewound(position)
-            case Attached(handle):
-                self._is_unattended = False  # its first drafts end the server's going alone
-                missing = self._chain.tokens[handle.length :]
-                missing += [draft.token_id for draft in self._chain.drafted]
-                void = self._valid_from > 0
-                handle.follow(handle.length, missing, self._new_worker_limit(), contradicts_drafts=void)
-            case DraftingStopped():
-                self._attach_at = self._chain.frontier + (_FIRST_RETRY << self._num_stops)
-                self._num_stops = min(self._num_stops + 1, _MAX_STOPS)
-                await self._go_alone()
-
-    def _on_drafted(self, event: Drafted) -> Decision:
-        is_valid = event.num_followed >= self._valid_from
-        taken = is_valid and self._chain.append(event.position, event.draft)
-        self._control.on_drafted(event, taken=taken)
-        if taken:
-            if self._lookup is not None:
-                self._lookup.extend([event.draft.token_id])
-            # The policy says when a batch is sent: by default control/policies/adaptive.py.
-            return self._control.decide(event, self._chain.view())
-        if is_valid and not self._chain.agrees_with_committed(event.position, event.draft.token_id):
-            self._ignore_drafts()  # drafted before the commit was known
-        elif is_valid and event.position > self._chain.length:
-            self._follow_drafts(self._chain.length, [])  # some before it were ignored, and are to come again
-        return Decision.KEEP
-
-    def _ignore_drafts(self) -> None:
-        """What the worker has drafted builds on a wrong token: wait until it has heard of the right one."""
-        handle = self._drafts.handle
-        self._valid_from = 1 if handle is None else handle.num_followed
-
-    def _follow_drafts(self, position: int, tokens: Sequence[int]) -> None:
-        """Have the worker draft after `tokens`, the end of the chain from `position` on, and nothing else."""
-        if self._drafts.handle is not None:
-            limit = self._new_worker_limit()
-            self._drafts.handle.follow(position, tokens, limit, contradicts_drafts=True)
-        self._ignore_drafts()
-
-    def _on_commit(self, received: ReceivedCommit, outcome: CommitOutcome) -> Decision:
-        """The chain has taken the commit; tell everybody else."""
-        commit = received.commit
-        self._cap = commit.cap
-        self._count(received, outcome)
-        decision = self._control.on_commit(
-            received, outcome, self._chain.view(), is_drafting=self._drafts.handle is not None
-        )
-        if self._lookup is not None:
-            self._lookup.follow(outcome.new_tokens)
-        if self._drafts.handle is not None:
-            limit = self._new_worker_limit()
-            self._drafts.handle.follow(commit.base, commit.tokens, limit, contradicts_drafts=outcome.rejected)
-            if outcome.rejected:
-                self._ignore_drafts()
-        return decision
-
     async def _on_begun(self, begun: Begun, num_bytes: int) -> None:
-        """The server has the prompt: draft from it, or go on drafting after a resumption."""
+        """The server has a prompt: draft from it, or go on drafting after a resumption."""
         self.stats.downlink_bytes += num_bytes
         assert isinstance(self.exchange, ApiExchange)
-        if self.exchange.begin(begun):
-            assert self.exchange.request is not None
-            request = self.exchange.request
-            self._control.trace.begun(self._clock(), len(request.prompt_token_ids))
-            self._drafts.detach()  # of another prompt, that of a server which was lost
-            self._attach()
-            self._begin_lookup()
-        if begun.first == 0 and self.exchange.takes_drafts:
-            await self._turn.send_held()
-            await self._send_drafts(Decision.VERIFY)
-            if not self._drafts.is_wanted:
-                await self._go_alone()
+        is_new = self.exchange.begin(begun)
+        await self._turn.send_held()
+        for number in range(begun.first, begun.first + len(begun.seeds)):
+            if number == len(self._drafts):
+                drafts = self._add_drafts()
+                drafts.open()
+                await drafts.opened(SentFrame(self._clock(), 0))
+            await self._drafts[number].begun(is_new=is_new)
 
     async def _on_text(self, received: ReceivedFrame) -> list[AnswerHead | AnswerText]:
         """What the client gets; nothing if the server is too busy, so that it is asked again."""
@@ -286,198 +175,40 @@ class CollaborativeSession:
             stats.first_token_s = stats.first_token_s or received.received_s
         return told
 
-    def _end_drafting(self) -> None:
-        self._is_drafting_over = True
-        self._chain.void()
-        self._drafts.detach()
-        self._end_lookup()
-
     async def _on_loss(self, error: CloudError) -> None:
         """Open the turn again, if that can help. Raises `error` if not."""
         if isinstance(error, TRANSIENT):
             await self._open_turn(error)
-            await self._send_drafts(Decision.VERIFY)
+            await self._drafts[0].verify()
         elif isinstance(error, CloudRefused) and error.code == RefusalCode.ABANDONED:
             await self._open_turn()
-            await self._go_alone()  # the server waited for drafts long enough
-            await self._send_drafts(Decision.VERIFY)
+            await self._drafts[0].resume_alone()
         else:
             raise error
 
-    # -- attaching and detaching drafts ---------------------------------------------------
-
-    def _attach(self) -> None:
-        """Begin to draft, unless that is under way, paused, or of no use."""
-        request, target = self.exchange.request, self._turn.target
-        if request is None or self._drafts.is_wanted or self._is_drafting_over or not self._fits(target):
-            return
-        if self._stance.drafts and self._most_drafts and self._chain.frontier >= self._attach_at:
-            self._valid_from = 1 if self._chain.num_drafted else 0
-            self._drafts.attach(request, self._new_worker_limit(), fp64_noise=target.draws_in_fp64)
-
-    async def _follow_control(self) -> None:
-        """After a commit: draft or pause as control has it, and tell the server what it is to do."""
-        before, self._stance = self._stance, self._control.stance
-        if before[:2] != self._stance[:2]:
-            await self._control_turn()
-        num_waiting = 0 if self._worker is None else self._worker.num_waiting
-        others_wait = num_waiting > 0 and self._drafts.num_committed >= _LEASE
-        if others_wait or not (self._stance.drafts and self._most_drafts):
-            self._drafts.detach()
-        self._attach()
-        if self._drafts.handle is None and not self._chain.num_drafted:
-            await self._go_alone()
+    async def _open_turn(self, lost: Transient | None = None) -> None:
+        mode, patience_ms = self._drafts[0].open()
+        for drafts in self._drafts[1:]:
+            drafts.open()
+        sent = await self._turn.open(mode, patience_ms, lost)
+        self.stats.uplink_bytes += sent.num_bytes
+        for drafts in self._drafts:
+            await drafts.opened(sent)
+            sent = SentFrame(sent.sent_s, 0)  # one frame opens them all
         self._note_control()
+
+    def _add_drafts(self) -> StreamDrafts:
+        number = len(self._drafts)
+        stream, control = self.exchange.streams[number], self._start_control()
+        self._drafts.append(self._make_drafts(number, stream, control=control))
+        return self._drafts[-1]
+
+    # -- what the client is told ----------------------------------------------------------
 
     def _note_control(self) -> None:
         """Tell the client what is in force, and what streaming would take."""
         in_force, self.stats.in_force_reason = self._control.in_force
         self.stats.in_force, self.stats.streaming_s = str(in_force), self._control.streaming_s
-
-    async def _control_turn(self) -> None:
-        stance = self._stance
-        self._is_unattended = False
-        sent = await self._tell(Control(self._turn.number, stance.mode, stance.patience_ms))
-        if sent is not None:
-            self._control.on_controlled(sent.sent_s, stance)
-
-    async def _go_alone(self) -> None:
-        """Tell a server that waits for drafts to decode without them until some come."""
-        if not self._is_unattended and self._stance.mode is not Mode.LATENCY:
-            self._is_unattended = True
-            await self._tell(Control(self._turn.number, alone=True))
-
-    async def _tell(self, control: Control) -> SentFrame | None:
-        sent = await self._turn.send(control)
-        if sent is not None:
-            self.stats.uplink_bytes += sent.num_bytes
-        return sent
-
-    # -- drafts that are looked up --------------------------------------------------------
-
-    def _begin_lookup(self) -> None:
-        """Have the prompt read, a long one in a thread."""
-        self._end_lookup()
-        if self._sources is None or not self._turn.target.limits.max_drafts:
-            return
-        prompt, number = list(self._chain.tokens), self._num_texts
-        if len(prompt) <= _LONG_PROMPT:
-            self._events.put_nowait(_TextRead(number, self._sources(prompt), len(prompt)))
-        else:
-            self._reading = asyncio.create_task(self._read(self._sources, number, prompt))
-
-    async def _read(
-        self, sources: Callable[[Sequence[int]], DraftSource], number: int, prompt: list[int]
-    ) -> None:
-        source = await asyncio.to_thread(sources, prompt)
-        self._events.put_nowait(_TextRead(number, source, len(prompt)))
-
-    async def _on_text_read(self, read: _TextRead) -> None:
-        if read.number == self._num_texts:
-            self._lookup = GuardedSource(read.source, self._chain.vocab_size)
-            self._lookup.follow(self._chain.tokens[read.length :])
-            self._lookup.extend([draft.token_id for draft in self._chain.drafted])
-            await self._send_drafts(self._looked_up(Decision.KEEP))
-
-    def _end_lookup(self) -> None:
-        self._num_texts += 1
-        self._lookup = None
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
-
-    def _looked_up(self, decision: Decision) -> Decision:
-        """Let a run from the text continue the chain, if that is best now; what to do then."""
-        run = self._proposed()
-        if not run:
-            return decision
-        position, ids = self._chain.length, [draft.token_id for draft in run]
-        for i, draft in enumerate(run):
-            self._chain.append(position + i, draft)
-        assert self._lookup is not None
-        self._lookup.extend(ids)
-        self._follow_drafts(position, ids)
-        found = self._control.on_looked_up(position, run, self._chain.view())
-        is_last = self._drafts.handle is None or self._chain.length >= self._worker_limit
-        return Decision.VERIFY if is_last or Decision.VERIFY in (decision, found) else found
-
-    def _proposed(self) -> Sequence[DraftToken]:
-        """The run to take now; empty: none."""
-        if self._lookup is None:
-            return ()
-        chain = self._chain
-        limits = self._turn.target.limits
-        ahead = min(_PASSES_AHEAD * self._most_drafts, limits.max_draft_tokens)
-        end = min(chain.frontier + ahead, self.exchange.max_length)
-        room = end - chain.length
-        if room < (_LEAST_RUN if chain.num_drafted else 1):
-            return ()
-        survival, least = self._control.survival(chain.drafted), self._control.least_survival
-        run = self._lookup.propose(room, survival, least)
-        if chain.num_drafted and len(run) < _LEAST_RUN:
-            return ()
-        return run if self._drafts.handle is None or (run and self._control.prefers(run)) else ()
-
-    # -- what goes out --------------------------------------------------------------------
-
-    async def _open_turn(self, lost: Transient | None = None) -> None:
-        self._stance, self._is_unattended = self._control.stance, False
-        self._cap = None
-        sent = await self._turn.open(self._stance.mode, self._stance.patience_ms, lost)
-        self.stats.uplink_bytes += sent.num_bytes
-        self._control.on_opened(sent.sent_s, sent.num_bytes, self._stance)
-        self._note_control()
-        self._attach()
-        if self.exchange.takes_drafts and not self._drafts.is_wanted:
-            await self._go_alone()
-
-    async def _send_drafts(self, decision: Decision) -> None:
-        """Carry out `decision`, and make sure that another event will come."""
-        if decision is not Decision.KEEP:
-            await self._upload(verify=decision is Decision.VERIFY)
-        if self._chain.awaits_commit or self._chain.length < self._worker_limit:
-            return
-        # The worker has stopped and nothing is being verified: draft on if that makes sense by now.
-        if self._limit() > self._chain.length:
-            self._limit_drafting()
-        elif self._chain.num_drafted:
-            await self._upload(verify=True)
-
-    async def _upload(self, *, verify: bool) -> None:
-        if not self.exchange.takes_drafts:
-            return
-        awaiting_commit = self._chain.awaits_commit
-        draft = self._chain.take_unsent(self._turn.number, verify=verify, confidence=self._control.confidence)
-        if draft is None or (sent := await self._turn.send(draft)) is None:
-            return
-        self._is_unattended = False
-        self._control.on_sent(sent.sent_s, draft, sent.num_bytes, awaiting_commit=awaiting_commit)
-        self.stats.draft_tokens_sent += len(draft.tokens)
-        self.stats.uplink_draft_bytes += sent.num_bytes
-        self.stats.uplink_bytes += sent.num_bytes
-        if verify:
-            self._limit_drafting()
-
-    def _limit_drafting(self) -> None:
-        if self._drafts.handle is not None:
-            self._drafts.handle.set_limit(self._new_worker_limit())
-
-    def _new_worker_limit(self) -> int:
-        self._worker_limit = self._limit()
-        return self._worker_limit
-
-    def _limit(self) -> int:
-        """Length of the sequence up to which drafting makes sense now."""
-        ahead = min(self._control.max_ahead(self._chain.view()), self._most_drafts)
-        return min(self._chain.frontier + ahead, self.exchange.max_length)
-
-    @property
-    def _most_drafts(self) -> int:
-        """Most drafts beyond the frontier that the server has a use for: those of the next two passes."""
-        most = self._turn.target.limits.max_drafts
-        return most if self._cap is None else min(most, 2 * self._cap)
-
-    # -- what the client is told ----------------------------------------------------------
 
     def _count(self, received: ReceivedCommit, outcome: CommitOutcome) -> None:
         stats = self.stats

@@ -158,10 +158,10 @@ class Turn:
     async def send(self, frame: Draft | Control) -> SentFrame | None:
         """None if the connection is lost: `TurnLost` follows.
 
-        A `Control` waits for the server to take it (`Exchange.takes_drafts`); see `send_held`.
+        A `Control` waits for the server to take it (`Stream.takes_drafts`); see `send_held`.
         """
         assert self._connection is not None, "open first"
-        if isinstance(frame, Control) and not self._exchange.takes_drafts:
+        if isinstance(frame, Control) and not self._exchange.streams[frame.stream].takes_drafts:
             self._held.append(frame)
             return None
         sent_s = self._clock()
@@ -171,7 +171,7 @@ class Turn:
             return None
 
     async def send_held(self) -> None:
-        """Send what has waited, now that the exchange takes it."""
+        """Send what has waited, if the server takes it by now."""
         held, self._held = self._held, []
         for frame in held:
             await self.send(frame)
@@ -223,7 +223,8 @@ class Turn:
         if self._connection is None:
             connection = await self._acquire()
             self._connection, self._target = connection, connection.welcome
-            self._exchange.chain.vocab_size = connection.welcome.vocab_size
+            for stream in self._exchange.streams:
+                stream.chain.vocab_size = connection.welcome.vocab_size
         return self._connection
 
     async def _acquire(self) -> CloudConnection:
@@ -235,7 +236,6 @@ class Turn:
             raise TargetChanged(f"another target than the one that began this answer: {error}") from error
 
     async def _send_open(self, connection: CloudConnection, mode: Mode, patience_ms: int) -> SentFrame:
-        self._exchange.chain.restart()
         self.number = connection.next_turn()
         try:
             opened = self._exchange.opened(connection.welcome, self.number, mode, patience_ms)

@@ -77,7 +77,7 @@ async def answer(url: str, affinity: str) -> list[int]:
     plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), asyncio.get_running_loop().time)
     request = GenerationRequest("r", PROMPT, Sampling(NUM_TOKENS))
     control = plane.start_session("r", len(PROMPT), "adaptive", SessionMode.LATENCY)
-    session = CollaborativeSession(request, pool, None, control, asyncio.get_running_loop().time)
+    session = CollaborativeSession(request, pool, None, lambda: control, asyncio.get_running_loop().time)
     try:
         return [token for chunk_ in [c async for c in session.run()] for token in chunk_.token_ids]
     finally:

@@ -225,7 +225,7 @@ def test_a_structure_holds_with_drafts_and_across_a_loss() -> None:
         assert outcome.chats[0].token_ids == alone
         assert outcome.chats[0].target_passes < len(alone)
     asked = msgspec.structs.replace(chat, api=Api.COMPLETIONS)
-    assert "".join(run(plan_of(chat=asked)).chats[0].text) == models.tokenizer().decode(alone)
+    assert "".join(run(plan_of(chat=asked)).chats[0].shown[0].text) == models.tokenizer().decode(alone)
 
 
 def test_forms_of_every_kind_hold_in_one_engine() -> None:
@@ -253,7 +253,9 @@ def test_the_gateways_stream_has_the_targets_text(api: Api) -> None:
     check_clean(outcome)
     chat = outcome.chats[0]
     assert chat.end.finish_reason == "length"
-    assert "".join(chat.text) == models.tokenizer().decode(reference("target", chat.prompt, SAMPLING))
+    assert "".join(chat.shown[0].text) == models.tokenizer().decode(
+        reference("target", chat.prompt, SAMPLING)
+    )
     assert (chat.route, chat.marked_verified, chat.chunks[-1]) == ("collaborative", True, "[DONE]")
 
 

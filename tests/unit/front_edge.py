@@ -141,15 +141,16 @@ class Api:
     async def close(self) -> None: ...
 
 
-def drafter(front: FrontEnd, text: str, wrong_every: int = 0) -> FakeDrafter:
-    """Drafts `text` after the prompt's end, wrong at every `wrong_every`-th token."""
-    ids = front.engine.ids(text)
+def drafter(front: FrontEnd, texts: Sequence[str], wrong_every: int = 0) -> FakeDrafter:
+    """Drafts the first of `texts` that fits after the prompt's end, wrong at every `wrong_every`-th token."""
+    scripts = [front.engine.ids(text) for text in texts]
     start = front.engine.ids("<|im_start|>assistant", ends=False)
 
     def next_token(tokens: Sequence[int]) -> DraftToken:
         held = list(tokens)
         place = next(i for i in range(len(held), 0, -1) if held[i - len(start) : i] == start)
         done = len(held) - place
+        ids = next((ids for ids in scripts if ids[:done] == held[place:]), scripts[0])
         right = ids[done] if done < len(ids) else 0
         is_wrong = wrong_every and done % wrong_every == wrong_every - 1
         return DraftToken((right + 1) % 256 if is_wrong else right, 0.95)
@@ -163,15 +164,17 @@ class Bench:
     def __init__(
         self,
         front: FrontEnd,
-        text: str,
+        text: str | Sequence[str],
         transports: Sequence[FrontTransport | CloudError],
         fallback: Fallback = Fallback.ERROR,
     ) -> None:
+        """`text`: what is drafted; several: those of the streams."""
+        texts = [text] if isinstance(text, str) else text
         self.recorder = MemoryRecorder()
-        self.worker = DraftThread(drafter(front, text, 7))
+        self.worker = DraftThread(drafter(front, texts, 7))
         control = ControlPlane(FixedParameters(PARAMETERS), self.recorder, time.monotonic)
         api: Any = Api(front)
-        bundle = fake_tokenizer_bundle([text])
+        bundle = fake_tokenizer_bundle([*texts])
         self.agent = EdgeAgent(
             self.worker,
             Connectors(transports),

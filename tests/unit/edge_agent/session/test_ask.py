@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from edge_agent.api import (
     Fallback,
     GenerationChunk,
     GenerationStats,
+    SessionMode,
     Source,
 )
 from edge_agent.control import Arm
@@ -32,6 +34,7 @@ from edge_agent.errors import (
 from edge_agent.tracing import PromptKnown
 from pipesd_vllm.wire import (
     Ask,
+    Control,
     Downstream,
     Identity,
     Mode,
@@ -92,7 +95,10 @@ def stats_of(events: Sequence[AnswerEvent]) -> GenerationStats:
 
 
 REQUESTS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
-    (CHATS | {"tools": TOOLS} | STREAM, (THOUGHTS,)),
+    (
+        CHATS | {"tools": TOOLS, "n": 2, "temperature": 1.0} | STREAM,
+        (THOUGHTS, "<think>so</think>" + CALL[:5]),
+    ),
     (CHATS | {"tools": TOOLS}, (THOUGHTS,)),
     (CHATS | {"n": 2, "temperature": 0.7} | STREAM, ("<think>so</think>Yes wörld", "<think>never ends")),
     (CHATS | {"stop": ["wö"], "logprobs": True, "top_logprobs": 2} | STREAM, ("<think>a</think>Hi wörld",)),
@@ -110,13 +116,13 @@ async def test_an_answer_taken_over_after_every_other_frame_is_the_undisturbed_o
     front.engine.says(*texts)
     plain = await front.plain(CHAT, body)
     async with lines(front, -1) as whole:
-        events = await Bench(front, texts[0], whole).events(asked(CHAT, body))
+        events = await Bench(front, texts, whole).events(asked(CHAT, body))
         num_frames = whole[0].num_received  # type: ignore[union-attr]
     assert answer_of(events).status == 200
     _same(answer_of(events), plain)
     for cut in range(0, num_frames, 2):
         async with lines(front, cut, -1) as two:
-            events = await Bench(front, texts[0], two).events(asked(CHAT, body))
+            events = await Bench(front, texts, two).events(asked(CHAT, body))
         _same(answer_of(events), plain)
         tokens: dict[int, list[int]] = {}
         for event in events:
@@ -148,6 +154,26 @@ async def test_drafts_are_right_inside_the_arguments_of_a_call(front: FrontEnd) 
     assert stats.seed == SEED
     prompt_len = next(event.prompt_len for event in bench.recorder.events if isinstance(event, PromptKnown))
     assert prompt_len == len(front.engine.opened[0][2]["prompt_token_ids"]) - 1
+
+
+@pytest.mark.parametrize("mode", [Mode.LATENCY, Mode.OFFLOAD])
+async def test_every_stream_is_drafted_for(front: FrontEnd, mode: Mode) -> None:
+    """Each by its own text, as the mode says, whatever place the draft model has for them."""
+    texts = (CALL, "No call, but an ürgent text: " + CALL[:30])
+    front.engine.says(*texts)
+    front.engine.longest_piece = 1
+    body = CHATS | {"tools": TOOLS, "n": 2, "temperature": 1.0} | STREAM
+    async with front.edge() as edge:
+        line = DraftGate(front, edge)
+        request = replace(asked(CHAT, body), mode=SessionMode(mode))
+        events = await Bench(front, texts, [line]).events(request)
+    _same(answer_of(events), await front.plain(CHAT, body))
+    for stream in range(2):
+        chunks = [e for e in events if isinstance(e, GenerationChunk) and e.stream == stream]
+        sources = [source for chunk in chunks for source in chunk.sources]
+        assert sources.count(Source.DRAFTED) > len(sources) / 2
+    told = {(sent.stream, sent.mode) for sent in line.sent if isinstance(sent, Control) and sent.mode}
+    assert told == (set() if mode is Mode.LATENCY else {(1, mode)})
 
 
 async def test_drafts_are_shown_before_they_are_verified(front: FrontEnd) -> None:

@@ -124,7 +124,7 @@ async def answer(server: Server, mode: SessionMode, fallback: Fallback) -> tuple
     control = plane.start_session("r", len(PROMPT), "adaptive", mode)
     request = GenerationRequest("r", PROMPT, Sampling(NUM_TOKENS))
     session = CollaborativeSession(
-        request, pool, worker, control, time.monotonic, fallback=fallback, draw=lambda: 0.0
+        request, pool, worker, lambda: control, time.monotonic, fallback=fallback, draw=lambda: 0.0
     )
     tokens: list[int] = []
     try:

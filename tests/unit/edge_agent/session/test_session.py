@@ -73,7 +73,7 @@ class Bench:
     ) -> CollaborativeSession:
         plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
         control = plane.start_session("r", len(wanted.prompt_token_ids), policy, mode)
-        return CollaborativeSession(wanted, self.pool, self.worker, control, time.monotonic)
+        return CollaborativeSession(wanted, self.pool, self.worker, lambda: control, time.monotonic)
 
     async def run(
         self, wanted: GenerationRequest, policy: str = "adaptive", mode: SessionMode = SessionMode.OFFLOAD

@@ -74,7 +74,7 @@ async def answered(
         GenerationRequest("r", PROMPT, Params(NUM_TOKENS)),
         pool,
         worker,
-        plane.start_session("r", len(PROMPT), policy, mode),
+        lambda: plane.start_session("r", len(PROMPT), policy, mode),
         time.monotonic,
         fits=lambda _: fits,
         sources=sources,

@@ -81,7 +81,7 @@ async def collaborate(
     plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), time.monotonic)
     control = plane.start_session("r", len(PROMPT), "adaptive", mode, sampled=sampling.temperature > 0)
     wanted = GenerationRequest("r", PROMPT, sampling)
-    session = CollaborativeSession(wanted, pool, worker, control, time.monotonic)
+    session = CollaborativeSession(wanted, pool, worker, lambda: control, time.monotonic)
     try:
         tokens = [token async for chunk in session.run() for token in chunk.token_ids]
     finally:
