@@ -6,10 +6,10 @@ All but `TargetAlone` and `explained` is pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -28,9 +28,11 @@ __all__ = [
     "TargetAlone",
     "explained",
     "first_difference",
+    "logprob_gap",
     "margin_of",
     "near_tie_nats",
     "told",
+    "told_logprobs",
 ]
 
 _NEAR_TIE_NATS: Final = 5e-4
@@ -46,6 +48,8 @@ class Continuation:
     token_ids: tuple[int, ...]
     text: str
     finish_reason: FinishReason | None
+    logprobs: tuple[Mapping[int, float], ...] = field(default=(), compare=False)
+    """Of each token, where they were asked for: its own by token id, and those of the likeliest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,34 @@ def first_difference(plain: Continuation, ours: Continuation) -> Difference | No
         if tokens[0] != tokens[1]:
             return Difference(position, *tokens)
     return Difference(len(plain.token_ids), None, None)
+
+
+def logprob_gap(plain: Continuation, ours: Continuation) -> float | None:
+    """How far the log-probabilities of equal tokens are apart at most; None if a side has none."""
+    found = [
+        abs(ours_of[token] - plain_of[token])
+        for plain_of, ours_of, same in zip(
+            plain.logprobs, ours.logprobs, _equal_so_far(plain, ours), strict=False
+        )
+        if same
+        for token in plain_of.keys() & ours_of.keys()
+    ]
+    return max(found, default=None)
+
+
+def _equal_so_far(plain: Continuation, ours: Continuation) -> Iterator[bool]:
+    same = True
+    for one, other in zip(plain.token_ids, ours.token_ids, strict=False):
+        same = same and one == other
+        yield same
+
+
+def told_logprobs(choice: Mapping[str, Any]) -> tuple[Mapping[int, float], ...]:
+    """Those of a completion's choice, by token id; raises `CliError` for a choice without."""
+    told = (choice.get("logprobs") or {}).get("top_logprobs")
+    if not told or not told[0]:
+        raise CliError("The server gives no log-probabilities.")
+    return tuple({int(name.removeprefix("token_id:")): value for name, value in of.items()} for of in told)
 
 
 def near_tie_nats(dtype: str | None) -> float:
@@ -159,7 +191,9 @@ class TargetAlone:
         _, choice = await self._client.complete(prompt, body)
         if not isinstance(choice.get("token_ids"), list):
             raise CliError("The server gives no token ids: this needs vLLM 0.10.2 or newer.")
-        return Continuation(tuple(choice["token_ids"]), choice["text"], FinishReason(choice["finish_reason"]))
+        reason = FinishReason(choice["finish_reason"])
+        logprobs = () if sampling.logprobs is None else told_logprobs(choice)
+        return Continuation(tuple(choice["token_ids"]), choice["text"], reason, logprobs)
 
     async def most_likely(self, prefix: Sequence[int]) -> Mapping[int, float]:
         body = sampling_body(Sampling(1)) | {
@@ -167,10 +201,7 @@ class TargetAlone:
             "return_tokens_as_token_ids": True,
         }
         _, choice = await self._client.complete(prefix, body)
-        top = (choice.get("logprobs") or {}).get("top_logprobs")
-        if not top or not top[0]:
-            raise CliError("The server gives no log-probabilities.")
-        return {int(name.removeprefix("token_id:")): value for name, value in top[0].items()}
+        return told_logprobs(choice)[0]
 
 
 async def explained(

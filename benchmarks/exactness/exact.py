@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -19,14 +19,16 @@ from benchmarks.exactness.comparison import (
     Reference,
     TargetAlone,
     explained,
+    logprob_gap,
     near_tie_nats,
     told,
+    told_logprobs,
 )
-from benchmarks.harness.clients import sampling_body
-from benchmarks.harness.options import Flags, JsonFile, NumPrompts, Prompts, Tokens
+from benchmarks.harness.clients import connected, sampling_body
+from benchmarks.harness.options import Flags, JsonFile, NumPrompts, Prompts, Stock, Tokens
 from benchmarks.harness.pair import Pair, started_pair
 from benchmarks.harness.prompts import HUMANEVAL, Prompt, fitting, in_order, load_prompts
-from benchmarks.harness.server import running_server
+from benchmarks.harness.server import plain_api, running_server
 from benchmarks.reports.records import write_json
 from edge_agent.api import FinishReason, GenerationStats, Sampling
 from edge_agent.settings import EdgeSettings
@@ -34,6 +36,9 @@ from openai_gateway.cli.console import stderr
 from openai_gateway.cli.errors import CliError
 
 __all__ = ["Checked", "ExactPlan", "check_all", "exact", "exact_json"]
+
+_LOGPROB_GAP: Final = 1e-3
+"""Nats: what a batch of another shape makes of a log-probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class Checked:
     margin: Margin | None = None
     stats: GenerationStats = field(default_factory=GenerationStats)
     """Of our answer."""
+    logprob_gap: float | None = None
+    """How far the log-probabilities of equal tokens are apart at most, where they were asked for."""
 
 
 def exact(
@@ -77,6 +84,11 @@ def exact(
     frequency_penalty: Annotated[float, typer.Option("--frequency-penalty", min=-2.0, max=2.0)] = 0.0,
     repetition_penalty: Annotated[float, typer.Option("--repetition-penalty", min=0.01)] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="For temperatures above 0.")] = 0,
+    logprobs: Annotated[
+        int | None,
+        typer.Option("--logprobs", min=1, max=20, help="Compare so many a token, too.", show_default=False),
+    ] = None,
+    stock: Stock = False,
     near_tie: Annotated[
         float | None,
         typer.Option(
@@ -91,7 +103,8 @@ def exact(
     """Compare the gateway's output with the same server's plain /v1/completions, token for token.
 
     At a temperature above 0 both draw with the noise of the same seed, so the texts are to be equal, too.
-    Exits 1 if any differs; every difference is shown with how close the two tokens were.
+    Exits 1 if any differs; every difference is shown with how close the two tokens were. Log-probabilities
+    may be 0.001 apart.
     """
     sampling = Sampling(
         tokens,
@@ -103,28 +116,34 @@ def exact(
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
         repetition_penalty=repetition_penalty,
+        logprobs=logprobs,
     )
     sources = [in_order(load_prompts(source), num, spread=spread) for source in prompts or [HUMANEVAL]]
     dtype = flags.given["dtype"]
     limit = near_tie_nats(dtype) if near_tie is None else near_tie
     plan = ExactPlan(sources, num, sampling, limit, dtype)
-    with running_server(flags) as server:
-        identical = asyncio.run(_run(server.settings, plan, json_file))
+    with running_server(flags) as server, plain_api(server, stock=stock) as api:
+        identical = asyncio.run(_run(server.settings, api, plan, json_file))
     if not identical:
         raise typer.Exit(1)
 
 
-async def _run(settings: EdgeSettings, plan: ExactPlan, json_file: Path | None) -> bool:
+async def _run(
+    settings: EdgeSettings, api: tuple[str, str | None], plan: ExactPlan, json_file: Path | None
+) -> bool:
     """Whether all were identical."""
     out = Console(highlight=False, markup=False, soft_wrap=True)
     stderr.print("Starting the edge agent")
-    async with started_pair(settings) as pair:
-        results = await check_all(pair, TargetAlone(pair.cloud), plan, out)
+    async with started_pair(settings) as pair, connected(*api) as plain:
+        results = await check_all(pair, TargetAlone(plain), plan, out)
     if json_file is not None:
         write_json(json_file, exact_json(results, plan, settings, pair.target.model))
     num_identical = sum(checked.difference is None for checked in results)
     out.print(f"identical {num_identical}/{len(results)}")
-    return num_identical == len(results)
+    gap = widest_gap(results)
+    if gap is not None:
+        out.print(f"log-probabilities at most {gap:.1e} apart")
+    return num_identical == len(results) and (gap or 0.0) <= _LOGPROB_GAP
 
 
 async def check_all(pair: Pair, plain: Reference, plan: ExactPlan, out: Console) -> list[Checked]:
@@ -136,7 +155,8 @@ async def check_all(pair: Pair, plain: Reference, plan: ExactPlan, out: Console)
             expected = await plain.complete(prompt.token_ids, plan.sampling)
             ours, stats = await _through_gateway(pair, prompt.token_ids, plan.sampling)
             difference, margin = await explained(plain, prompt.token_ids, plan.sampling, expected, ours)
-            results.append(Checked(prompt.name, len(expected.token_ids), difference, margin, stats))
+            gap = logprob_gap(expected, ours)
+            results.append(Checked(prompt.name, len(expected.token_ids), difference, margin, stats, gap))
             out.print(
                 f"{prompt.name}: identical, {len(expected.token_ids)} tokens"
                 if difference is None
@@ -156,7 +176,13 @@ async def _through_gateway(
     )
     made = pair.recorder.take(answer_id)
     text, reason = choice["text"], FinishReason(choice["finish_reason"])
-    return Continuation(tuple(made.token_ids), text, reason), made.stats
+    logprobs = () if sampling.logprobs is None else told_logprobs(choice)
+    return Continuation(tuple(made.token_ids), text, reason, logprobs), made.stats
+
+
+def widest_gap(results: Sequence[Checked]) -> float | None:
+    """Of all log-probabilities that were compared; None if none were."""
+    return max((each.logprob_gap for each in results if each.logprob_gap is not None), default=None)
 
 
 def exact_json(
@@ -171,6 +197,7 @@ def exact_json(
         "target_passes_per_token": num_passes / num_tokens if num_tokens else None,
         "num_identical": len(results) - len(different),
         "num_compared": len(results),
+        "logprob_gap": widest_gap(results),
         "differences": [
             {
                 "name": checked.name,

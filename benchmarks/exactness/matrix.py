@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -25,9 +26,9 @@ from benchmarks.exactness.comparison import (
 )
 from benchmarks.exactness.drafts import KINDS, DraftMaker
 from benchmarks.harness.clients import connected
-from benchmarks.harness.options import Flags, JsonFile, NumPrompts, Prompts
+from benchmarks.harness.options import Flags, JsonFile, NumPrompts, Prompts, Stock
 from benchmarks.harness.prompts import HUMANEVAL, Prompt, TokenisedPrompt, fitting, load_prompts
-from benchmarks.harness.server import RunningServer, running_server
+from benchmarks.harness.server import RunningServer, plain_api, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
 from benchmarks.reports.records import write_json
 from edge_agent.agent import cloud_api, cloud_connector
@@ -37,7 +38,7 @@ from edge_agent.verifier.transport import Connector, Transport
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
 from openai_gateway.local.text.tokenizer import TargetText
-from pipesd_vllm.wire import Mode, Open
+from pipesd_vllm.wire import Mode, Open, Structure, StructureKind
 
 __all__ = [
     "MATRIX",
@@ -62,10 +63,21 @@ _MOST_DRAFTS: Final = 12
 _VERIFIABLE: Final = ("right", "right", "half", "wrong")
 """What ends each round: the server has something to check, whatever it made of the frames before."""
 
+_SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "kind": {"enum": ["code", "maths", "chat"]},
+        "steps": {"type": "array", "items": {"type": "integer"}},
+    },
+    "required": ["name", "kind", "steps"],
+    "additionalProperties": False,
+}
 _FURTHER: Final[Mapping[str, Mapping[str, Any]]] = {
     "plain": {},
     "penalties": {"presence_penalty": 0.6, "frequency_penalty": 0.4, "repetition_penalty": 1.2},
     "biased": {"min_p": 0.05, "logit_bias": {28: -100.0, 30: 1.5, 260: -2.0}},
+    "json": {"structure": Structure(StructureKind.JSON_SCHEMA, json.dumps(_SCHEMA)), "ignore_eos": False},
 }
 
 
@@ -84,14 +96,13 @@ class Setting:
         return f"T={self.temperature:g},top_p={self.top_p:g},{self.further}"
 
     def sampling(self, num_tokens: int, seed: int) -> Sampling:
-        """Exactly `num_tokens` tokens; at temperature 0 the seed says nothing and is left out."""
+        """Exactly `num_tokens` tokens, fewer for a form that ends; a greedy one has no seed."""
         return Sampling(
             num_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
             seed=seed if self.temperature else None,
-            ignore_eos=True,
-            **_FURTHER[self.further],
+            **{"ignore_eos": True, **_FURTHER[self.further]},
         )
 
 
@@ -131,25 +142,28 @@ def matrix(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the first prompt; each has its own.")] = 0,
+    stock: Stock = False,
     json_file: JsonFile = None,
 ) -> None:
     """Compare sessions under random drafts with the target alone, over all kinds of sampling.
 
-    Temperatures 0, 0.7 and 1, top_p 1 and 0.9, plain, with penalties, and with min_p and biases. Sessions
-    run in batches of 1 to 8; their drafts are right, wrong, stale, doubled or out of order, and each session
-    moves to a fresh connection in the middle. Exits 1 if any text differs; every difference is shown with how
-    close the two tokens were. Each of the 18 settings takes some minutes on two cores. The target computes in
-    float32 unless --dtype says otherwise.
+    Temperatures 0, 0.7 and 1, top_p 1 and 0.9, plain, with penalties, with min_p and biases, and with a JSON
+    schema. Sessions run in batches of 1 to 8; their drafts are right, wrong, stale, doubled or out of order,
+    and each session moves to a fresh connection in the middle. Exits 1 if any text differs; every difference
+    is shown with how close the two tokens were. Each of the 24 settings takes some minutes on two cores. The
+    target computes in float32 unless --dtype says otherwise.
     """
     flags = Flags({**flags.given, "dtype": flags.given["dtype"] or "float32"}, flags.vllm)
     sources = [load_prompts(source) for source in prompts or [HUMANEVAL]]
-    with running_server(flags, _TELLS_ALL) as server:
-        if not asyncio.run(_run(server, selected(settings), sources, num, tokens, seed, json_file)):
+    with running_server(flags, _TELLS_ALL) as server, plain_api(server, stock=stock) as reference:
+        chosen = selected(settings)
+        if not asyncio.run(_run(server, reference, chosen, sources, num, tokens, seed, json_file)):
             raise typer.Exit(1)
 
 
 async def _run(
     server: RunningServer,
+    plain: tuple[str, str | None],
     chosen: Sequence[Setting],
     sources: Sequence[Sequence[Prompt]],
     num: int,
@@ -170,7 +184,7 @@ async def _run(
     if not prompts:
         raise CliError("None of the prompts fits: ask for fewer --tokens, or serve with a longer context.")
     results: list[Compared] = []
-    async with connected(settings.cloud_url, settings.cloud_key, shared=8) as client:
+    async with connected(*plain, shared=8) as client:
         # A server that is started here tells all logits.
         reference = TargetAlone(client, target.vocab_size) if server.process else TargetAlone(client)
         for setting in chosen:

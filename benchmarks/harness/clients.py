@@ -28,6 +28,8 @@ _SAMPLING_FIELDS: Final = (
     *("max_tokens", "temperature", "top_p", "top_k", "min_p", "ignore_eos"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty"),
 )
+_STRUCTURES: Final[Mapping[str, str]] = {"json_schema": "json", "regex": "regex", "grammar": "grammar"}
+"""vLLM's names of forms whose value is a text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,13 @@ class TimedAnswer:
 def sampling_body(sampling: Sampling) -> Json:
     """All that a body says about picking tokens, whoever it is sent to: nobody's defaults count."""
     body = {name: getattr(sampling, name) for name in _SAMPLING_FIELDS}
-    return body | ({"logit_bias": sampling.logit_bias} if sampling.logit_bias else {})
+    if sampling.logit_bias:
+        body["logit_bias"] = sampling.logit_bias
+    if sampling.structure is not None:
+        body["structured_outputs"] = {_STRUCTURES[sampling.structure.kind]: sampling.structure.value}
+    if sampling.logprobs is not None:
+        body |= {"logprobs": sampling.logprobs, "return_tokens_as_token_ids": True}
+    return body
 
 
 def exactly(num_tokens: int) -> Json:

@@ -23,6 +23,7 @@ __all__ = [
     "NumPrompts",
     "Prompts",
     "SpecBench",
+    "Stock",
     "Tokens",
     "takes",
 ]
@@ -112,6 +113,9 @@ Prompts = Annotated[
     ),
 ]
 NumPrompts = Annotated[int, typer.Option("--num", min=1, help="How many prompts of each.")]
+Stock = Annotated[
+    bool, typer.Option("--stock", help="Compare with vLLM without pipesd, started here beside the server.")
+]
 JsonFile = Annotated[Path | None, _option("--json", "Write the figures to this file, too.", metavar="FILE")]
 SpecBench = Annotated[
     Path | None,

@@ -12,12 +12,12 @@ from benchmarks.harness.processes import session_cpu_s
 from edge_agent.drafting import check_model
 from edge_agent.settings import EdgeSettings, load_settings
 from openai_gateway.cli.errors import CliError
-from openai_gateway.cli.local_target import local_target
-from openai_gateway.cli.processes import ServerProcess
+from openai_gateway.cli.local_target import local_target, target_environment
+from openai_gateway.cli.processes import ServerProcess, free_port
 from openai_gateway.cli.serve import DEFAULT_MODEL
 from openai_gateway.cli.up import wait_with_status
 
-__all__ = ["RunningServer", "running_server"]
+__all__ = ["RunningServer", "plain_api", "running_server", "running_stock", "stock_server"]
 
 _UNTUNED: Final = {"tune": False}
 """A run must not depend on what earlier ones taught the agent."""
@@ -34,6 +34,45 @@ class RunningServer:
     def cpu_s(self) -> float | None:
         """CPU seconds of all its processes so far; None if they are not ours to measure."""
         return None if self.process is None else session_cpu_s(self.process.pid)
+
+
+@contextmanager
+def plain_api(server: RunningServer, *, stock: bool) -> Iterator[tuple[str, str | None]]:
+    """Address and key of the API that says what is right: the server's own, or that of one without pipesd.
+
+    Raises `CliError`.
+    """
+    if not stock:
+        yield server.settings.cloud_url, server.settings.cloud_key
+        return
+    if server.process is None:
+        raise CliError("--stock starts both servers here: leave out --cloud.", exit_code=2)
+    with running_stock(server.process) as other:
+        yield other.base_url, None
+
+
+@contextmanager
+def running_stock(process: ServerProcess) -> Iterator[ServerProcess]:
+    """Stock vLLM beside a server of ours that runs, and stopped at the end. Raises `CliError`."""
+    with stock_server(process) as stock:
+        wait_with_status(stock)
+        yield stock
+
+
+def stock_server(process: ServerProcess) -> ServerProcess:
+    """Stock vLLM on another port, with the flags of a server of ours; not started yet."""
+    port = str(free_port("127.0.0.1"))
+    url = process.base_url.rpartition(":")[0] + f":{port}"
+    module = {"pipesd_vllm.launch.serve": "benchmarks.harness.stock_server"}
+    command = [module.get(part, part) for part in process.command]
+    command[command.index("--port") + 1] = port
+    return ServerProcess(
+        command,
+        health_url=f"{url}/health",
+        log_path=process.log_path.with_name(f"stock-{port}.log"),
+        env=target_environment(),
+        name="stock vLLM",
+    )
 
 
 @contextmanager

@@ -41,8 +41,10 @@ def stock_arguments(arguments: Sequence[str]) -> list[str]:
 
 def main() -> None:
     """Serve until interrupted."""
-    if cpu_host.is_cpu_build() and (environment := cpu_host.preload_openmp()) is not None:
-        os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], environment)
+    if cpu_host.is_cpu_build():
+        cpu_host.limit_threads()
+        if (environment := cpu_host.preload_openmp()) is not None:
+            os.execve(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]], environment)
     sys.argv = ["stock vLLM", *stock_arguments(sys.argv[1:])]
     from vllm.entrypoints.launchers.api_server.entry import main as serve
 

@@ -24,7 +24,7 @@ from benchmarks.harness.clients import Client, Clock, Json, TimedAnswer, connect
 from benchmarks.harness.options import Flags, JsonFile
 from benchmarks.harness.processes import process_cpu_s
 from benchmarks.harness.prompts import HUMANEVAL, load_prompts
-from benchmarks.harness.server import RunningServer, running_server
+from benchmarks.harness.server import RunningServer, running_server, running_stock
 from benchmarks.harness.session import next_commit, opened, welcome
 from benchmarks.reports.ratios import ratio
 from benchmarks.reports.records import write_json
@@ -32,9 +32,6 @@ from edge_agent.agent import cloud_connector
 from edge_agent.verifier.transport import Connector
 from openai_gateway.cli.console import live_status
 from openai_gateway.cli.errors import CliError
-from openai_gateway.cli.local_target import target_environment
-from openai_gateway.cli.processes import ServerProcess, free_port
-from openai_gateway.cli.up import wait_with_status
 from pipesd_vllm.wire import Mode, Open, Sampling
 
 __all__ = [
@@ -137,8 +134,8 @@ def load(
     tokens: Annotated[int, typer.Option("--tokens", min=2, help="Tokens of each answer.")] = 64,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds of each server.")] = 3,
     parked: Annotated[
-        int, typer.Option("--parked", min=0, help="Open sessions beside them that wait for their edges.")
-    ] = 0,
+        str, typer.Option("--parked", help="Open sessions beside them that wait for their edges.")
+    ] = "0",
     compare: Annotated[
         str | None,
         typer.Option(
@@ -193,7 +190,11 @@ def load(
             json_file,
         )
         return
-    plans = [Plan(number, answers, tokens, parked) for number in _numbers(clients)]
+    plans = [
+        Plan(number, answers, tokens, num_parked)
+        for num_parked in _numbers(parked, "--parked", least=0)
+        for number in _numbers(clients)
+    ]
     if compare not in (None, f"{PLUGIN},{STOCK}"):
         raise CliError(f"--compare takes {PLUGIN},{STOCK}.", exit_code=2)
     with (
@@ -238,9 +239,9 @@ def _arrivals_s(text: str) -> float | None:
     raise CliError("--arrivals takes closed, or poisson:RATE such as poisson:0.5.", exit_code=2)
 
 
-def _numbers(text: str, option: str = "--clients") -> list[int]:
-    if not all(part.isdecimal() and int(part) for part in text.split(",")):
-        raise CliError(f"{option} takes numbers above 0, such as 1,4,16.", exit_code=2)
+def _numbers(text: str, option: str = "--clients", least: int = 1) -> list[int]:
+    if not all(part.isdecimal() and int(part) >= least for part in text.split(",")):
+        raise CliError(f"{option} takes numbers from {least} on, such as {least},4,16.", exit_code=2)
     return [int(part) for part in text.split(",")]
 
 
@@ -255,26 +256,9 @@ def contestants_of(server: RunningServer, *, with_stock: bool) -> Iterator[dict[
         return
     if process is None:
         raise CliError("--compare starts both servers here: leave out --cloud.", exit_code=2)
-    with stock_server(process) as stock:
-        wait_with_status(stock)
+    with running_stock(process) as stock:
         theirs = Contestant(stock.base_url, None, stock.pid, None)
         yield {PLUGIN: ours, STOCK: theirs, STOCK + _AGAIN: theirs}
-
-
-def stock_server(process: ServerProcess) -> ServerProcess:
-    """Stock vLLM on another port, with the flags of a server of ours; not started yet."""
-    port = str(free_port("127.0.0.1"))
-    url = process.base_url.rpartition(":")[0] + f":{port}"
-    module = {"pipesd_vllm.launch.serve": "benchmarks.harness.stock_server"}
-    command = [module.get(part, part) for part in process.command]
-    command[command.index("--port") + 1] = port
-    return ServerProcess(
-        command,
-        health_url=f"{url}/health",
-        log_path=process.log_path.with_name(f"stock-{port}.log"),
-        env=target_environment(),
-        name="stock vLLM",
-    )
 
 
 async def run_load(

@@ -62,7 +62,6 @@ def test_help(command: str, flags: list[str]) -> None:
         ["exact", "--num", "x"],
         ["overhead", "--rounds", "1"],
         ["gateway", "--clients", "0"],
-        ["load", "--parked", "-1"],
         ["fast"],
         ["run", "--out", "x"],
         ["run", "--out", "x", "--scenario", "far", "--link", "carrier-pigeon"],
@@ -78,6 +77,7 @@ def test_misuse(arguments: list[str]) -> None:
     "arguments",
     [
         ["load", "--edges", "some"],
+        ["load", "--parked", "-1"],
         ["load", "--edges", "1", "--arrivals", "poisson"],
         ["capacity", "--ways", "by magic"],
         ["capacity", "--costs", "a-supercomputer"],

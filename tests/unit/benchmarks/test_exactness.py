@@ -19,6 +19,7 @@ from benchmarks.exactness.comparison import (
     Margin,
     TargetAlone,
     first_difference,
+    logprob_gap,
     margin_of,
     near_tie_nats,
     told,
@@ -42,7 +43,16 @@ from edge_agent.errors import CloudMisbehaved
 from edge_agent.settings import EdgeSettings
 from edge_agent.testing import FakeConnector, FakeTransport, fake_welcome
 from openai_gateway.cli.errors import CliError
-from pipesd_vllm.wire import Commit, Draft, Open, decode_upstream, encode, fingerprint
+from pipesd_vllm.wire import (
+    Commit,
+    Draft,
+    Open,
+    Structure,
+    StructureKind,
+    decode_upstream,
+    encode,
+    fingerprint,
+)
 from pipesd_vllm.wire.noise import gumbel
 from tests.unit.benchmarks.conftest import ConnectPair
 
@@ -153,6 +163,24 @@ async def test_the_server_is_asked_for_tokens_and_our_seed() -> None:
     assert (vllm.asked["seed"], vllm.asked["min_p"], vllm.asked["logit_bias"]) == (11, 0.1, {"3": -1.0})
     assert "vllm_xargs" not in vllm.asked
     assert (vllm.asked["temperature"], vllm.asked["top_p"], vllm.asked["presence_penalty"]) == (0.7, 0.9, 0.5)
+
+
+async def test_log_probabilities_and_forms_are_asked_for() -> None:
+    """By vLLM's names; what is told comes by token id."""
+    vllm = Vllm(token_ids=[7], logprobs={"top_logprobs": [{"token_id:7": -0.1, "token_id:9": -2.5}]})
+    form = Structure(StructureKind.JSON_SCHEMA, "{}")
+    found = await vllm.alone().complete((1, 2), Sampling(1, logprobs=2, structure=form))
+    assert found.logprobs == ({7: -0.1, 9: -2.5},)
+    assert (vllm.asked["logprobs"], vllm.asked["structured_outputs"]) == (2, {"json": "{}"})
+
+
+def test_log_probabilities_are_compared_as_far_as_the_texts_agree() -> None:
+    """Of tokens that both sides tell of; texts are equal whatever they are."""
+    plain = Continuation((1, 2, 3), "", None, ({1: -0.5, 8: -1.0}, {2: -0.5}, {3: -0.5}))
+    ours = Continuation((1, 2, 4), "", None, ({1: -0.5, 8: -1.25}, {2: -0.625, 9: -7.0}, {3: -9.0}))
+    assert logprob_gap(plain, ours) == 0.25
+    assert logprob_gap(plain, Continuation((1, 2, 3), "", None)) is None
+    assert plain == Continuation((1, 2, 3), "", None)
 
 
 async def test_the_most_likely_tokens() -> None:
@@ -391,12 +419,12 @@ async def test_a_gap_in_the_stream_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("names", "count"),
     [
-        (None, 18),
-        (["T=0"], 6),
-        (["T=1,top_p=0.9"], 3),
+        (None, 24),
+        (["T=0"], 8),
+        (["T=1,top_p=0.9"], 4),
         (["plain"], 6),
         (["T=0.7,top_p=1,penalties"], 1),
-        (["T=0", "plain"], 10),
+        (["T=0", "plain"], 12),
     ],
 )
 def test_parts_of_a_name_choose_cells(names: list[str] | None, count: int) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.harness import stock_server
+from benchmarks.harness import server, stock_server
 from benchmarks.harness.clients import TimedAnswer
 from benchmarks.harness.processes import process_cpu_s
 from benchmarks.speed import load
@@ -136,7 +136,7 @@ def test_stock_has_nothing_of_ours(is_cpu_build: bool, monkeypatch: pytest.Monke
 def test_stock_is_started_as_ours_is() -> None:
     """The same flags on another port, by another module."""
     ours = local_target("org/model", ["--max-num-seqs", "64"], port=1)
-    stock = load.stock_server(ours)
+    stock = server.stock_server(ours)
     assert len(stock.command) == len(ours.command)
     different = [pair for pair in zip(ours.command, stock.command, strict=True) if pair[0] != pair[1]]
     port = stock.base_url.rpartition(":")[2]
