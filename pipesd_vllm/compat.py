@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from starlette.datastructures import State
     from vllm.engine.protocol import EngineClient
+    from vllm.lora.request import LoRARequest
     from vllm.outputs import RequestOutput
     from vllm.sampling_params import SamplingParams
     from vllm.tokenizers import TokenizerLike
@@ -182,6 +183,12 @@ def put_under_handlers(state: State, engine: Any) -> None:
     """Have vLLM's handlers of chats and completions ask `engine` for tokens."""
     state.openai_serving_chat.engine_client = engine
     state.openai_serving_completion.engine_client = engine
+
+
+def served_adapter(state: State, name: str) -> LoRARequest | None:
+    """The LoRA adapter that the server's API has under this name; None if there is none."""
+    adapter: LoRARequest | None = state.openai_serving_models.lora_requests.get(name)
+    return adapter
 
 
 def set_reasoning(request: Request, ended: bool | None, parser_kwargs: dict[str, Any] | None) -> None:

@@ -168,6 +168,8 @@ class ApiExchange:
         self.is_whole = False
         self._asked = asked
         self._stats = stats
+        self._adapter = ""
+        """The identity of the LoRA adapter that answers, which only its like can go on for."""
         self._delivered: list[int] = []
         """Events of each choice that were handed on."""
         self._num_others = 0
@@ -216,7 +218,7 @@ class ApiExchange:
             guess = prompt_guess(prompt)
         if self.has_begun:
             held = [stream.resumed() for stream in self._begun]
-            resume = Resume(list(prompt or ()), held, list(self._delivered))
+            resume = Resume(list(prompt or ()), held, list(self._delivered), self._adapter)
         return Ask(turn, asked.path, asked.body, asked.request_id, mode, patience_ms, guess, resume)
 
     def is_last(self, frame: Frame) -> bool:
@@ -233,6 +235,7 @@ class ApiExchange:
         if not begun.drafted:
             self._stats.route_reason = NOT_DRAFTED + begun.reason
             return False
+        self._adapter = begun.adapter
         is_new = self._is_new_prompt(begun)
         vocab_size = self.streams[0].chain.vocab_size
         # Ids beyond the vocabulary are the client's, and vLLM will refuse them.

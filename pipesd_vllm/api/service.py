@@ -12,6 +12,7 @@ from typing import Any, Final
 from starlette.websockets import WebSocket
 from vllm.engine.protocol import EngineClient
 from vllm.exceptions import VLLMClientError
+from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipesd_vllm import compat
@@ -162,12 +163,19 @@ class SessionConnection:
             check_open(opened, self._welcome)
             self._tenant.begin_turn()
             request_id = f"pipesd-{self._new_id()}"
-            opening = Opening.of(opened, self._cache_salt)
+            adapter = self._adapter(opened.adapter) if opened.adapter else None
+            opening = Opening.of(opened, self._cache_salt, adapter)
             turn = Turn(self._engine, request_id, opening, self._settings, self._clock, self._tenant)
         except RefuseTurn as refusal:
             await self._refuse(opened.turn, refusal)
             return
         self._start(turn)
+
+    def _adapter(self, name: str) -> LoRARequest:
+        adapter = compat.served_adapter(self._scope["app"].state, name)
+        if adapter is None:
+            raise RefuseTurn(RefusalCode.UNKNOWN_ADAPTER, f"the server has no LoRA adapter {name!r}")
+        return adapter
 
     async def _answer(self, ask: Ask) -> None:
         await self._end_turn()

@@ -26,6 +26,7 @@ from pipesd_vllm import compat
 from pipesd_vllm.api.admission import Tenant
 from pipesd_vllm.api.edge_socket import EdgeLeft
 from pipesd_vllm.api.metrics import Overhead
+from pipesd_vllm.api.target_identity import adapter_identity
 from pipesd_vllm.api.turn import Emit, Opening, Turn
 from pipesd_vllm.api.turn_params import session_params, wire_sampling
 from pipesd_vllm.api.validation import CloseConnection, RefuseTurn, engine_died, engine_stops
@@ -53,7 +54,7 @@ CURRENT: ContextVar[AskSession | None] = ContextVar("pipesd_session", default=No
 
 _MAX_PROMPT: Final = (MAX_FRAME_BYTES - (1 << 17)) // 5
 """Tokens of a prompt that fit a `Begun` whatever they are."""
-_PASSED_ON: Final = ("trace_headers", "priority", "data_parallel_rank", "session_id")
+_PASSED_ON: Final = ("trace_headers", "priority", "data_parallel_rank", "session_id", "lora_request")
 """Keywords of `generate` that resumable requests take."""
 
 
@@ -137,6 +138,10 @@ class AskSession:
         prompt_ids: list[int] = prompt["prompt_token_ids"]
         if first == 0 and self._resume.prompt not in ([], prompt_ids):
             await self._lose(RefuseTurn(RefusalCode.NOT_RESUMABLE, "the prompt has become another"))
+        lora = options.get("lora_request")
+        adapter = adapter_identity(lora.lora_path) if lora is not None else ""
+        if self._ask.resume is not None and self._resume.adapter != adapter:
+            await self._lose(RefuseTurn(RefusalCode.NOT_RESUMABLE, "the LoRA adapter has become another"))
         tokenizer = self._engine.renderer.get_tokenizer()
         text = compat.TextOutputs(tokenizer, self._new_id(), prompt_ids, prompt.get("prompt"), params)
         events: asyncio.Queue[tuple[int, Commit | Exception]] = asyncio.Queue()
@@ -147,7 +152,7 @@ class AskSession:
             self.turns[first + index] = Turn(
                 self._engine, name, opening, self._settings, self._clock, self._tenant
             )
-        await self._begin(first, prompt_ids, text.params)
+        await self._begin(first, prompt_ids, text.params, adapter)
         try:
             for index in range(params.n):
                 committed = self._committed(first + index)
@@ -177,12 +182,15 @@ class AskSession:
                 task.cancel()
             await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
-    async def _begin(self, first: int, prompt_ids: list[int], params: list[SamplingParams]) -> None:
+    async def _begin(
+        self, first: int, prompt_ids: list[int], params: list[SamplingParams], adapter: str
+    ) -> None:
         guess = self._ask.guess if first == 0 else None
         is_known = guess is not None and guess == prompt_guess(prompt_ids)
         seeds = [own.seed for own in params]
         sampling = wire_sampling(params[0])
-        await self._tell(Begun(self._ask.turn, [] if is_known else prompt_ids, first, seeds, sampling))
+        told = [] if is_known else prompt_ids
+        await self._tell(Begun(self._ask.turn, told, first, seeds, sampling, adapter=adapter))
 
     def _committed(self, stream: int) -> CommittedStream:
         streams = self._resume.streams
@@ -321,7 +329,6 @@ def undraftable(prompt: Any, params: SamplingParams, options: Mapping[str, Any])
         "repetition_detection": params.repetition_detection is not None,
         "trace_decode_token_ids": params.trace_decode_token_ids is not None,
         "vllm_xargs or transfer parameters": bool(params.extra_args),
-        "LoRA": options.get("lora_request") is not None,
     }
     for reason, applies in reasons.items():
         if applies:

@@ -17,7 +17,7 @@ from pipesd_vllm.wire import Identity
 if TYPE_CHECKING:
     from vllm.engine.protocol import EngineClient
 
-__all__ = ["build_identity", "files_digest", "served_template"]
+__all__ = ["adapter_identity", "build_identity", "files_digest", "served_template"]
 
 logger = logging.getLogger("pipesd.server")
 
@@ -29,6 +29,7 @@ _WHOLE_BYTES: Final = 1 << 16
 _NUM_SAMPLES: Final = 16
 _SAMPLE_BYTES: Final = 1024
 _CONFIG: Final = "config.json"
+_ADAPTER_CONFIG: Final = "adapter_config.json"
 
 
 def build_identity(engine: EngineClient, args: Namespace) -> Identity:
@@ -86,8 +87,21 @@ def _weights(config: Any, download_dir: str | None) -> str:
     if not path.exists():
         commit = _hub_commit(config, download_dir)
         return f"hub:{commit}" if commit else f"name:{config.model}@{config.revision or ''}"
-    files = [path] if path.is_file() else [file for file in path.iterdir() if _counts(file)]
+    return _of_files(path)
+
+
+def adapter_identity(path: str) -> str:
+    """The identity of the LoRA adapter that vLLM has by this path. Reads parts of its files."""
+    folder = Path(path).expanduser()
+    if folder.exists():
+        return _of_files(folder)
+    commit = _cached_commit(path, _ADAPTER_CONFIG)
+    return f"hub:{commit}" if commit else f"name:{path}"
+
+
+def _of_files(path: Path) -> str:
     try:
+        files = [path] if path.is_file() else [file for file in path.iterdir() if _counts(file)]
         return f"files:{files_digest(files)}"
     except OSError as error:
         logger.warning(
@@ -97,20 +111,23 @@ def _weights(config: Any, download_dir: str | None) -> str:
 
 
 def _counts(file: Path) -> bool:
-    return file.is_file() and (file.suffix in _WEIGHTS or file.name == _CONFIG)
+    return file.is_file() and (file.suffix in _WEIGHTS or file.name in (_CONFIG, _ADAPTER_CONFIG))
 
 
 def _hub_commit(config: Any, download_dir: str | None) -> str | None:
     """The commit of the snapshot that was loaded, as vLLM has resolved it or as its cache folder is named."""
+    commit: str | None = getattr(config.revision, "commit_hash", None)
+    revision = config.revision and str(config.revision)
+    return commit or _cached_commit(config.model, _CONFIG, download_dir, revision)
+
+
+def _cached_commit(
+    repository: str, file_name: str, cache_dir: str | None = None, revision: str | None = None
+) -> str | None:
     from huggingface_hub import try_to_load_from_cache
 
-    commit: str | None = getattr(config.revision, "commit_hash", None)
-    if commit:
-        return commit
     try:
-        file = try_to_load_from_cache(
-            config.model, _CONFIG, cache_dir=download_dir, revision=config.revision and str(config.revision)
-        )
+        file = try_to_load_from_cache(repository, file_name, cache_dir=cache_dir, revision=revision)
     except ValueError:  # no name of a repository: an object store's, say
         return None
     return Path(file).parent.name if isinstance(file, str) else None

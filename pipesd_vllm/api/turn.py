@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 
 from vllm.engine.protocol import EngineClient, StreamingInput
 from vllm.inputs.engine import tokens_input
+from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 
 from pipesd_vllm import compat
@@ -77,14 +78,22 @@ class Opening:
     """More keywords of the engine's `generate`."""
 
     @classmethod
-    def of(cls, opened: Open, cache_salt: str) -> Opening:
+    def of(cls, opened: Open, cache_salt: str, lora_request: LoRARequest | None = None) -> Opening:
         """For a turn opened with token ids; the salt keeps the tenant's KV blocks apart.
 
         Raises `RefuseTurn`.
         """
         chunk = opening_chunk(opened, cache_salt)
         frontier = len(opened.prompt) + len(opened.committed)
-        return cls(opened.turn, chunk, frontier, opened.mode, opened.patience_ms, opened.sampling.logprobs)
+        return cls(
+            opened.turn,
+            chunk,
+            frontier,
+            opened.mode,
+            opened.patience_ms,
+            opened.sampling.logprobs,
+            options={} if lora_request is None else {"lora_request": lora_request},
+        )
 
 
 class Turn:

@@ -64,6 +64,7 @@ Penalty = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
 Bias = Annotated[float, msgspec.Meta(ge=-100.0, le=100.0)]
 BadWord = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Patience = Annotated[int, msgspec.Meta(ge=0, le=MAX_PATIENCE_MS)]
+AdapterName = Annotated[str, msgspec.Meta(max_length=256)]
 RequestId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
 AskPath = Literal["/v1/chat/completions", "/v1/completions"]
 """Routes of vLLM's own API that an `Ask` can name."""
@@ -103,6 +104,7 @@ class RefusalCode(enum.StrEnum):
     ENGINE_ERROR = "engine_error"
     ABANDONED = "abandoned"
     NOT_RESUMABLE = "not_resumable"
+    UNKNOWN_ADAPTER = "unknown_adapter"
 
 
 class StructureKind(enum.StrEnum):
@@ -165,7 +167,8 @@ class Open(msgspec.Struct, tag=1, array_like=True, forbid_unknown_fields=True, f
     """Up: start turn `turn` on this connection; ends the turn before it, if any.
 
     `committed` are tokens the edge already holds for this turn (a session taken over
-    from a lost connection): they count as generated, not as prompt.
+    from a lost connection): they count as generated, not as prompt. `adapter` names one of the server's LoRA
+    adapters, as its API does; empty: the base model.
     """
 
     turn: UInt
@@ -174,6 +177,7 @@ class Open(msgspec.Struct, tag=1, array_like=True, forbid_unknown_fields=True, f
     mode: Mode = Mode.BALANCED
     patience_ms: UInt = 500
     committed: TokenIds = []
+    adapter: AdapterName = ""
 
 
 class Draft(msgspec.Struct, tag=2, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -241,12 +245,14 @@ class Resume(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen
     """Where an answer stands that another connection began.
 
     `prompt` is that of stream 0. `delivered[i]` counts the events of choice i that the client has: those are
-    not sent again. The streams are those of `Begun`, in order; one left out has no token yet.
+    not sent again. The streams are those of `Begun`, in order; one left out has no token yet. `adapter` is
+    `Begun.adapter`.
     """
 
     prompt: TokenIds
     streams: list[CommittedStream] = []
     delivered: list[UInt] = []
+    adapter: AdapterName = ""
 
 
 class Ask(msgspec.Struct, tag=4, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -402,7 +408,8 @@ class Begun(msgspec.Struct, tag=19, array_like=True, frozen=True):
     It has the streams `first, first + 1, ...`, one for each answer asked for. `seeds` are theirs, None where
     nothing is drawn; `sampling` is what the target samples with, defaults filled in, the seed the first's.
     `prompt` is empty if the guess was right. Not `drafted`: the session cannot do what `reason` says, so vLLM
-    answers as without us; no `Commit`s come, and nothing can be taken over.
+    answers as without us; no `Commit`s come, and nothing can be taken over. `adapter` is the identity of the
+    LoRA adapter that the body names as its model, told as `Identity.weights` is; empty: the base model.
     """
 
     turn: int
@@ -412,6 +419,7 @@ class Begun(msgspec.Struct, tag=19, array_like=True, frozen=True):
     sampling: Sampling | None = None
     drafted: bool = True
     reason: str = ""
+    adapter: str = ""
 
 
 class Reply(msgspec.Struct, tag=20, array_like=True, frozen=True):

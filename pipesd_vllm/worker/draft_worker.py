@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pipesd_vllm.fill_in import is_silent
 from pipesd_vllm.target_kind import check_target_kind
+
+if TYPE_CHECKING:
+    from pipesd_vllm.worker.lora import DraftedLoraState
 
 __all__ = ["VerifiesDrafts", "WrongWorkerError"]
 
@@ -21,6 +24,7 @@ class VerifiesDrafts:
 
     model_runner: Any
     vllm_config: Any
+    _adapters: DraftedLoraState | None = None
 
     def verifies_drafts(self) -> bool:
         """Always: asked of a worker of another class, vLLM raises (`api/endpoint.py`)."""
@@ -37,10 +41,13 @@ class VerifiesDrafts:
         super().init_device()  # type: ignore[misc]  # the worker's
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
-        """Load the model, and put our rejection sampler where vLLM's is."""
+        """Load the model, and put our rejection sampler and state of LoRA adapters where vLLM's are."""
+        from pipesd_vllm.worker.lora import DraftedLoraState
         from pipesd_vllm.worker.rejection_sampler import CoupledRejectionSampler, NullSpeculator
 
         runner = self.model_runner
+        if runner.lora_config is not None:
+            runner.lora_state = self._adapters = DraftedLoraState(runner.max_num_reqs)
         if runner.speculator is not None and is_silent(runner.speculative_config):
             runner.speculator = NullSpeculator(
                 runner.max_num_reqs, runner.num_speculative_steps, runner.device
@@ -55,6 +62,8 @@ class VerifiesDrafts:
     def execute_model(self, scheduler_output: Any) -> Any:
         """Run a step after the edges' drafts are where the model runner looks for its speculator's."""
         drafts = scheduler_output.scheduled_spec_decode_tokens
+        if self._adapters is not None:
+            self._adapters.drafts = drafts
         if drafts:
             self._put_drafts(drafts)
         return super().execute_model(scheduler_output)  # type: ignore[misc]  # the worker's

@@ -18,11 +18,14 @@ if __name__ == "__main__":  # not in the process of the tests, which import the 
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from vllm.engine.arg_utils import EngineArgs
+from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.core import EngineCore
 from vllm.v1.executor.abstract import Executor
@@ -34,6 +37,7 @@ from pipesd_vllm.launch.serve import CPU_WORKER, SCHEDULER
 from pipesd_vllm.scheduling import AddDrafts, OpenSession, Suspend, pack_command
 from pipesd_vllm.worker.cpu_executor import PipeSDCpuExecutor
 from tests.pruned_pair import pruned_pair
+from tests.tiny_models import tiny_adapter
 
 STOCK_WORKER: Final = "benchmarks.harness.stock_worker.StockCpuWorker"
 NUM_TOKENS: Final = 24
@@ -75,8 +79,13 @@ class Engine:
     """vLLM's engine core, stepped by hand."""
 
     def __init__(
-        self, speculation: dict[str, object] | None, executor: type[Executor], with_plugin: bool
+        self,
+        speculation: dict[str, object] | None,
+        executor: type[Executor],
+        with_plugin: bool,
+        adapter: LoRARequest | None = None,
     ) -> None:
+        """`adapter` is that of all requests."""
         ours = (
             {"scheduler_cls": SCHEDULER, "worker_cls": CPU_WORKER}
             if with_plugin
@@ -94,12 +103,23 @@ class Engine:
             kv_cache_memory_bytes=1 << 26,
             speculative_config=speculation,
             distributed_executor_backend=executor,
+            enable_lora=adapter is not None,
+            max_loras=1,
+            max_lora_rank=8,
             **ours,
         )
+        self._adapter = adapter
         self._core = EngineCore(arguments.create_engine_config(), executor, log_stats=False)
         self.scheduler: Any = self._core.scheduler
-        self.passes = 0
+        self.passes = self.preemptions = 0
+        self._preempt = self.scheduler._preempt_request
+        self.scheduler._preempt_request = self._count_preemption
         self.tally: dict[str, Tally] = {}
+
+    def _count_preemption(self, *args: Any) -> None:
+        """Counts whoever loses its blocks: parked, suspended or running."""
+        self.preemptions += 1
+        self._preempt(*args)
 
     def add(self, name: str, which: int, command: OpenSession | None = None) -> None:
         """Start a request for `PROMPTS[which]`, a session if `command` opens one."""
@@ -131,6 +151,7 @@ class Engine:
             sampling_params=params,
             pooling_params=None,
             resumable=bool(extra_args),
+            lora_request=self._adapter,
             block_hasher=self._core.request_block_hasher,
         )
         self.scheduler.add_request(request)
@@ -259,7 +280,7 @@ _STOCK_NGRAM: Final = {
     if key in ("method", "prompt_lookup_min", "prompt_lookup_max")
 } | {"num_speculative_tokens": 8}
 """As `FillIn.NGRAM` drafts where no edge does, by vLLM alone."""
-VARIANTS: Final[dict[str, tuple[dict[str, object] | None, type[Executor], bool]]] = {
+_VARIANTS: Final[dict[str, tuple[dict[str, object] | None, type[Executor], bool]]] = {
     "stock": (None, PipeSDCpuExecutor, False),
     "stock n-gram": (_STOCK_NGRAM, PipeSDCpuExecutor, False),
     "sync": (speculative_config(FillIn.NONE), PipeSDCpuExecutor, True),
@@ -268,12 +289,21 @@ VARIANTS: Final[dict[str, tuple[dict[str, object] | None, type[Executor], bool]]
     "async n-gram": (speculative_config(FillIn.NGRAM), AsyncExecutor, True),
 }
 """vLLM alone, and the plugin by how steps are scheduled and what fills in for silent edges."""
+ADAPTED: Final = " adapted"
+"""After a variant's name: all requests have a LoRA adapter."""
 
 
 def main() -> None:
     """Print the texts of a variant."""
-    speculation, executor, with_plugin = VARIANTS[sys.argv[1]]
-    engine = Engine(speculation, executor, with_plugin)
+    variant = sys.argv[1].removesuffix(ADAPTED)
+    speculation, executor, with_plugin = _VARIANTS[variant]
+    with tempfile.TemporaryDirectory() as folder:
+        adapter = tiny_adapter(pruned_pair().target, Path(folder)) if variant != sys.argv[1] else None
+        _tell(Engine(speculation, executor, with_plugin, adapter), with_plugin)
+    os._exit(0)  # Triton prints what it leaks at exit, because vLLM froze the collector
+
+
+def _tell(engine: Engine, with_plugin: bool) -> None:
     for which in range(3):
         engine.add(f"p{which}", which)
         engine.run()
@@ -283,12 +313,11 @@ def main() -> None:
     if with_plugin:
         assert compat.installed_version()
         for name, scenario in SCENARIOS.items():
-            engine.passes = 0
+            engine.passes = engine.preemptions = 0
             scenario(engine, truth)
             found[name] = engine.take()
-            found[f"{name} passes"] = engine.passes
+            found[f"{name} passes"], found[f"{name} preemptions"] = engine.passes, engine.preemptions
     print(json.dumps(found), flush=True)
-    os._exit(0)  # Triton prints what it leaks at exit, because vLLM froze the collector
 
 
 if __name__ == "__main__":

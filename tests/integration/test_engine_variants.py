@@ -53,11 +53,23 @@ def test_every_text_is_that_of_vllm_alone(variant: str) -> None:
         assert texts[name][3:] in ([], [truth[0]]), name
 
 
+@pytest.mark.slow
+def test_a_lora_adapter_answers_sessions_as_it_answers_plain_requests() -> None:
+    """Under all that happens to them; the texts are not the base model's."""
+    truth = found("stock adapted")["plain"]
+    texts = found("sync adapted")
+    assert all(adapted != base for adapted, base in zip(truth, found("stock")["plain"], strict=True))
+    for name in ("plain", *SCENARIOS):
+        assert texts[name][:3] == truth, name
+    assert texts["right drafts passes"] <= 8
+
+
 @pytest.mark.parametrize("variant", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 def test_right_drafts_save_passes(variant: str) -> None:
-    """What the texts above are compared under is not an engine that ignores drafts."""
+    """What the texts above are compared under is no engine that ignores drafts, nor one with room for all."""
     texts = found(variant)
     assert texts["right drafts passes"] <= 8
+    assert all(texts[f"{name} preemptions"] for name in ("right drafts", "suspended", "eager", "taken over"))
 
 
 @pytest.mark.slow

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from vllm.lora.request import LoRARequest
 
 from edge_agent.api import (
     AnswerContinued,
@@ -32,6 +34,7 @@ from edge_agent.errors import (
     VerifierTooOld,
 )
 from edge_agent.tracing import PromptKnown
+from pipesd_vllm.api.target_identity import adapter_identity
 from pipesd_vllm.wire import (
     Ask,
     Control,
@@ -325,6 +328,26 @@ async def test_a_server_that_is_full_is_asked_again(front: FrontEnd) -> None:
     assert answer_of(events).status == 200
     resumed = next(message for message in two[1].sent if isinstance(message, Ask))
     assert resumed.resume is not None
+
+
+async def test_an_answer_of_a_lora_adapter_is_taken_over_with_its_identity(
+    front: FrontEnd, tmp_path: Path
+) -> None:
+    """The second server can tell whether its adapter of that name is the same."""
+    front.engine.says("Hello wörld")
+    front.app.state.openai_serving_models.lora_requests["poet"] = LoRARequest("poet", 1, str(tmp_path))
+    body = CHATS | {"model": "poet", "temperature": 0} | STREAM
+    async with lines(front, -1) as line:
+        undisturbed = answer_of(await Bench(front, "Hello", line).events(asked(CHAT, body)))
+    async with lines(front, 6, -1) as two:
+        answer = answer_of(await Bench(front, "Hello", two).events(asked(CHAT, body)))
+        asks = [[message for message in line.sent if isinstance(message, Ask)] for line in two]  # type: ignore[union-attr]
+    _same(answer, undisturbed)
+    [[first], [second]] = asks
+    assert first.resume is None
+    assert second.resume is not None
+    assert second.resume.adapter == adapter_identity(str(tmp_path))
+    del front.app.state.openai_serving_models.lora_requests["poet"]
 
 
 async def test_ids_that_no_draft_model_has(front: FrontEnd) -> None:

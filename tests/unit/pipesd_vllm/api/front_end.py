@@ -107,6 +107,8 @@ class ScriptedEngine:
         self.longest_piece = 3
         self.opened: list[tuple[OpenSession, SamplingParams, Any]] = []
         self.commands: list[Command | None] = []
+        self.adapters: list[Any] = []
+        """The LoRA adapter of each request; None: the base model."""
         self.num_plain = 0
         self.num_running = 0
         self.breaks: tuple[int, Exception | str] | None = None
@@ -136,6 +138,7 @@ class ScriptedEngine:
         self, prompt: Any, sampling_params: SamplingParams, request_id: str, **options: Any
     ) -> AsyncGenerator[Any, None]:
         self.num_running += 1
+        self.adapters.append(options.get("lora_request"))
         try:
             plain = isinstance(prompt, dict)
             outputs = (self._plain if plain else self._session)(prompt, sampling_params, request_id)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from vllm.exceptions import VLLMValidationError
+from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from pipesd_vllm.api.exchange import resumed_body
+from pipesd_vllm.api.target_identity import adapter_identity
 from pipesd_vllm.scheduling import AddDrafts, DecodeAlone, SetEager
 from pipesd_vllm.wire import (
     Ask,
@@ -25,10 +28,12 @@ from pipesd_vllm.wire import (
     Downstream,
     Draft,
     Mode,
+    Open,
     Part,
     RefusalCode,
     Refused,
     Resume,
+    Sampling,
     Text,
     decode_downstream,
     encode,
@@ -94,7 +99,7 @@ def front(request: pytest.FixtureRequest) -> FrontEnd:
     front: FrontEnd = request.getfixturevalue(getattr(request, "param", "hermes"))
     engine = front.engine
     engine.longest_piece, engine.breaks, engine.gate = 3, None, None
-    engine.opened, engine.commands, engine.num_plain = [], [], 0
+    engine.opened, engine.commands, engine.num_plain, engine.adapters = [], [], 0, []
     return front
 
 
@@ -215,6 +220,67 @@ async def test_the_engine_is_asked_what_the_plain_request_asks(front: FrontEnd) 
         assert prompt["cache_salt"] == "salt"
     await both(front, CHAT, CHATS | {"cache_salt": "mine"})
     assert front.engine.opened[-1][2]["cache_salt"] not in ("salt", "mine")
+
+
+# -- LoRA adapters ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def poet(front: FrontEnd, tmp_path: Path) -> Iterator[Path]:
+    """The folder of an adapter that the front end serves as `poet`."""
+    adapters = front.app.state.openai_serving_models.lora_requests
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
+    adapters["poet"] = LoRARequest("poet", 1, str(tmp_path))
+    yield tmp_path
+    del adapters["poet"]
+
+
+async def test_an_ask_may_name_a_lora_adapter(front: FrontEnd, poet: Path) -> None:
+    """As the model of its body; vLLM's answer says the same name, and the edge learns which adapter it is."""
+    front.engine.says("yes")
+    got = await both(front, COMPLETIONS, PROMPTS | {"model": "poet"})
+    assert [adapter.lora_name for adapter in front.engine.adapters] == ["poet", "poet"]
+    assert got.begun[0].drafted
+    assert got.begun[0].adapter == adapter_identity(str(poet))
+    got = await both(front, COMPLETIONS, PROMPTS)
+    assert front.engine.adapters[2:] == [None, None]
+    assert got.begun[0].adapter == ""
+
+
+async def test_only_the_same_adapter_takes_an_answer_over(front: FrontEnd, poet: Path) -> None:
+    """Not the base model, nor other weights of the same name."""
+    front.engine.says("yes")
+    committed = [CommittedStream(front.engine.ids("y", ends=False))]
+    own, body = adapter_identity(str(poet)), PROMPTS | {"model": "poet"}
+    (poet / "adapter_config.json").write_text("{}", encoding="utf-8")
+    new = adapter_identity(str(poet))
+    assert new != own
+    async with front.edge() as edge:
+        for adapter in ("", own):
+            edge.send(ask(COMPLETIONS, body, resume=Resume([], committed, [], adapter)))
+            frame = await edge.frame()
+            assert isinstance(frame, Refused)
+            assert frame.code is RefusalCode.NOT_RESUMABLE
+        got = Answer()
+        got.resumes(resume := Resume([], committed, [], new))
+        edge.send(ask(COMPLETIONS, body, resume=resume))
+        while not got.is_whole:
+            got.add(await edge.frame())
+    same(got, await front.plain(COMPLETIONS, body))
+
+
+async def test_a_turn_of_tokens_may_name_a_lora_adapter(front: FrontEnd, poet: Path) -> None:
+    """One that the server does not have is refused, and the connection goes on."""
+    front.engine.says("yes")
+    async with front.edge() as edge:
+        edge.send(Open(1, [7], Sampling(8), Mode.LATENCY, adapter="painter"))
+        frame = await edge.frame()
+        assert isinstance(frame, Refused)
+        assert (frame.code, "painter" in frame.message) == (RefusalCode.UNKNOWN_ADAPTER, True)
+        edge.send(Open(2, [7], Sampling(8), Mode.LATENCY, adapter="poet"))
+        while not isinstance(frame := await edge.frame(), Commit) or frame.finish_reason is None:
+            pass
+    assert [adapter.lora_name for adapter in front.engine.adapters] == ["poet"]
 
 
 # -- what the edge is told -------------------------------------------------------------------

@@ -67,7 +67,9 @@ EVERYTHING = Sampling(
 )
 
 
-RESUME = Resume([1], [CommittedStream([7], [TokenLogprobs(-0.5, 2, [(3, -0.25)])], "stop", 7)], [4])
+RESUME = Resume(
+    [1], [CommittedStream([7], [TokenLogprobs(-0.5, 2, [(3, -0.25)])], "stop", 7)], [4], "files:a"
+)
 ASKED = Ask(1, "/v1/completions", b"{}", "id-1", Mode.OFFLOAD, 40, prompt_guess([1, 2]), RESUME)
 
 
@@ -89,7 +91,7 @@ def test_drafts_survive_the_wire(draft: Draft) -> None:
     "message",
     [
         Open(1, [1, 2], Sampling(8, 0.5, 0.9, 3, True, [2]), Mode.OFFLOAD, 20, [7]),
-        Open(1, [1, 2], EVERYTHING),
+        Open(1, [1, 2], EVERYTHING, adapter="poet"),
         Cancel(3),
         ASKED,
         Part(b"piece", True),
@@ -109,7 +111,7 @@ def test_upstream_messages_survive_the_wire(message: protocol.Upstream) -> None:
         Commit(1, 20, [], finish_reason="stop_string", stream=2, stop_reason=7),
         Commit(1, 20, [4], cap=0),
         Refused(2, RefusalCode.PROMPT_TOO_LONG, "too long"),
-        Begun(1, [1, 2], 3, [7, None], EVERYTHING),
+        Begun(1, [1, 2], 3, [7, None], EVERYTHING, adapter="files:a"),
         Begun(1, drafted=False, reason="beam search"),
         Reply(1, 200, [("content-type", "text/event-stream")]),
         Text(1, b"data", True),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from vllm.lora.request import LoRARequest
 
 from pipesd_vllm.fill_in import FillIn, speculative_config
 from pipesd_vllm.target_kind import UnsupportedTargetError
@@ -74,6 +76,7 @@ def runner(of: Any, **changes: Any) -> Any:
         "speculative_config": of.speculative_config,
         "device": torch.device("cpu"),
         "max_num_reqs": 3,
+        "lora_config": None,
         "num_speculative_steps": WIDTH,
         "req_states": SimpleNamespace(
             req_id_to_index={"a": 2, "b": 0, "c": 1}, draft_tokens=torch.full((3, WIDTH), 99)
@@ -159,3 +162,19 @@ def test_a_stage_that_does_not_sample_gets_no_sampler() -> None:
     loaded = worker(None, speculator=None, rejection_sampler=None)
     loaded.load_model()
     assert (loaded.model_runner.speculator, loaded.model_runner.rejection_sampler) == (None, None)
+
+
+def test_each_row_of_logits_has_its_requests_adapter() -> None:
+    """A request has one for each draft and one more; vLLM's own runner counts one a request."""
+    lora = LoRARequest("tiny", 4, "/tiny")
+    of = worker(lora_config=object())
+    of.load_model()
+    states = of.model_runner.lora_state
+    for row, name in enumerate("abc"):
+        states.add_request(name, row, lora if name == "b" else None)
+    output: Any = SimpleNamespace(scheduled_spec_decode_tokens={"a": [1, 2], "b": [3]})
+    of.execute_model(output)
+    rows, tokens = np.array([1, 2, 0]), np.array([2, 1, 5])
+    of_rows, of_tokens, _ = states.make_lora_inputs(["b", "c", "a"], rows, tokens)
+    assert of_rows == (4, 4, 0, 0, 0, 0)
+    assert of_tokens == (4, 4, 0, 0, 0, 0, 0, 0)
