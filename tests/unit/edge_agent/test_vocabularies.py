@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -105,7 +106,7 @@ async def test_its_tokens_are_translated(tmp_path: Path, caplog: pytest.LogCaptu
             await origins(agent)
     assert "the draft fake does not fit the target fake-target" in caplog.text
     assert f"{100 * len(DRAFT) / len(TARGET):.0f} %" in caplog.text
-    assert "the target keeps 100 % of what fake drafts" in caplog.text
+    assert re.search("the target keeps (99|100) % of what fake drafts", caplog.text)
 
 
 async def test_a_tokenizer_that_cannot_be_read_leaves_lookup(
