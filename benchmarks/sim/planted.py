@@ -99,8 +99,8 @@ def _committed_as_prompt(**fields: Any) -> Open:
     return Open(**{**fields, "prompt": [*fields["prompt"], *fields["committed"]], "committed": []})
 
 
-def _forgets_delivered(prompt: Any, streams: Any, delivered: Any) -> Resume:
-    return Resume(prompt, streams)
+def _forgets_delivered(prompt: Any, streams: Any, _: Any, *rest: Any) -> Resume:
+    return Resume(prompt, streams, [], *rest)
 
 
 def _one_too_many(

@@ -58,6 +58,8 @@ class Stream:
     """None: not known yet."""
     request: GenerationRequest | None = None
     """The prompt and how the target continues it; None: not known, or nothing to draft from."""
+    media: bytes = b""
+    """Digest of the images and sounds in the prompt."""
     takes_drafts: bool = False
     """Whether the server takes drafts and controls for it now."""
     logprobs: list[TokenLogprobs] | None = None
@@ -218,7 +220,8 @@ class ApiExchange:
             guess = prompt_guess(prompt)
         if self.has_begun:
             held = [stream.resumed() for stream in self._begun]
-            resume = Resume(list(prompt or ()), held, list(self._delivered), self._adapter)
+            media = self.streams[0].media
+            resume = Resume(list(prompt or ()), held, list(self._delivered), self._adapter, media)
         return Ask(turn, asked.path, asked.body, asked.request_id, mode, patience_ms, guess, resume)
 
     def is_last(self, frame: Frame) -> bool:
@@ -251,6 +254,7 @@ class ApiExchange:
                     assert begun.sampling is not None
                     own = msgspec.structs.replace(begun.sampling, seed=seed)
                     stream.request = self._asked.continued(tuple(begun.prompt), own)
+            stream.media = begun.media
             stream.takes_drafts = stream.finish_reason is None
         if begun.first == 0:
             self._stats.seed = begun.seeds[0]

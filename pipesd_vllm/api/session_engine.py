@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -54,6 +56,8 @@ CURRENT: ContextVar[AskSession | None] = ContextVar("pipesd_session", default=No
 
 _MAX_PROMPT: Final = (MAX_FRAME_BYTES - (1 << 17)) // 5
 """Tokens of a prompt that fit a `Begun` whatever they are."""
+_KINDS: Final = ("token", "multimodal")
+"""Kinds of prompts that a resumable request can begin with."""
 _PASSED_ON: Final = ("trace_headers", "priority", "data_parallel_rank", "session_id", "lora_request")
 """Keywords of `generate` that resumable requests take."""
 
@@ -136,7 +140,9 @@ class AskSession:
         self, first: int, prompt: Any, params: SamplingParams, options: Mapping[str, Any]
     ) -> AsyncGenerator[RequestOutput, None]:
         prompt_ids: list[int] = prompt["prompt_token_ids"]
-        if first == 0 and self._resume.prompt not in ([], prompt_ids):
+        media = media_digest(prompt)
+        is_other = self._resume.prompt not in ([], prompt_ids) or self._resume.media not in (b"", media)
+        if first == 0 and is_other:
             await self._lose(RefuseTurn(RefusalCode.NOT_RESUMABLE, "the prompt has become another"))
         lora = options.get("lora_request")
         adapter = adapter_identity(lora.lora_path) if lora is not None else ""
@@ -152,7 +158,7 @@ class AskSession:
             self.turns[first + index] = Turn(
                 self._engine, name, opening, self._settings, self._clock, self._tenant
             )
-        await self._begin(first, prompt_ids, text.params, adapter)
+        await self._begin(first, prompt_ids, text.params, adapter, media)
         try:
             for index in range(params.n):
                 committed = self._committed(first + index)
@@ -183,14 +189,19 @@ class AskSession:
             await asyncio.gather(*filter(None, tasks), return_exceptions=True)
 
     async def _begin(
-        self, first: int, prompt_ids: list[int], params: list[SamplingParams], adapter: str
+        self,
+        first: int,
+        prompt_ids: list[int],
+        params: list[SamplingParams],
+        adapter: str,
+        media: bytes,
     ) -> None:
         guess = self._ask.guess if first == 0 else None
         is_known = guess is not None and guess == prompt_guess(prompt_ids)
         seeds = [own.seed for own in params]
         sampling = wire_sampling(params[0])
         told = [] if is_known else prompt_ids
-        await self._tell(Begun(self._ask.turn, told, first, seeds, sampling, adapter=adapter))
+        await self._tell(Begun(self._ask.turn, told, first, seeds, sampling, adapter=adapter, media=media))
 
     def _committed(self, stream: int) -> CommittedStream:
         streams = self._resume.streams
@@ -316,10 +327,16 @@ def with_seed(params: SamplingParams) -> SamplingParams:
     return params
 
 
+def media_digest(prompt: Any) -> bytes:
+    """Of the images and sounds of a prompt, which its ids do not tell apart; empty if there are none."""
+    hashes = prompt.get("mm_hashes")
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).digest() if hashes else b""
+
+
 def undraftable(prompt: Any, params: SamplingParams, options: Mapping[str, Any]) -> str:
     """Why a session cannot do this, so that it is left to vLLM alone; empty if it can."""
     reasons = {
-        f"prompt of the kind {prompt['type']}": prompt["type"] != "token",
+        f"prompt of the kind {prompt['type']}": prompt["type"] not in _KINDS,
         "a prompt too long for a frame": len(prompt.get("prompt_token_ids") or ()) > _MAX_PROMPT,
         "prompt_logprobs": params.prompt_logprobs is not None or params.prompt_logprob_token_ids is not None,
         "logprob_token_ids": params.logprob_token_ids is not None,

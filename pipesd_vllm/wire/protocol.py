@@ -244,15 +244,16 @@ class CommittedStream(msgspec.Struct, array_like=True, forbid_unknown_fields=Tru
 class Resume(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
     """Where an answer stands that another connection began.
 
-    `prompt` is that of stream 0. `delivered[i]` counts the events of choice i that the client has: those are
-    not sent again. The streams are those of `Begun`, in order; one left out has no token yet. `adapter` is
-    `Begun.adapter`.
+    `prompt` and `media` are those of stream 0. `delivered[i]` counts the events of choice i that the client
+    has: those are not sent again. The streams are those of `Begun`, in order; one left out has no token yet.
+    `adapter` is `Begun.adapter`.
     """
 
     prompt: TokenIds
     streams: list[CommittedStream] = []
     delivered: list[UInt] = []
     adapter: AdapterName = ""
+    media: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
 class Ask(msgspec.Struct, tag=4, array_like=True, forbid_unknown_fields=True, frozen=True):
@@ -407,9 +408,11 @@ class Begun(msgspec.Struct, tag=19, array_like=True, frozen=True):
 
     It has the streams `first, first + 1, ...`, one for each answer asked for. `seeds` are theirs, None where
     nothing is drawn; `sampling` is what the target samples with, defaults filled in, the seed the first's.
-    `prompt` is empty if the guess was right. Not `drafted`: the session cannot do what `reason` says, so vLLM
-    answers as without us; no `Commit`s come, and nothing can be taken over. `adapter` is the identity of the
-    LoRA adapter that the body names as its model, told as `Identity.weights` is; empty: the base model.
+    `prompt` is empty if the guess was right; images and sound stand in it as the tokens that hold their
+    places, and `media` is a digest of them, empty if there are none. Not `drafted`: the session cannot do
+    what `reason` says, so vLLM answers as without us; no `Commit`s come, and nothing can be taken over.
+    `adapter` is the identity of the LoRA adapter that the body names as its model, told as `Identity.weights`
+    is; empty: the base model.
     """
 
     turn: int
@@ -420,6 +423,7 @@ class Begun(msgspec.Struct, tag=19, array_like=True, frozen=True):
     drafted: bool = True
     reason: str = ""
     adapter: str = ""
+    media: bytes = b""
 
 
 class Reply(msgspec.Struct, tag=20, array_like=True, frozen=True):

@@ -30,7 +30,7 @@ from pipesd_vllm.wire import (
     Upstream,
     Welcome,
     decode_downstream,
-    encode,
+    encode_in_parts,
 )
 from tests.conftest import Verifier
 
@@ -47,7 +47,8 @@ class Edge:
 
     async def send(self, *messages: Upstream) -> None:
         for message in messages:
-            await self.socket.send(encode(message))
+            for data in encode_in_parts(message):
+                await self.socket.send(data)
 
     async def receive(self, timeout_s: float = DEADLINE_S) -> Downstream:
         """The next frame. Raises `TimeoutError`, `ConnectionClosed`."""

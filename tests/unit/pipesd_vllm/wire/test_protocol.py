@@ -68,7 +68,7 @@ EVERYTHING = Sampling(
 
 
 RESUME = Resume(
-    [1], [CommittedStream([7], [TokenLogprobs(-0.5, 2, [(3, -0.25)])], "stop", 7)], [4], "files:a"
+    [1], [CommittedStream([7], [TokenLogprobs(-0.5, 2, [(3, -0.25)])], "stop", 7)], [4], "files:a", b"\1" * 32
 )
 ASKED = Ask(1, "/v1/completions", b"{}", "id-1", Mode.OFFLOAD, 40, prompt_guess([1, 2]), RESUME)
 
@@ -111,7 +111,7 @@ def test_upstream_messages_survive_the_wire(message: protocol.Upstream) -> None:
         Commit(1, 20, [], finish_reason="stop_string", stream=2, stop_reason=7),
         Commit(1, 20, [4], cap=0),
         Refused(2, RefusalCode.PROMPT_TOO_LONG, "too long"),
-        Begun(1, [1, 2], 3, [7, None], EVERYTHING, adapter="files:a"),
+        Begun(1, [1, 2], 3, [7, None], EVERYTHING, adapter="files:a", media=b"\1" * 32),
         Begun(1, drafted=False, reason="beam search"),
         Reply(1, 200, [("content-type", "text/event-stream")]),
         Text(1, b"data", True),
