@@ -86,11 +86,11 @@ def _model_folder() -> Path:
 
 
 @cache
-def engine_config(max_num_seqs: int, max_draft: int) -> VllmConfig:
-    """vLLM's own configuration of the simulated target; not to be changed."""
+def engine_config(max_num_seqs: int, max_draft: int, folder: Path | None = None) -> VllmConfig:
+    """vLLM's own configuration of the simulated target, or of the model in `folder`; not to be changed."""
     arguments = EngineArgs(
-        model=str(_model_folder()),
-        max_model_len=MAX_MODEL_LEN,
+        model=str(folder or _model_folder()),
+        max_model_len=None if folder else MAX_MODEL_LEN,
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max(512, max_num_seqs * (1 + max_draft)),
         block_size=BLOCK_SIZE,
@@ -114,17 +114,19 @@ class InlineExecutor(Executor):
 
 
 @cache
-def _structured_outputs(max_num_seqs: int, max_draft: int) -> StructuredOutputManager:
+def _structured_outputs(
+    max_num_seqs: int, max_draft: int, folder: Path | None = None
+) -> StructuredOutputManager:
     """Keeps compiled grammars alone, so that all runs share it."""
-    manager = StructuredOutputManager(engine_config(max_num_seqs, max_draft))
+    manager = StructuredOutputManager(engine_config(max_num_seqs, max_draft, folder))
     manager.executor.shutdown()
     manager.executor = InlineExecutor()
     return manager
 
 
 @cache
-def _renderer(max_num_seqs: int, max_draft: int) -> Any:
-    return renderer_from_config(engine_config(max_num_seqs, max_draft))
+def _renderer(max_num_seqs: int, max_draft: int, folder: Path | None = None) -> Any:
+    return renderer_from_config(engine_config(max_num_seqs, max_draft, folder))
 
 
 @cache
@@ -133,9 +135,9 @@ def _block_hasher() -> Any:
     return get_request_block_hasher(BLOCK_SIZE, sha256)
 
 
-def _make_scheduler(plan: ServerPlan, clock: Callable[[], float]) -> Any:
+def _make_scheduler(plan: ServerPlan, clock: Callable[[], float], folder: Path | None) -> Any:
     """The scheduler that `make_scheduler` gives a server of this kind, on another clock."""
-    config = engine_config(plan.max_num_seqs, plan.max_draft)
+    config = engine_config(plan.max_num_seqs, plan.max_draft, folder)
     config.cache_config.num_gpu_blocks = plan.num_blocks
     spec = FullAttentionSpec(block_size=BLOCK_SIZE, num_kv_heads=1, head_size=1, dtype=torch.float32)
     kind = AsyncPipeSDScheduler if plan.async_scheduling else PipeSDScheduler
@@ -148,7 +150,7 @@ def _make_scheduler(plan: ServerPlan, clock: Callable[[], float]) -> Any:
             kv_cache_tensors=[],
             kv_cache_groups=[KVCacheGroupSpec(["layer"], spec)],
         ),
-        structured_output_manager=_structured_outputs(plan.max_num_seqs, plan.max_draft),
+        structured_output_manager=_structured_outputs(plan.max_num_seqs, plan.max_draft, folder),
         block_size=BLOCK_SIZE,
         log_stats=False,
     )
@@ -190,15 +192,20 @@ class EngineProcess:
     """vLLM's `EngineCoreProc`: its input queue and its loop. `send` takes outputs to the client."""
 
     def __init__(
-        self, plan: ServerPlan, target: str, log: EventLog, send: Callable[[EngineCoreOutputs], None]
+        self,
+        plan: ServerPlan,
+        target: KnownTarget,
+        log: EventLog,
+        send: Callable[[EngineCoreOutputs], None],
+        folder: Path | None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._cost = plan.step
-        self._target = target
+        self._target = target.name
         self._log = log
         self._send = send
-        self.scheduler = _make_scheduler(plan, self._loop.time)
-        self._runner = ModelRunner(KnownTarget(target), plan.num_blocks, BLOCK_SIZE, plan.max_num_seqs)
+        self.scheduler = _make_scheduler(plan, self._loop.time, folder)
+        self._runner = ModelRunner(target, plan.num_blocks, BLOCK_SIZE, plan.max_num_seqs)
         self._most_steps = 2 if plan.async_scheduling else 1
         self._steps: deque[_Step] = deque()
         self._inbox: list[tuple[str, Any]] = []
@@ -321,12 +328,12 @@ def _context(output: SchedulerOutput) -> int:
 class _Ipc:
     """vLLM's `AsyncMPClient` for an `EngineProcess`: messages keep their order and take `ipc_s` each way."""
 
-    def __init__(self, plan: ServerPlan, target: str, log: EventLog) -> None:
+    def __init__(self, plan: ServerPlan, target: KnownTarget, log: EventLog, folder: Path | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._ipc_s = plan.ipc_s
         self._outputs: asyncio.Queue[EngineCoreOutputs | Exception] = asyncio.Queue()
         self.resources = SimpleNamespace(engine_dead=False)
-        self.process = EngineProcess(plan, target, log, self._send_back)
+        self.process = EngineProcess(plan, target, log, self._send_back, folder)
         self.process.task.add_done_callback(self._on_end)
 
     async def add_request_async(self, request: EngineCoreRequest) -> None:
@@ -378,9 +385,14 @@ class _Ipc:
 class SimEngine(AsyncLLM):
     """vLLM's own client of the engine, made without starting one."""
 
-    def __init__(self, plan: ServerPlan, target: str, log: EventLog) -> None:
-        """Set what `AsyncLLM.__init__` sets, but for the engine, loggers and profilers."""
-        key = plan.max_num_seqs, plan.max_draft
+    def __init__(
+        self, plan: ServerPlan, target: str | KnownTarget, log: EventLog, folder: Path | None = None
+    ) -> None:
+        """Set what `AsyncLLM.__init__` sets, but for the engine, loggers and profilers.
+
+        `folder` has the configuration and the tokenizer of a `target` that is not a simulated one.
+        """
+        key = plan.max_num_seqs, plan.max_draft, folder
         config = engine_config(*key)
         self.vllm_config = config
         self.model_config = config.model_config
@@ -393,7 +405,8 @@ class SimEngine(AsyncLLM):
         self.renderer = _renderer(*key)
         self.input_processor = _InputProcessor(config, self.renderer)
         self.output_processor = OutputProcessor(self.renderer.tokenizer, log_stats=False)
-        self.engine_core = _Ipc(plan, target, log)
+        known = KnownTarget(target) if isinstance(target, str) else target
+        self.engine_core = _Ipc(plan, known, log, folder)
 
     def __del__(self) -> None:
         """Nothing to free."""

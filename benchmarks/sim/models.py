@@ -165,6 +165,9 @@ class KnownTarget:
         self.salt = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
         self.script = _script(name, self.salt) if name.startswith(_RECORDED) else _Script()
 
+    def begin(self, prompt: Sequence[int]) -> None:
+        """A request for what follows `prompt` has come: a target by a script learns what to say."""
+
     def entry(self, total: int, token: int, position: int) -> int:
         """The KV entry of `token`, computed over entries whose sum with the salt is `total`."""
         return _entry(total, token, position)

@@ -98,6 +98,7 @@ class ModelRunner:
         if new.sampling_params is not None:
             row.sampling = sampling_of(new.sampling_params)
             row.prompt_length = new.prompt_len
+            self._target.begin(tokens[: new.prompt_len])
             row.picker = picker_of(row.sampling, row.prompt_length)
         return row
 
