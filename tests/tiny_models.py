@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from vllm.lora.request import LoRARequest
 
-__all__ = ["tiny_adapter"]
+__all__ = ["tiny_adapter", "tiny_eagle"]
 
 _RANK = 4
 
@@ -37,6 +37,28 @@ def tiny_adapter(target: Path, folder: Path) -> LoRARequest:
     }
     (folder / "adapter_config.json").write_text(json.dumps(adapter), encoding="utf-8")
     return LoRARequest("tiny", 1, str(folder))
+
+
+def tiny_eagle(target: Path, folder: Path) -> dict[str, object]:
+    """vLLM's speculative config of an EAGLE head for a Llama, written to `folder`; it drafts at random."""
+    config, random = _config(target), torch.Generator().manual_seed(5)
+    hidden, inner, values = config["hidden_size"], config["intermediate_size"], _key_value_size(config)
+    sizes = {
+        "fc": (hidden, 2 * hidden),
+        "layers.0.self_attn.q_proj": (hidden, hidden),
+        "layers.0.self_attn.k_proj": (values, hidden),
+        "layers.0.self_attn.v_proj": (values, hidden),
+        "layers.0.self_attn.o_proj": (hidden, hidden),
+        "layers.0.mlp.gate_proj": (inner, hidden),
+        "layers.0.mlp.up_proj": (inner, hidden),
+        "layers.0.mlp.down_proj": (hidden, inner),
+    }
+    weights = {f"{name}.weight": 0.02 * torch.randn(*size, generator=random) for name, size in sizes.items()}
+    weights["layers.0.post_attention_layernorm.weight"] = torch.ones(hidden)
+    save_file(weights, folder / "model.safetensors")
+    head = {**config, "architectures": ["EagleLlamaForCausalLM"], "num_hidden_layers": 1, "dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(head), encoding="utf-8")
+    return {"method": "eagle", "model": str(folder), "num_speculative_tokens": 3}
 
 
 def _config(target: Path) -> dict[str, Any]:

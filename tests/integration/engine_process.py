@@ -37,7 +37,7 @@ from pipesd_vllm.launch.serve import CPU_WORKER, SCHEDULER
 from pipesd_vllm.scheduling import AddDrafts, OpenSession, Suspend, pack_command
 from pipesd_vllm.worker.cpu_executor import PipeSDCpuExecutor
 from tests.pruned_pair import pruned_pair
-from tests.tiny_models import tiny_adapter
+from tests.tiny_models import tiny_adapter, tiny_eagle
 
 STOCK_WORKER: Final = "benchmarks.harness.stock_worker.StockCpuWorker"
 NUM_TOKENS: Final = 24
@@ -95,11 +95,11 @@ class Engine:
             model=str(pruned_pair().target),
             dtype="float32",
             enforce_eager=True,
-            max_model_len=256,
+            max_model_len=128,
             max_num_seqs=4,
             max_num_batched_tokens=256,
             block_size=32,
-            num_gpu_blocks_override=9,  # of 32 tokens: two of the three texts fit
+            num_gpu_blocks_override=7,  # one is vLLM's own: the three prompts fit, two of the three texts do
             kv_cache_memory_bytes=1 << 26,
             speculative_config=speculation,
             distributed_executor_backend=executor,
@@ -116,10 +116,10 @@ class Engine:
         self.scheduler._preempt_request = self._count_preemption
         self.tally: dict[str, Tally] = {}
 
-    def _count_preemption(self, *args: Any) -> None:
+    def _count_preemption(self, *args: Any, **kwargs: Any) -> None:
         """Counts whoever loses its blocks: parked, suspended or running."""
         self.preemptions += 1
-        self._preempt(*args)
+        self._preempt(*args, **kwargs)
 
     def add(self, name: str, which: int, command: OpenSession | None = None) -> None:
         """Start a request for `PROMPTS[which]`, a session if `command` opens one."""
@@ -291,14 +291,21 @@ _VARIANTS: Final[dict[str, tuple[dict[str, object] | None, type[Executor], bool]
 """vLLM alone, and the plugin by how steps are scheduled and what fills in for silent edges."""
 ADAPTED: Final = " adapted"
 """After a variant's name: all requests have a LoRA adapter."""
+EAGLE: Final = " eagle"
+"""After a variant's name: the operator's speculator is an EAGLE head."""
 
 
 def main() -> None:
     """Print the texts of a variant."""
-    variant = sys.argv[1].removesuffix(ADAPTED)
-    speculation, executor, with_plugin = _VARIANTS[variant]
+    variant = sys.argv[1]
+    adapter: LoRARequest | None = None
+    target = pruned_pair().target
     with tempfile.TemporaryDirectory() as folder:
-        adapter = tiny_adapter(pruned_pair().target, Path(folder)) if variant != sys.argv[1] else None
+        if variant.endswith(ADAPTED):
+            adapter = tiny_adapter(target, Path(folder))
+        speculation, executor, with_plugin = _VARIANTS[variant.removesuffix(ADAPTED).removesuffix(EAGLE)]
+        if variant.endswith(EAGLE):
+            speculation = tiny_eagle(target, Path(folder))
         _tell(Engine(speculation, executor, with_plugin, adapter), with_plugin)
     os._exit(0)  # Triton prints what it leaks at exit, because vLLM froze the collector
 

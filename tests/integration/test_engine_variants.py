@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from .engine_process import SCENARIOS
+from .engine_process import NUM_TOKENS, SCENARIOS
 
 
 @cache
@@ -41,6 +41,7 @@ def found(variant: str) -> dict[str, Any]:
         "async",
         pytest.param("sync n-gram", marks=pytest.mark.slow),
         pytest.param("async n-gram", marks=pytest.mark.slow),
+        pytest.param("sync eagle", marks=pytest.mark.slow),
     ],
 )
 def test_every_text_is_that_of_vllm_alone(variant: str) -> None:
@@ -61,14 +62,14 @@ def test_a_lora_adapter_answers_sessions_as_it_answers_plain_requests() -> None:
     assert all(adapted != base for adapted, base in zip(truth, found("stock")["plain"], strict=True))
     for name in ("plain", *SCENARIOS):
         assert texts[name][:3] == truth, name
-    assert texts["right drafts passes"] <= 8
+    assert texts["right drafts passes"] < 0.75 * NUM_TOKENS
 
 
 @pytest.mark.parametrize("variant", [pytest.param("sync", marks=pytest.mark.slow), "async"])
 def test_right_drafts_save_passes(variant: str) -> None:
     """What the texts above are compared under is no engine that ignores drafts, nor one with room for all."""
     texts = found(variant)
-    assert texts["right drafts passes"] <= 8
+    assert texts["right drafts passes"] < 0.75 * NUM_TOKENS
     assert all(texts[f"{name} preemptions"] for name in ("right drafts", "suspended", "eager", "taken over"))
 
 
