@@ -53,8 +53,8 @@ logger = logging.getLogger("vllm.pipesd")
 _TOLERANCE: Final = 1.02
 """How much longer, as a factor, drafts may make a step that has requests without drafts in it."""
 _UNKNOWN: Final = 8
-"""Drafts that a step verifies, or as many as it has requests, while it is not known what they cost; up to
-twice as many as any step before had."""
+"""Drafts that a step verifies, or as many as it has requests, while it is not known what they cost; of a
+session that is alone up to twice as many as any step before had."""
 
 
 class SchedulesSessions:
@@ -94,7 +94,7 @@ class SchedulesSessions:
         """When the steps in flight were scheduled, by the `id` of their output."""
         self._ended_s = 0.0
         self._most_untried = _UNKNOWN
-        """Drafts that a step verifies at most while it is not known what they cost."""
+        """Drafts of a session alone that a step verifies at most while it is not known what they cost."""
         self._price = 0.0
         """What a draft had to be worth in the last step."""
         self._context = 0
@@ -277,7 +277,8 @@ class SchedulesSessions:
         room = room // 2 if self.waiting else room
         value = num_plain + sum(claim.weight for claim in claims)
         if not self._costs.is_known:
-            return allot(claims, value, lambda _: 1.0, min(room, max(self._most_untried, rows)))
+            untried = self._most_untried if rows == 1 else max(_UNKNOWN, rows)
+            return allot(claims, value, lambda _: 1.0, min(room, untried))
 
         def seconds(num_drafts: int) -> float:
             return self._costs.seconds(rows + num_drafts, self._context)
