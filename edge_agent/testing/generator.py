@@ -73,8 +73,9 @@ class Script:
     """What one generation does.
 
     Gives `token_ids`, `chunk_tokens` at a time, waiting `first_delay_s` before the first chunk and
-    `delay_s` before each later one. Raises `error` (if any) instead of the chunk after the first
-    `error_after` tokens. A request's `max_tokens` cuts it short, as a real generation.
+    `delay_s` before each later one; from token `gate_at` on, `gate` (if any) has to be set, too. Raises
+    `error` (if any) instead of the chunk after the first `error_after` tokens. A request's `max_tokens` cuts
+    it short, as a real generation.
     """
 
     token_ids: tuple[int, ...]
@@ -82,6 +83,8 @@ class Script:
     chunk_tokens: int = 1
     first_delay_s: float = 0.0
     delay_s: float = 0.0
+    gate: asyncio.Event | None = None
+    gate_at: int = 1
     error: Exception | None = None
     error_after: int = 0
     route: Route = Route.COLLABORATIVE
@@ -237,6 +240,8 @@ async def _chunks(
     for start in range(0, max(len(token_ids), 1), script.chunk_tokens):
         await asyncio.sleep(delay_s)
         delay_s = script.delay_s
+        if script.gate is not None and start >= script.gate_at:
+            await script.gate.wait()
         if script.error is not None and start >= script.error_after:
             raise script.error
         tokens = token_ids[start : start + script.chunk_tokens]

@@ -185,7 +185,7 @@ async def read_into(texts: list[str], client: AsyncAnthropic) -> None:
 
 async def test_a_client_that_leaves_ends_the_generation() -> None:
     """Closing the stream ends the generation."""
-    generator = answering("hello " * 30, delay_s=0.05)
+    generator = answering("hello " * 30, gate=asyncio.Event())
     async with client_of(generator) as client:
         async with client.messages.stream(**REQUEST | {"max_tokens": 400}) as stream:
             async for _ in stream.text_stream:

@@ -170,7 +170,7 @@ async def test_a_failure_in_mid_stream() -> None:
 
 async def test_a_client_that_leaves_ends_the_generation() -> None:
     """Closing the connection ends the generation."""
-    generator = answering("hello " * 30, delay_s=0.05)
+    generator = answering("hello " * 30, gate=asyncio.Event())
     body = {"model": MODEL, "messages": MESSAGES}
     async with gateway(generator) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         async with client.stream("POST", "/api/chat", json=body) as response:

@@ -173,7 +173,7 @@ async def test_a_failure_in_mid_stream() -> None:
 
 async def test_a_client_that_leaves_ends_the_generation() -> None:
     """Closing the stream ends the generation."""
-    generator = answering("hello " * 30, delay_s=0.05)
+    generator = answering("hello " * 30, gate=asyncio.Event())
     async with client_of(generator) as client:
         stream = await client.responses.create(model=MODEL, input="hello", stream=True)
         async for event in stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ FIGURES: dict[str, Any] = {
 
 async def test_drafts_are_grey_until_they_are_verified(open_page: OpenPage) -> None:
     """They follow the committed text, are told to no screen reader, and none is left at the end."""
-    generator = answering(LONG, chunk_tokens=6, delay_s=0.15)
-    async with open_page(generator) as page:
+    gate = asyncio.Event()
+    async with open_page(answering(LONG, chunk_tokens=6, gate=gate, gate_at=24)) as page:
         await ask(page)
         text = page.locator(".turn.assistant .text")
         draft = text.locator(".draft").last
@@ -35,6 +36,7 @@ async def test_drafts_are_grey_until_they_are_verified(open_page: OpenPage) -> N
         whole, grey = await page.evaluate(TEXTS)
         assert await draft.get_attribute("aria-hidden") == "true"
         announced = await page.locator("#announcer").inner_text()
+        gate.set()
         await answered(page)
         await expect(text.locator(".draft")).to_have_count(0)
         assert (await text.inner_text()).strip() == LONG.strip()
@@ -46,18 +48,13 @@ async def test_drafts_are_grey_until_they_are_verified(open_page: OpenPage) -> N
 
 async def test_a_wrong_draft_is_replaced(open_page: OpenPage) -> None:
     """It is seen in grey, and nothing of it stays."""
-    async with open_page(answering(LONG, chunk_tokens=6, delay_s=0.15, wrong_every=1)) as page:
+    gate = asyncio.Event()
+    async with open_page(answering(LONG, chunk_tokens=6, gate=gate, gate_at=24, wrong_every=1)) as page:
         await ask(page)
-        seen = False
-        for _ in range(200):
-            whole, grey = await page.evaluate(TEXTS)
-            seen = bool(grey) and not LONG.startswith(whole)
-            if seen:
-                break
-            await page.wait_for_timeout(20)
+        await expect(page.locator(".turn.assistant .text .draft").last).to_contain_text("hellohello")
+        gate.set()
         await answered(page)
         assert (await page.locator(".turn.assistant .text").inner_text()).strip() == LONG.strip()
-    assert seen
 
 
 async def test_drafts_can_be_switched_off(open_page: OpenPage) -> None:
@@ -79,13 +76,15 @@ async def test_drafts_can_be_switched_off(open_page: OpenPage) -> None:
 
 async def test_mode_and_savings_in_mid_answer(open_page: OpenPage) -> None:
     """What is in force and why, and what has been saved, are there while the answer comes in."""
-    generator = answering(LONG, chunk_tokens=6, delay_s=0.15, figures=FIGURES)
+    gate = asyncio.Event()
+    generator = answering(LONG, chunk_tokens=6, delay_s=0.05, gate=gate, gate_at=24, figures=FIGURES)
     async with open_page(generator, viewport={"width": 1400, "height": 900}) as page:
         await ask(page)
         await expect(page.locator("#savings .gain")).to_have_count(3)
         assert await page.locator("#log").get_attribute("aria-busy") == "true"
         mode = await page.locator("#mode-line").inner_text()
         assert await page.locator("#pipeline rect").count() > 1
+        gate.set()
         await answered(page)
         summary = await page.locator(".summary").inner_text()
     assert mode.startswith("The target waits for drafts: waiting for drafts costs no time here")

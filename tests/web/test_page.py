@@ -111,7 +111,7 @@ async def test_origins_without_a_tint(open_page: OpenPage) -> None:
 @pytest.mark.parametrize("how", ["button", "escape"])
 async def test_stopping(open_page: OpenPage, how: str) -> None:
     """Stopping keeps the text so far, says so, and ends the generation behind it."""
-    generator = answering(LONG, delay_s=0.05)
+    generator = answering(LONG, gate=asyncio.Event())
     async with open_page(generator) as page:
         await ask(page)
         await expect(page.locator(".turn.assistant .text")).to_contain_text("hello")
@@ -156,7 +156,7 @@ async def test_a_new_answer_stopped_before_any_word_leaves_the_old_one(open_page
 
 async def test_editing_in_mid_answer(open_page: OpenPage) -> None:
     """The answer that was under way ends as a version of its own; the edited question is what is shown."""
-    async with open_page(answering(LONG, delay_s=0.02)) as page:
+    async with open_page(answering(LONG, gate=asyncio.Event())) as page:
         await ask(page, "one")
         await expect(page.locator(".turn.assistant .text")).to_contain_text("hello")
         await page.locator(".turn.user").hover()
@@ -175,7 +175,7 @@ async def test_editing_in_mid_answer(open_page: OpenPage) -> None:
 
 async def test_a_chat_deleted_in_mid_answer_stays_deleted(open_page: OpenPage) -> None:
     """What was still coming in does not bring it back."""
-    generator = answering(LONG, delay_s=0.05)
+    generator = answering(LONG, gate=asyncio.Event())
     async with open_page(generator) as page:
         await ask(page, "one")
         await expect(page.locator(".turn.assistant .text")).to_contain_text("hello")
@@ -188,7 +188,7 @@ async def test_a_chat_deleted_in_mid_answer_stays_deleted(open_page: OpenPage) -
 
 async def test_nothing_of_an_abandoned_answer_remains(open_page: OpenPage) -> None:
     """A new chat in mid-answer is empty and stays so; the old one keeps what there was."""
-    generator = answering(LONG, delay_s=0.05)
+    generator = answering(LONG, gate=asyncio.Event())
     async with open_page(generator, viewport={"width": 1400, "height": 800}) as page:
         await ask(page)
         await expect(page.locator(".turn.assistant .text")).to_contain_text("hello")
