@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, product
 from pathlib import Path
 from statistics import median
@@ -38,7 +38,7 @@ from benchmarks.sim.models import replayed
 from benchmarks.sim.plan import StepCost
 from benchmarks.sim.scenarios import Cell
 from benchmarks.sim.speed import Answer, answers_of
-from benchmarks.speed.overhead import measured_rounds, measured_stream, own_text
+from benchmarks.speed.overhead import Round, measured_rounds, measured_stream, own_text
 from edge_agent.agent import EdgeAgent, cloud_connector
 from edge_agent.api import GenerationRequest, Sampling
 from edge_agent.control import FixedParameters
@@ -46,7 +46,9 @@ from edge_agent.drafting import Drafter, DraftThread
 from edge_agent.sampling import DraftToken
 from edge_agent.settings import EdgeSettings
 from edge_agent.testing import FakeDrafter
+from edge_agent.verifier.transport import Connector
 from openai_gateway.cli.console import live_status
+from openai_gateway.cli.errors import CliError
 from pipesd_vllm.wire import Fingerprint
 
 __all__ = ["Compared", "ReplayDrafter", "lay_beside_real"]
@@ -58,6 +60,11 @@ _NUM_DRAFTS: Final = (1, 3, 5, 7, 8, 11, 15, 23, 31, 47)
 _ROUNDS: Final = 8
 _FEW: Final = 4
 """Rounds of a number of tokens that say what a step over so many takes."""
+_BLOCK_SIZE: Final = 32
+"""The least that vLLM's CPU build takes: of its own 128 nothing is kept of a shorter prompt."""
+_TOGETHER: Final = 4
+_STREAMED: Final = 24
+"""Passes of each stream."""
 _CATEGORY: Final = "code"
 _BETWEEN_S: Final = 0.5
 _REPEATS: Final = 3
@@ -128,7 +135,7 @@ def lay_beside_real(
     num_prompts: int,
     json_file: Path | None,
 ) -> None:
-    """Print real and simulated TPT of every rival.
+    """Print real and simulated TPT of every rival, on prompts to which this server says what was recorded.
 
     What a step costs is measured before each scenario, in verify rounds without an edge agent; nothing is
     fitted to the runs that are compared.
@@ -137,8 +144,9 @@ def lay_beside_real(
     """
     recorded = read_pair(pair)
     greedy = [n for n, a in enumerate(recorded.answers) if not a.temperature and a.category == _CATEGORY]
-    measured = greedy[:num_prompts]
-    with running_server(flags) as server, live_status() as show:
+    small_blocks = replace(flags, vllm=("--block-size", str(_BLOCK_SIZE), *flags.vllm))
+    with running_server(small_blocks) as server, live_status() as show:
+        measured = asyncio.run(_reproduced(server.settings, recorded, greedy, num_prompts, show))
         draft = paced_drafter(server.settings, 0.0)
         try:
             bench = _Bench(server.settings, recorded, draft, show)
@@ -152,6 +160,37 @@ def lay_beside_real(
     Console(highlight=False).print(_table(found))
     if json_file is not None:
         write_json(json_file, {"runs": found})
+
+
+async def _reproduced(
+    settings: EdgeSettings,
+    recorded: RecordedPair,
+    candidates: Sequence[int],
+    num_prompts: int,
+    show: Callable[[str], None],
+) -> list[int]:
+    """The first `num_prompts` of `candidates` that this server answers as recorded.
+
+    Where two tokens are as good as equal, another number type or CPU takes the other one, and what the draft
+    said after the recorded one tells nothing. Raises `CloudError`, `CliError`.
+    """
+    connector = cloud_connector(settings)
+    found: list[int] = []
+    for place, number in enumerate(candidates):
+        if len(found) == num_prompts:
+            break
+        answer = recorded.answers[number]
+        show(
+            f"Does this server say what was recorded? {place + 1} asked, {len(found)} of {num_prompts} found"
+        )
+        if await own_text(connector, len(answer.tokens), answer.prompt) == answer.tokens:
+            found.append(number)
+    if len(found) < num_prompts:
+        raise CliError(
+            f"This server answers {len(found)} of {len(candidates)} prompts as recorded, {num_prompts} are "
+            "needed: try --dtype float32, or fewer --prompts."
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,12 +259,12 @@ def _compared(cell: Cell, rival: Rival, real: Sequence[Answer]) -> Compared:
 
 
 async def _profiled(settings: EdgeSettings, draft_s: float) -> Costs:
-    """Over a bare connection: what steps over so many tokens take, and a round beyond its step."""
+    """Over bare connections: what steps over so many tokens and requests take, and a round beyond them."""
     connector = cloud_connector(settings)
     steps_ms: dict[int, list[float]] = {}
     fronts_ms: list[float] = []
-    async with opened(connector) as transport:
-        steps_ms[1] = [each.step_ms async for each in measured_stream(transport, _ROUNDS)]
+    alone, together = await _streamed_by(connector, 1), await _streamed_by(connector, _TOGETHER)
+    steps_ms[1] = [each.step_ms for each in alone]
     text = await own_text(connector)
     for num in _NUM_DRAFTS:
         async with opened(connector) as transport:
@@ -233,14 +272,28 @@ async def _profiled(settings: EdgeSettings, draft_s: float) -> Costs:
                 steps_ms.setdefault(each.num_tokens, []).append(each.step_ms)
                 fronts_ms.append(each.added_ms - each.queue_ms)
     measured = [(num, median(steps) / 1e3) for num, steps in sorted(steps_ms.items()) if len(steps) >= _FEW]
+    step = StepCost(measured=tuple(measured))
+    together_s, alone_s = (median(each.wall_ms for each in of) / 1e3 for of in (together, alone))
+    rows_s = step.seconds(_TOGETHER, 0) - step.seconds(1, 0)
+    request_s = max(0.0, (together_s - alone_s - rows_s) / (_TOGETHER - 1))
     costs = Costs(
-        StepCost(measured=tuple(measured)),
+        msgspec.structs.replace(step, request_s=request_s),
         draft_s=draft_s,
         front_s=max(0.0, median(fronts_ms)) / 1e3,
         async_scheduling=False,
     )
     print(costs, flush=True)
     return costs
+
+
+async def _streamed_by(connector: Connector, num: int) -> list[Round]:
+    """The passes of `num` streams at once; where several are in most of them, all are."""
+
+    async def one() -> list[Round]:
+        async with opened(connector) as transport:
+            return [each async for each in measured_stream(transport, _STREAMED)]
+
+    return [each for rounds in await asyncio.gather(*(one() for _ in range(num))) for each in rounds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +360,10 @@ class _Runner:
                 chunks = [chunk async for chunk in edges[edge].generate(request)]
                 ids = [token for chunk in chunks for token in chunk.token_ids]
                 if ids != answer.tokens[: len(ids)]:
-                    self.bench.show(f"{answer.name}: not the recorded text")
+                    raise CliError(
+                        f"{answer.name}: with drafts the server says something else than without: "
+                        "try --dtype float32."
+                    )
                 return Answer.of(chunks[-1].stats)
 
             yield generate

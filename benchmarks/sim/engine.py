@@ -256,7 +256,8 @@ class EngineProcess:
         num_tokens = output.total_num_scheduled_tokens
         cost_s = _EMPTY_STEP_S
         if num_tokens:
-            cost_s = self._cost.seconds(num_tokens, _context(output) if self._cost.context_s else 0)
+            context = _context(output) if self._cost.context_s else 0
+            cost_s = self._cost.seconds(num_tokens, context, len(output.num_scheduled_tokens))
         stalled_s = (end_s - begins_s for start_s, end_s in self.stalls if start_s <= begins_s < end_s)
         return cost_s + max(stalled_s, default=0.0)
 

@@ -91,7 +91,8 @@ class LinkPlan(_Data, frozen=True, kw_only=True):
 
 
 class StepCost(_Data, frozen=True, kw_only=True):
-    """One engine step takes `base_s + token_s * (tokens - 1) + context_s * context` seconds.
+    """One engine step takes `base_s + token_s * (tokens - 1) + context_s * context` seconds, and `request_s`
+    for each of its requests beyond the first.
 
     `tokens` are those computed in the step, `context` the KV entries read by all its requests.
     """
@@ -99,17 +100,19 @@ class StepCost(_Data, frozen=True, kw_only=True):
     base_s: float = 0.065
     token_s: float = 0.0005
     context_s: float = 0.0
+    request_s: float = 0.0
     measured: tuple[tuple[int, float], ...] = ()
-    """Tokens and seconds of measured steps, by tokens, in place of `base_s` and `token_s`: linear in between,
-    and beyond as between the last two."""
+    """Tokens and seconds of measured steps of one request, by tokens, in place of `base_s` and `token_s`:
+    linear in between, and beyond as between the last two."""
 
-    def seconds(self, tokens: int, context: int) -> float:
+    def seconds(self, tokens: int, context: int, requests: int = 1) -> float:
         """What a step takes."""
+        beside_s = self.request_s * (requests - 1) + self.context_s * context
         if len(self.measured) < 2:
-            return self.base_s + self.token_s * (tokens - 1) + self.context_s * context
+            return self.base_s + self.token_s * (tokens - 1) + beside_s
         at = bisect_left(self.measured, tokens, 1, len(self.measured) - 1, key=itemgetter(0))
         (few, few_s), (many, many_s) = self.measured[at - 1 : at + 1]
-        return few_s + (many_s - few_s) * (tokens - few) / (many - few) + self.context_s * context
+        return few_s + (many_s - few_s) * (tokens - few) / (many - few) + beside_s
 
 
 class ServerPlan(_Data, frozen=True, kw_only=True):

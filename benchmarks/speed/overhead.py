@@ -122,13 +122,15 @@ async def _run(server: RunningServer, num_rounds: int, repeats: int) -> Figures:
         return {**medians(found), **await measure_idle(connector, server.cpu_s, show)}
 
 
-async def own_text(connector: Connector, num_tokens: int = _TEXT_TOKENS) -> list[int]:
-    """What the target says after the prompt of the rounds. Raises `CloudError`."""
+async def own_text(
+    connector: Connector, num_tokens: int = _TEXT_TOKENS, prompt: Sequence[int] = _PROMPT
+) -> list[int]:
+    """What the target says greedily; `prompt` is that of the rounds, unless told. Raises `CloudError`."""
     async with opened(connector) as transport:
-        room = (await welcome(transport)).max_model_len - len(_PROMPT)
+        room = (await welcome(transport)).max_model_len - len(prompt)
         num_tokens = min(num_tokens, room)
         sampling = Sampling(max_tokens=num_tokens, ignore_eos=True)
-        await transport.send(Open(1, list(_PROMPT), sampling, Mode.LATENCY))
+        await transport.send(Open(1, list(prompt), sampling, Mode.LATENCY))
         text: list[int] = []
         while len(text) < num_tokens:
             text += (await next_commit(transport)).tokens
