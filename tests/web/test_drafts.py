@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from tests.contract.scripted import ANSWER, answering
 
@@ -25,12 +27,26 @@ FIGURES: dict[str, Any] = {
 }
 
 
+@asynccontextmanager
+async def held_answer(open_page: OpenPage, **options: Any) -> AsyncIterator[tuple[Page, asyncio.Event]]:
+    """The page at the fourth drafts of its second answer, until the event is set.
+
+    While the first one comes in the gateway reads the tokenizer, without which no draft is shown.
+    """
+    gate = asyncio.Event()
+    gate.set()
+    async with open_page(answering(LONG, chunk_tokens=6, gate=gate, gate_at=24, **options)) as page:
+        await ask(page)
+        await answered(page)
+        gate.clear()
+        await ask(page)
+        yield page, gate
+
+
 async def test_drafts_are_grey_until_they_are_verified(open_page: OpenPage) -> None:
     """They follow the committed text, are told to no screen reader, and none is left at the end."""
-    gate = asyncio.Event()
-    async with open_page(answering(LONG, chunk_tokens=6, gate=gate, gate_at=24)) as page:
-        await ask(page)
-        text = page.locator(".turn.assistant .text")
+    async with held_answer(open_page) as (page, gate):
+        text = page.locator(".turn.assistant .text").last
         draft = text.locator(".draft").last
         await expect(draft).to_be_visible()
         whole, grey = await page.evaluate(TEXTS)
@@ -48,13 +64,12 @@ async def test_drafts_are_grey_until_they_are_verified(open_page: OpenPage) -> N
 
 async def test_a_wrong_draft_is_replaced(open_page: OpenPage) -> None:
     """It is seen in grey, and nothing of it stays."""
-    gate = asyncio.Event()
-    async with open_page(answering(LONG, chunk_tokens=6, gate=gate, gate_at=24, wrong_every=1)) as page:
-        await ask(page)
-        await expect(page.locator(".turn.assistant .text .draft").last).to_contain_text("hellohello")
+    async with held_answer(open_page, wrong_every=1) as (page, gate):
+        text = page.locator(".turn.assistant .text").last
+        await expect(text.locator(".draft").last).to_contain_text("hellohello")
         gate.set()
         await answered(page)
-        assert (await page.locator(".turn.assistant .text").inner_text()).strip() == LONG.strip()
+        assert (await text.inner_text()).strip() == LONG.strip()
 
 
 async def test_drafts_can_be_switched_off(open_page: OpenPage) -> None:
