@@ -339,6 +339,7 @@ class EdgeAgent:
         self, request: GenerationRequest | AskRequest, prompt_len: int, *, sampled: bool
     ) -> CollaborativeSession:
         mode = request.mode or self._mode
+        body = request.body if isinstance(request, AskRequest) else b""
         start_control = partial(
             self._control.start_session,
             request.request_id,
@@ -355,7 +356,7 @@ class EdgeAgent:
             self._clock,
             self._pickers,
             fits=self._fits,
-            sources=None if self._library is None else self._library.source,
+            sources=None if self._library is None else self._library.sources(body, self._served.bundle),
             fallback=self._fallback,
             draw=lambda: self._draw_bits(_DRAW_BITS) / 2**_DRAW_BITS,
         )

@@ -27,7 +27,7 @@ from edge_agent.drafting.models import (
     own_tokenizer,
     resolve_model,
 )
-from edge_agent.drafting.source import DraftSource, GuardedSource
+from edge_agent.drafting.source import DraftSource, DraftSources, GuardedSource
 from edge_agent.drafting.translation import TranslatingDrafter, VocabularyMap
 from edge_agent.drafting.worker import DraftHandle, DraftThread, DraftWorker
 
@@ -41,6 +41,7 @@ __all__ = [
     "DraftLibrary",
     "DraftModelInfo",
     "DraftSource",
+    "DraftSources",
     "DraftThread",
     "DraftWorker",
     "Drafted",

@@ -1,6 +1,6 @@
-"""Texts of this machine that drafts are looked up in: chosen files, and this person's earlier answers.
+"""What drafts are looked up in: the text itself, chosen files, this person's earlier answers, and quotations.
 
-Both only if asked for (`draft_from`). Nothing of them leaves the machine but as draft tokens.
+Files and answers only if asked for (`draft_from`). Nothing of them leaves the machine but as draft tokens.
 """
 
 from __future__ import annotations
@@ -27,10 +27,18 @@ from edge_agent.drafting.lookup import (
     LookupSource,
     SortedIndex,
 )
+from edge_agent.drafting.quoting import Quotes, takes_tools
 from edge_agent.errors import ConfigError
 from edge_agent.files import replace_file
 
-__all__ = ["HISTORY", "MAX_HISTORY_TOKENS", "MAX_TEXT_BYTES", "DraftLibrary", "readable_texts"]
+__all__ = [
+    "HISTORY",
+    "MAX_HISTORY_TOKENS",
+    "MAX_TEXT_BYTES",
+    "DraftLibrary",
+    "RequestSources",
+    "readable_texts",
+]
 
 HISTORY: Final = "history"
 """The setting that keeps earlier answers; a folder of that name is given as `./history`."""
@@ -41,6 +49,8 @@ MAX_HISTORY_TOKENS: Final = 1 << 18
 """A megabyte on disk; the oldest answers go first."""
 _MAX_FILES: Final = 20_000
 _SKIPPED: Final = ("node_modules", "__pycache__")
+_LONG_PROMPT: Final = 10_000
+"""Tokens that take more than a few milliseconds to index."""
 _NUM_COMPARED: Final = 32
 """Answers that a new one may be the continuation of."""
 
@@ -64,6 +74,7 @@ class DraftLibrary:
                 raise ConfigError(f"There is nothing to draft from at {path}: check --draft-from.")
         self._history_dir = history_dir if HISTORY in draft_from else None
         self._rates, self._files_rates, self._history_rates = LookupRates(), LookupRates(), LookupRates()
+        self._quotes = Quotes()
         self._loading = asyncio.Lock()
         self._loaded_for: str | None = None
         self._files: SortedIndex | None = None
@@ -76,9 +87,18 @@ class DraftLibrary:
         """Whether there is nothing to load, now or later."""
         return not self._paths and self._history_dir is None
 
-    def source(self, prompt: Sequence[int]) -> LookupSource:
-        """Drafts for one answer after `prompt`. From any thread."""
-        return LookupSource(prompt, self._rates, self.libraries())
+    def sources(self, body: bytes = b"", bundle: TokenizerBundle | None = None) -> RequestSources:
+        """Those of a request; `body` as of `AskRequest`, `bundle`: the target's tokenizer, if known."""
+        return RequestSources(self, body, bundle if takes_tools(body) else None)
+
+    def source(self, prompt: Sequence[int], quoted: Sequence[Library] = ()) -> LookupSource:
+        """Drafts for one answer after `prompt`, from `quoted`, too. From any thread."""
+        return LookupSource(prompt, self._rates, (*self.libraries(), *quoted))
+
+    def quoted(self, body: bytes, bundle: TokenizerBundle) -> Sequence[Library]:
+        """What the answer to `body` may quote, if anything. From any thread."""
+        found = self._quotes.library(body, bundle)
+        return () if found is None else (found,)
 
     def libraries(self) -> list[Library]:
         """What has been loaded so far."""
@@ -134,6 +154,23 @@ class DraftLibrary:
     def _history_file(self) -> Path:
         assert self._history_dir is not None
         return self._history_dir / f"{self._loaded_for}.tokens"
+
+
+class RequestSources:
+    """`DraftSources` of one request."""
+
+    def __init__(self, library: DraftLibrary, body: bytes, bundle: TokenizerBundle | None) -> None:
+        """`bundle`: None where nothing is to be quoted."""
+        self._library, self._body, self._bundle = library, body, bundle
+        self._quoted: Sequence[Library] | None = None
+
+    def is_quick(self, num_tokens: int) -> bool:
+        return num_tokens <= _LONG_PROMPT and self._bundle is None
+
+    def after(self, prompt: Sequence[int]) -> LookupSource:
+        if self._bundle is not None and self._quoted is None:
+            self._quoted = self._library.quoted(self._body, self._bundle)
+        return self._library.source(prompt, self._quoted or ())
 
 
 def with_answer(answers: Sequence[Tokens], text: Tokens) -> list[Tokens]:

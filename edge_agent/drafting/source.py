@@ -9,7 +9,7 @@ from typing import Protocol
 
 from edge_agent.sampling import DraftToken
 
-__all__ = ["DraftSource", "GuardedSource"]
+__all__ = ["DraftSource", "DraftSources", "GuardedSource"]
 
 logger = logging.getLogger("pipesd.draft")
 
@@ -34,6 +34,18 @@ class DraftSource(Protocol):
         Each with the chance that it is right if those before are. `survival`: that of all drafts so far; the
         last proposed must be reached with a chance of `least`.
         """
+        ...
+
+
+class DraftSources(Protocol):
+    """Makes what looks drafts up for one request."""
+
+    def is_quick(self, num_tokens: int) -> bool:
+        """Whether `after` a prompt of so many tokens takes a few milliseconds only, and needs no thread."""
+        ...
+
+    def after(self, prompt: Sequence[int]) -> DraftSource:
+        """Drafts for one answer after `prompt`. From any thread."""
         ...
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
 from edge_agent.api import (
@@ -23,7 +23,7 @@ from edge_agent.api import (
     GenerationStats,
 )
 from edge_agent.control import CommitOutcome
-from edge_agent.drafting import DraftSource, DraftWorker
+from edge_agent.drafting import DraftSources, DraftWorker
 from edge_agent.errors import TRANSIENT, CloudError, CloudRefused, EdgeError, Transient
 from edge_agent.sampling import Pickers
 from edge_agent.session.control import SessionControl
@@ -54,12 +54,12 @@ class CollaborativeSession:
         pickers: Pickers | None = None,
         *,
         fits: Callable[[Welcome], bool] = lambda _: True,
-        sources: Callable[[Sequence[int]], DraftSource] | None = None,
+        sources: DraftSources | None = None,
         fallback: Fallback = Fallback.ERROR,
         draw: Callable[[], float] = random.random,
     ) -> None:
         """`start_control` gives the controls of one more stream. `fits`: whether the worker's model has the
-        target's vocabulary. `sources` makes what looks drafts up after a prompt; None: nothing does.
+        target's vocabulary. `sources` makes what looks drafts up; None: nothing does.
         `fallback` says how long to try to reach the verifier; `draw` gives 0 to 1, for the delays."""
         self.stats = GenerationStats(started_s=clock())
         self.exchange: TokenExchange | ApiExchange

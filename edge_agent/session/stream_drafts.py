@@ -14,7 +14,15 @@ from typing import Final
 
 from edge_agent.api import GenerationStats
 from edge_agent.control import CommitOutcome, Decision
-from edge_agent.drafting import Drafted, DraftingStopped, DraftSource, DraftWorker, GuardedSource, Rewound
+from edge_agent.drafting import (
+    Drafted,
+    DraftingStopped,
+    DraftSource,
+    DraftSources,
+    DraftWorker,
+    GuardedSource,
+    Rewound,
+)
 from edge_agent.sampling import DraftToken, Pickers
 from edge_agent.session.attachment import Attached, AttachmentEvent, DraftAttachment
 from edge_agent.session.control import SessionControl
@@ -29,8 +37,6 @@ _LEASE: Final = 64
 _FIRST_RETRY: Final = 16
 """Committed tokens after which drafts that stopped begin again; twice as many after each further stop."""
 _MAX_STOPS: Final = 6
-_LONG_PROMPT: Final = 10_000
-"""Tokens that are read in a few ms."""
 _PASSES_AHEAD: Final = 4
 """Passes that a run may fill: those that begin within a round trip find it on the server."""
 _LEAST_RUN: Final = 4
@@ -70,7 +76,7 @@ class StreamDrafts:
         worker: DraftWorker | None,
         pickers: Pickers,
         fits: Callable[[Welcome], bool],
-        sources: Callable[[Sequence[int]], DraftSource] | None,
+        sources: DraftSources | None,
     ) -> None:
         """What is told to `on_event` comes back by `on_drafting`; the rest as for the session."""
         self._number = number
@@ -288,20 +294,18 @@ class StreamDrafts:
     # -- drafts that are looked up --------------------------------------------------------
 
     def begin_lookup(self) -> None:
-        """Have the prompt read, a long one in a thread."""
+        """Have the prompt read, in a thread if it takes long."""
         self._end_lookup()
         if self._sources is None or not self._turn.target.limits.max_drafts:
             return
         prompt, number = list(self._chain.tokens), self._num_texts
-        if len(prompt) <= _LONG_PROMPT:
-            self._tell_loop(_TextRead(number, self._sources(prompt), len(prompt)))
+        if self._sources.is_quick(len(prompt)):
+            self._tell_loop(_TextRead(number, self._sources.after(prompt), len(prompt)))
         else:
             self._reading = asyncio.create_task(self._read(self._sources, number, prompt))
 
-    async def _read(
-        self, sources: Callable[[Sequence[int]], DraftSource], number: int, prompt: list[int]
-    ) -> None:
-        source = await asyncio.to_thread(sources, prompt)
+    async def _read(self, sources: DraftSources, number: int, prompt: list[int]) -> None:
+        source = await asyncio.to_thread(sources.after, prompt)
         self._tell_loop(_TextRead(number, source, len(prompt)))
 
     async def _on_text_read(self, read: _TextRead) -> None:

@@ -79,6 +79,11 @@ class ServedTarget:
                     raise self._explained(error) from error
         return self._bundle or (await self._without_verifier())[1]
 
+    @property
+    def bundle(self) -> TokenizerBundle | None:
+        """The tokenizer, if it is at hand."""
+        return self._bundle
+
     async def _keep_tokenizer(self) -> None:
         """Have the target's tokenizer at hand for when the draft model answers; its own will do else."""
         try:

@@ -85,6 +85,8 @@ TOOLS: Final[Any] = [
     {"type": "function", "function": {"name": "read", "parameters": parameters("path")}},
     {"type": "function", "function": {"name": "write", "parameters": parameters("path", "content")}},
 ]
+QUOTING: Final = 1
+"""The turn whose call says what a tool has said."""
 REPEATING: Final = 2
 """The turn whose call says once more what the one before it said."""
 TASK: Final = "Rename the function `total` of order.py to `amount`, and run the tests."
@@ -132,7 +134,7 @@ async def test_a_loop_of_tool_calls(client: AsyncOpenAI) -> None:
     """A file is read, rewritten, and rewritten again: most of it stood in the conversation before.
 
     What a tool said stands there as it is, and in a call as a JSON string, in which line ends are other
-    tokens: each line's run begins anew. A call that repeats one is copied as a whole.
+    tokens. A call that repeats one is copied as a whole.
     """
     figures = Figures()
     messages: list[Any] = [{"role": "user", "content": TASK}]
@@ -157,5 +159,6 @@ async def test_a_loop_of_tool_calls(client: AsyncOpenAI) -> None:
             assert json.loads(tool_call.function.arguments) == sent["arguments"]
             messages.append({"role": "tool", "tool_call_id": tool_call.id, "content": RESULTS[turn]})
     print(f"all: {figures.passes_per_token:.3f} passes a token")
+    assert figures.of_turn[QUOTING] <= 0.2
     assert figures.of_turn[REPEATING] <= 0.2
-    assert figures.passes_per_token <= 0.5
+    assert figures.passes_per_token <= 0.2

@@ -49,6 +49,16 @@ def lookup(prompt: Sequence[int]) -> LookupSource:
     return LookupSource(prompt, LookupRates())
 
 
+class Sources:
+    """What `make` makes, without a thread."""
+
+    def __init__(self, make: Callable[[Sequence[int]], DraftSource]) -> None:
+        self.after = make
+
+    def is_quick(self, _: int) -> bool:
+        return True
+
+
 async def nothing(_: Welcome) -> None:
     """Every target will do."""
 
@@ -77,7 +87,7 @@ async def answered(
         lambda: plane.start_session("r", len(PROMPT), policy, mode),
         time.monotonic,
         fits=lambda _: fits,
-        sources=sources,
+        sources=None if sources is None else Sources(sources),
     )
     tokens: list[int] = []
     origins: list[Source] = []

@@ -1,0 +1,134 @@
+"""What a tool call quotes: texts of the conversation, as the target writes them into a JSON string.
+
+A tool says a file as it is; the call that writes it back says it with its line ends and quotes escaped, which
+are other tokens. So drafts are looked up in escaped copies, too; and what stood in a call, in plain ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from threading import Lock
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.api import TokenizerBundle
+from edge_agent.drafting.lookup import BETWEEN_TEXTS, MAX_TOKEN_ID, Library, LookupRates, SortedIndex
+
+__all__ = ["Quotes", "quotable", "takes_tools"]
+
+MAX_QUOTED_CHARS: Final = 1 << 18
+"""Of one conversation: the newest texts."""
+_MAX_KEPT: Final = 256
+"""Texts whose tokens are remembered: a conversation is sent whole with each of its requests."""
+_MIN_CHARS: Final = 16
+
+Tokens = NDArray[np.int32]
+
+
+class Quotes:
+    """Makes indexes of what a request's answer may quote. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._rates = LookupRates()
+        self._lock = Lock()
+        self._tokenizer: Any = None
+        self._tokenizer_json = ""
+        self._kept: OrderedDict[str, Tokens] = OrderedDict()
+
+    def library(self, body: bytes, bundle: TokenizerBundle) -> Library | None:
+        """Of the conversation in `body`, in the vocabulary of `bundle`; None: there is nothing to quote."""
+        texts = list(quotable(body))
+        if not texts:
+            return None
+        with self._lock:
+            found = [tokens for text in texts if len(tokens := self._tokens(text, bundle))]
+        if not found:
+            return None
+        end = np.array([BETWEEN_TEXTS], dtype=np.int32)
+        return Library(
+            SortedIndex(np.concatenate([p for tokens in found for p in (tokens, end)])), self._rates
+        )
+
+    def _tokens(self, text: str, bundle: TokenizerBundle) -> Tokens:
+        if self._tokenizer_json != bundle.tokenizer_json:
+            from tokenizers import Tokenizer  # takes long to import
+
+            self._tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self._tokenizer_json = bundle.tokenizer_json
+            self._kept.clear()
+        kept = self._kept.pop(text, None)
+        if kept is None:
+            kept = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+            kept = kept[kept <= MAX_TOKEN_ID].astype(np.int32)
+        self._kept[text] = kept
+        if len(self._kept) > _MAX_KEPT:
+            self._kept.popitem(last=False)
+        return kept
+
+
+def takes_tools(body: bytes) -> bool:
+    """Whether the answer to `body` may call a tool, as far as can be told at a glance."""
+    return b'"tools"' in body
+
+
+def quotable(body: bytes) -> Iterator[str]:
+    """Texts of the conversation in `body` as a tool call would say them, and those of calls as a text would.
+
+    Those that are the same there are left out. `MAX_QUOTED_CHARS` at most: the newest, oldest first.
+    """
+    try:
+        messages = msgspec.json.decode(body)["messages"]
+    except (ValueError, KeyError, TypeError):
+        return
+    found: OrderedDict[str, None] = OrderedDict()
+    for message in messages if isinstance(messages, list) else ():
+        if isinstance(message, Mapping):
+            for text in _texts(message):
+                found.pop(text, None)
+                found[text] = None
+    room, newest = MAX_QUOTED_CHARS, []
+    for text in reversed(found):
+        room -= len(text)
+        if room < 0:
+            break
+        newest.append(text)
+    yield from reversed(newest)
+
+
+def _texts(message: Mapping[str, Any]) -> Iterator[str]:
+    content = message.get("content")
+    for part in content if isinstance(content, list) else (content,):
+        text = part.get("text") if isinstance(part, Mapping) else part
+        if isinstance(text, str) and len(text) >= _MIN_CHARS:
+            quoted = json.dumps(text, ensure_ascii=False)[1:-1]
+            if quoted != text:
+                yield quoted
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        for text in _strings(call):
+            if len(text) >= _MIN_CHARS and json.dumps(text, ensure_ascii=False)[1:-1] != text:
+                yield text
+
+
+def _strings(call: Any) -> Iterator[str]:
+    """All strings among a call's arguments."""
+    try:
+        arguments = call["function"]["arguments"]
+        left = [msgspec.json.decode(arguments) if isinstance(arguments, str) else arguments]
+    except (ValueError, KeyError, TypeError):
+        return
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
