@@ -21,7 +21,8 @@ from pipesd_vllm.wire import (
 
 __all__ = ["Answer", "StreamSeen", "assert_close"]
 
-_RANDOM = re.compile(r"chatcmpl-tool-\w+")
+_RANDOM = re.compile(r'chatcmpl-tool-\w+|(?<="id":")[A-Za-z0-9]{9}(?=")')
+"""Ids of tool calls, Mistral's among them."""
 
 
 class StreamSeen:

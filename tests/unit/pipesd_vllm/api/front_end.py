@@ -44,6 +44,7 @@ from pipesd_vllm.wire import (
     Downstream,
     Fingerprint,
     Limits,
+    Resume,
     Upstream,
     Welcome,
     decode_downstream,
@@ -62,8 +63,8 @@ DEADLINE_S = 60.0
 Script = Callable[[Sequence[int], int], list[int]]
 
 
-def make_model(folder: Path) -> Path:
-    """The files that vLLM reads before it loads weights."""
+def make_model(folder: Path, *marks: str) -> Path:
+    """The files that vLLM reads before it loads weights. `marks` are further tokens, behind `MARKS`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -71,7 +72,8 @@ def make_model(folder: Path) -> Path:
     made = Tokenizer(models.BPE({byte: token_id for token_id, byte in enumerate(alphabet)}, []))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    made.add_tokens([AddedToken(mark, special=mark.startswith("<|")) for mark in MARKS])
+    marks = tuple(dict.fromkeys((*MARKS, *marks)))
+    made.add_tokens([AddedToken(mark, special=mark.startswith("<|")) for mark in marks])
     PreTrainedTokenizerFast(
         tokenizer_object=made, eos_token="<|im_end|>", chat_template=TEMPLATE
     ).save_pretrained(folder)
@@ -83,9 +85,9 @@ def make_model(folder: Path) -> Path:
         "num_attention_heads": 1,
         "num_key_value_heads": 1,
         "num_hidden_layers": 1,
-        "vocab_size": 256 + len(MARKS),
+        "vocab_size": 256 + len(marks),
         "max_position_embeddings": 4096,
-        "eos_token_id": 256 + MARKS.index("<|im_end|>"),
+        "eos_token_id": 256 + marks.index("<|im_end|>"),
     }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
@@ -284,7 +286,7 @@ class FrontEnd:
         self.app = build_app(args, ("generate",))
         asyncio.run(init_app_state(self.engine, self.app.state, args, ("generate",)))
         compat.put_under_handlers(self.app.state, SessionEngine(self.engine))
-        vocab_size = 256 + len(MARKS)
+        vocab_size = config.model_config.get_vocab_size()
         limits = Limits(1 << 20, 256, 16)
         fingerprint = Fingerprint(vocab_size, "")
         self.welcome = Welcome(2, "m", 4096, vocab_size, fingerprint, limits, features=[ASK])
@@ -365,3 +367,41 @@ class Edge:
         while not answer.is_whole:
             answer.add(await self.frame())
         return answer
+
+
+def ask(path: str, body: Any, **fields: Any) -> Ask:
+    return Ask(1, path, body if isinstance(body, bytes) else json.dumps(body).encode(), "r", **fields)  # type: ignore[arg-type]
+
+
+def same(got: Answer, plain: Answer) -> None:
+    """Equal but for ids and times; of a stream the chunks of each choice."""
+    assert got.status == plain.status
+    assert got.is_stream == plain.is_stream
+    if got.is_stream:
+        assert got.by_choice() == plain.by_choice()
+    else:
+        assert got.whole() == plain.whole()
+
+
+async def both(front: FrontEnd, path: str, body: Any) -> Answer:
+    """The session's answer, equal to the plain one."""
+    plain = await front.plain(path, body)
+    num_plain = front.engine.num_plain
+    async with front.edge() as edge:
+        got = await edge.answer(ask(path, body))
+    assert front.engine.num_plain == num_plain
+    same(got, plain)
+    return got
+
+
+def cut(frames: list[Downstream], number: int) -> tuple[Answer, Resume]:
+    """What an edge holds that lost its line after so many frames."""
+    held = Answer()
+    for frame in frames[:number]:
+        held.add(frame)
+    choices = held.by_choice() if held.is_stream else {}
+    num_choices = 1 + max((choice for choice in choices if choice is not None), default=-1)
+    delivered = [len(choices.get(choice, ())) for choice in range(num_choices)]
+    streams = [held.streams[stream].resumable() for stream in sorted(held.streams)]
+    prompt = held.begun[0].prompt if held.begun else []
+    return held, Resume(prompt, streams, delivered)

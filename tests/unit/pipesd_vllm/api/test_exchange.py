@@ -41,7 +41,7 @@ from pipesd_vllm.wire import (
 )
 from tests.answers import Answer
 
-from .front_end import SEED, FrontEnd, make_model, until
+from .front_end import SEED, FrontEnd, ask, both, cut, make_model, same, until
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -101,31 +101,6 @@ def front(request: pytest.FixtureRequest) -> FrontEnd:
     engine.longest_piece, engine.breaks, engine.gate = 3, None, None
     engine.opened, engine.commands, engine.num_plain, engine.adapters = [], [], 0, []
     return front
-
-
-def ask(path: str, body: Any, **fields: Any) -> Ask:
-    return Ask(1, path, body if isinstance(body, bytes) else json.dumps(body).encode(), "r", **fields)  # type: ignore[arg-type]
-
-
-def same(got: Answer, plain: Answer) -> None:
-    """Equal but for ids and times; of a stream the chunks of each choice."""
-    assert got.status == plain.status
-    assert got.is_stream == plain.is_stream
-    if got.is_stream:
-        assert got.by_choice() == plain.by_choice()
-    else:
-        assert got.whole() == plain.whole()
-
-
-async def both(front: FrontEnd, path: str, body: Any) -> Answer:
-    """The session's answer, equal to the plain one."""
-    plain = await front.plain(path, body)
-    num_plain = front.engine.num_plain
-    async with front.edge() as edge:
-        got = await edge.answer(ask(path, body))
-    assert front.engine.num_plain == num_plain
-    same(got, plain)
-    return got
 
 
 # -- equal to the plain answer ---------------------------------------------------------------
@@ -533,19 +508,6 @@ async def test_a_cancelled_answer_leaves_nothing(front: FrontEnd, streamed: bool
 
 
 # -- taken over ------------------------------------------------------------------------------
-
-
-def cut(frames: list[Downstream], number: int) -> tuple[Answer, Resume]:
-    """What an edge holds that lost its line after so many frames."""
-    held = Answer()
-    for frame in frames[:number]:
-        held.add(frame)
-    choices = held.by_choice() if held.is_stream else {}
-    num_choices = 1 + max((choice for choice in choices if choice is not None), default=-1)
-    delivered = [len(choices.get(choice, ())) for choice in range(num_choices)]
-    streams = [held.streams[stream].resumable() for stream in sorted(held.streams)]
-    prompt = held.begun[0].prompt if held.begun else []
-    return held, Resume(prompt, streams, delivered)
 
 
 TAKEN: list[tuple[str, str, dict[str, Any], tuple[str, ...]]] = [
