@@ -78,7 +78,7 @@ def relay(module_stack: tuple[Relay, AsyncOpenAI]) -> Relay:
 # -- the network fails --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", SessionMode)
+@pytest.mark.parametrize("mode", [SessionMode.AUTO, SessionMode.OFFLOAD])  # all of them: tests/simulation
 async def test_the_verifier_comes_back(verifier: Verifier, expected: str, mode: SessionMode) -> None:
     """Cut off twice in mid-answer and back within a second, the answer is whole, nothing lost or doubled."""
     pieces: list[str] = []
@@ -95,7 +95,7 @@ async def test_the_verifier_comes_back(verifier: Verifier, expected: str, mode: 
         connections.append(relay.num_connections)
     figures = (chunk.model_extra or {})["pipesd"]
     assert len(pieces) > 6
-    waits = mode in (SessionMode.OFFLOAD, SessionMode.BALANCED)  # the others may be done before the cut
+    waits = mode is SessionMode.OFFLOAD  # the other may be done before the cut
     assert connections[-1] > connections[0] or not waits, "it went on without a new connection"
     assert "".join(pieces) == expected
     assert figures["draft_tokens_accepted"] > 0 or mode is not SessionMode.OFFLOAD

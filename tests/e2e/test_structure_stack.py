@@ -54,37 +54,36 @@ async def test_a_call_that_must_be_made(client: AsyncOpenAI, verifier: Verifier)
     assert after.choices[0].message.tool_calls is None
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_a_call_by_name(client: AsyncOpenAI, verifier: Verifier, stream: bool) -> None:
+async def streamed(client: AsyncOpenAI, fields: Any) -> Any:
+    async with client.chat.completions.stream(**fields) as events:
+        return await events.get_final_completion()
+
+
+async def test_a_call_by_name(client: AsyncOpenAI, verifier: Verifier) -> None:
     """A tool asked for by name is called, with arguments that fit its schema; vLLM parses, we pass on."""
     by_name: Any = {"type": "function", "function": {"name": "search"}}
     fields: Any = GREEDY | {"model": verifier.model, "tools": TOOLS, "tool_choice": by_name}
-    if stream:
-        async with client.chat.completions.stream(**fields) as events:
-            answer: Any = await events.get_final_completion()
-    else:
-        answer = await client.chat.completions.create(**fields)
-    [call] = answer.choices[0].message.tool_calls
-    assert (call.type, call.function.name) == ("function", "search")
-    City.model_validate_json(call.function.arguments)
+    for answer in await asyncio.gather(client.chat.completions.create(**fields), streamed(client, fields)):
+        [call] = answer.choices[0].message.tool_calls
+        assert (call.type, call.function.name) == ("function", "search")
+        City.model_validate_json(call.function.arguments)
 
 
-@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_json_schema(client: AsyncOpenAI, verifier: Verifier, stream: bool) -> None:
+async def test_json_schema(client: AsyncOpenAI, verifier: Verifier) -> None:
     """Drafted here, the JSON is the server's own, and the client reads its class back from it."""
-    fields = GREEDY | {"model": verifier.model, "response_format": City}
-    if stream:
-        async with client.chat.completions.stream(**fields) as events:
-            answer: Any = await events.get_final_completion()
-    else:
-        answer = await client.chat.completions.parse(**fields)
-    [choice] = answer.choices
-    assert isinstance(choice.message.parsed, City)
+    fields: Any = GREEDY | {"model": verifier.model, "response_format": City}
     async with server_client(verifier) as server:
-        theirs = await server.chat.completions.parse(**fields)
-    assert choice.message.content == theirs.choices[0].message.content
-    if not stream:  # the client's own sum of a stream leaves extensions out
-        assert answer.model_extra["pipesd"]["route"] == "collaborative"
+        whole, stream, theirs = await asyncio.gather(
+            client.chat.completions.parse(**fields),
+            streamed(client, fields),
+            server.chat.completions.parse(**fields),
+        )
+    for answer in (whole, stream):
+        [choice] = answer.choices
+        assert isinstance(choice.message.parsed, City)
+        assert choice.message.content == theirs.choices[0].message.content
+    # The client's own sum of a stream leaves extensions out.
+    assert whole.model_extra["pipesd"]["route"] == "collaborative"
 
 
 async def test_json_object(client: AsyncOpenAI, verifier: Verifier) -> None:

@@ -105,6 +105,7 @@ def test_parallelism_across_layers_or_context_is_refused_by_its_flag(field: str)
         check_target_kind(model(), parallel(**{field: 2}))
 
 
+@pytest.mark.slow
 def test_vllm_itself_says_which_kind_a_model_is(tmp_path: Path) -> None:
     """From vLLM's own arguments and model configuration; the embedded target passes."""
     with pytest.raises(UnsupportedTargetError, match=r"\(MambaForCausalLM\) has recurrent layers"):

@@ -155,6 +155,7 @@ def test_the_next_agent_goes_on_where_this_one_ended(tmp_path: Path) -> None:
     second.close()
 
 
+@pytest.mark.slow
 def test_tuning_with_the_real_process(tmp_path: Path) -> None:
     """A short search through registry, thread, process and BoTorch ends in use and on disk."""
     pytest.importorskip("botorch")
