@@ -143,6 +143,43 @@ async def test_attachments(open_page: OpenPage, tmp_path: Path) -> None:
     assert text["text"] == "notes.txt:\n```\nfirst line\nsecond\n```\n\nwhat is it?"
 
 
+FILES = """(target, name) => {
+  const data = new DataTransfer();
+  data.items.add(new File(["dropped here"], "dropped.txt", { type: "text/plain" }));
+  const options = { bubbles: true, cancelable: true };
+  const event = name === "paste"
+    ? new ClipboardEvent("paste", { ...options, clipboardData: data })
+    : new DragEvent(name, { ...options, dataTransfer: data });
+  return target.dispatchEvent(event);
+}"""
+
+
+@pytest.mark.parametrize(("where", "events"), [("#prompt", ["paste"]), ("#composer", ["dragover", "drop"])])
+async def test_files_are_pasted_and_dropped(open_page: OpenPage, where: str, events: list[str]) -> None:
+    """As if chosen; the browser does not open them in place of the page."""
+    generator = answering("hello world")
+    async with open_page(generator) as page:
+        for name in events:
+            goes_on = await page.locator(where).evaluate(f"(at, name) => ({FILES})(at, name)", name)
+            assert not goes_on
+        await expect(page.locator("#attachments li")).to_have_count(1)
+        await ask(page, "what is it?")
+        await answered(page)
+    [sent] = generator.forwarded[0][1]["messages"]
+    assert sent["content"] == "dropped.txt:\n```\ndropped here\n```\n\nwhat is it?"
+
+
+async def test_a_pasted_text_is_a_text(open_page: OpenPage) -> None:
+    """What is no file goes into the field, as anywhere."""
+    async with open_page(answering()) as page:
+        goes_on = await page.locator("#prompt").evaluate(
+            "at => at.dispatchEvent(new ClipboardEvent('paste', { cancelable: true, bubbles: true, "
+            "clipboardData: new DataTransfer() }))"
+        )
+        assert goes_on
+        await expect(page.locator("#attachments li")).to_have_count(0)
+
+
 async def test_two_tabs_show_the_same_chats(open_page: OpenPage) -> None:
     """What one tab keeps, the other lists at once."""
     async with open_page(answering("hello world")) as page:
