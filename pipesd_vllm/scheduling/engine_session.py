@@ -38,6 +38,7 @@ class EngineSession:
         `tenants` is its tenant's record of drafts.
         """
         self.num_committed = num_committed
+        self._begun_at = num_tokens
         self.trie = DraftTrie(num_tokens)
         self.report = PassReport()
         self.record = DraftRecord(tenants)
@@ -130,17 +131,26 @@ class EngineSession:
         self._started_s.append(now_s)
 
     def finish_pass(self, new_tokens: Sequence[int], now_s: float) -> None:
-        """The step's result: `new_tokens` are committed."""
+        """The step's result: `new_tokens` are committed. One without any has computed a part of the context.
+
+        Such a step says nothing of what a pass takes and brings. It counts as one where the context was
+        computed before, but not for the prompt: to stream the answer takes those steps, too.
+        """
         report = self.report
+        started_s: float | None = None
+        if self._started_s:
+            # With async scheduling a pass is scheduled while the one before it still runs.
+            started_s = max(self._started_s.popleft(), self._finished_s)
+            self._finished_s = now_s
+        if not new_tokens:
+            report.passes += self.frontier > self._begun_at
+            return
         report.passes += 1
         num_accepted = common_prefix_length([node.token for node in self._staged], new_tokens)
         report.drafted += len(self._staged)
         report.accepted += num_accepted
         self.record.observe([node.confidence for node in self._staged], num_accepted, len(new_tokens))
-        if self._started_s:
-            # With async scheduling a pass is scheduled while the one before it still runs.
-            started_s = max(self._started_s.popleft(), self._finished_s)
-            self._finished_s = now_s
+        if started_s is not None:
             report.step_ms = (now_s - started_s) * 1e3
             report.queue_ms = max(0.0, started_s - (self._released_s or started_s)) * 1e3
         had_drafts = self.trie.has_released()

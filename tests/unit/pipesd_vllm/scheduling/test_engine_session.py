@@ -72,6 +72,28 @@ def test_report_counts_accepted_drafts_and_times() -> None:
     assert busy.frontier == 13
 
 
+def test_the_prompts_steps_are_no_passes() -> None:
+    """A long prompt takes several, streamed too. Nor do they tell what a pass takes and yields."""
+    long, short = session(eager=True), session(eager=True)
+    for step in range(20):
+        long.start_pass(0, step)
+        long.finish_pass([], step + 1.0)
+    for eager, now_s in ((long, 20.0), (short, 0.0)):
+        eager.start_pass(0, now_s)
+        eager.finish_pass([5], now_s + 0.25)
+    assert (long.report, long.record.pace) == (short.report, short.record.pace)
+    assert (long.report.passes, long.report.step_ms) == (1, 250.0)
+
+
+def test_a_context_that_is_computed_anew_is_paid_for() -> None:
+    """Streaming would not have lost it."""
+    busy = session(eager=True)
+    for tokens in ([5], [], [6]):
+        busy.start_pass(0, 1.0)
+        busy.finish_pass(tokens, 1.5)
+    assert busy.report.passes == 3
+
+
 def test_drafts_cut_by_the_scheduler_are_not_counted() -> None:
     """Only the drafts that were scheduled count as verified."""
     busy = session()
