@@ -34,10 +34,10 @@ from pipesd_vllm.settings import ServerSettings
 from tests.integration.scripted_server import connectable
 from tests.servers import QuietServer
 
-__all__ = ["ASSISTANT", "ScriptedTarget", "scripted_server"]
+__all__ = ["TOOL_SAID", "ScriptedTarget", "scripted_server"]
 
-ASSISTANT: Final = "<|im_start|>assistant"
-"""What a prompt ends with: the answer follows."""
+TOOL_SAID: Final = "<|im_start|>tool"
+"""What stands in a prompt before each tool's result."""
 _TEMPLATE: Final = """\
 {%- if tools %}<|im_start|>system
 {% if messages[0].role == 'system' %}{{ messages[0].content }}
