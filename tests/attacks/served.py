@@ -137,7 +137,7 @@ async def listening(app: Any, **options: Any) -> AsyncIterator[int]:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
     listener.bind(("127.0.0.1", 0))
     listener.listen(4096)
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **options)
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=30, **options)
     server = QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
