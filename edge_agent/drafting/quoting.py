@@ -2,11 +2,13 @@
 
 A tool says a file as it is; the call that writes it back says it with its line ends and quotes escaped, which
 are other tokens. So drafts are looked up in escaped copies, too; and what stood in a call, in plain ones.
+Tools that number the lines of a file say more than the call that writes it: they are copied without.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from threading import Lock
@@ -19,13 +21,17 @@ from numpy.typing import NDArray
 from edge_agent.api import TokenizerBundle
 from edge_agent.drafting.lookup import BETWEEN_TEXTS, MAX_TOKEN_ID, Library, LookupRates, SortedIndex
 
-__all__ = ["Quotes", "quotable", "takes_tools"]
+__all__ = ["Quotes", "quotable", "takes_tools", "unnumbered"]
 
 MAX_QUOTED_CHARS: Final = 1 << 18
 """Of one conversation: the newest texts."""
 _MAX_KEPT: Final = 256
 """Texts whose tokens are remembered: a conversation is sent whole with each of its requests."""
 _MIN_CHARS: Final = 16
+_NUMBER: Final = r"[ \t]*(\d{1,7})(\t|\u2192|:| ?\|)"
+"""As `cat -n`, `grep -n` and agents' tools put it before a line."""
+_LISTING: Final = re.compile(rf"(?:^{_NUMBER}.*(?:\n|\Z)){{3,}}", re.MULTILINE | re.ASCII)
+_NUMBERED_LINE: Final = re.compile(rf"{_NUMBER}(.*)", re.ASCII)
 
 Tokens = NDArray[np.int32]
 
@@ -107,14 +113,38 @@ def _texts(message: Mapping[str, Any]) -> Iterator[str]:
     for part in content if isinstance(content, list) else (content,):
         text = part.get("text") if isinstance(part, Mapping) else part
         if isinstance(text, str) and len(text) >= _MIN_CHARS:
-            quoted = json.dumps(text, ensure_ascii=False)[1:-1]
-            if quoted != text:
+            plain = unnumbered(text)
+            if plain != text:
+                yield plain
+            quoted = _quoted(plain)
+            if quoted != plain:
                 yield quoted
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
         for text in _strings(call):
-            if len(text) >= _MIN_CHARS and json.dumps(text, ensure_ascii=False)[1:-1] != text:
+            if len(text) >= _MIN_CHARS and _quoted(text) != text:
                 yield text
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def unnumbered(text: str) -> str:
+    """`text`, its listings without the numbers of their lines."""
+    return _LISTING.sub(_listed, text)
+
+
+def _listed(listing: re.Match[str]) -> str:
+    lines = listing[0].split("\n")
+    found = [mark.groups() for line in lines if (mark := _NUMBERED_LINE.match(line))]
+    first = int(found[0][0])
+    if [int(number) for number, _, _ in found] != [*range(first, first + len(found))]:
+        return listing[0]
+    rest = [line for _, _, line in found]
+    if found[0][1] not in "\t\u2192" and all(line[:1] in (" ", "") for line in rest):
+        rest = [line[1:] for line in rest]
+    return "\n".join(rest) + "\n" * (not lines[-1])
 
 
 def _strings(call: Any) -> Iterator[str]:

@@ -63,6 +63,7 @@ def report(items):
     lines.append(f"total: {total(items):.2f}")
     return "\\n".join(lines)
 '''
+NUMBERED: Final = "".join(f"{number:6}\t{line}\n" for number, line in enumerate(SOURCE.splitlines(), 1))
 RENAMED: Final = SOURCE.replace("total(", "amount(")
 MENDED: Final = RENAMED.replace("item.count < 0", "item.count < 1")
 
@@ -104,7 +105,7 @@ REPEATING: Final = 2
 TASK: Final = "Rename the function `total` of order.py to `amount`, and run the tests."
 TARGET: Final = 0.2
 """Passes a token, at most."""
-RESULTS: Final = (SOURCE, "1 failed: test_zero: DID NOT RAISE ValueError for a count of 0", "3 passed")
+RESULTS: Final = ("1 failed: test_zero: DID NOT RAISE ValueError for a count of 0", "3 passed")
 
 
 class Figures:
@@ -181,11 +182,12 @@ async def client(gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
         yield client
 
 
-async def test_a_loop_of_tool_calls(client: AsyncOpenAI) -> None:
+@pytest.mark.parametrize("result", [SOURCE, NUMBERED], ids=["file", "numbered lines"])
+async def test_a_loop_of_tool_calls(client: AsyncOpenAI, result: str) -> None:
     """A file is read, rewritten, and rewritten again: most of it stood in the conversation before.
 
-    What a tool said stands there as it is, and in a call as a JSON string, in which line ends are other
-    tokens. A call that repeats one is copied as a whole.
+    What a tool said stands there as it is, some with numbers before the lines, and in a call as a JSON
+    string, in which line ends are other tokens. A call that repeats one is copied as a whole.
     """
     figures = Figures()
     messages: list[Any] = [{"role": "user", "content": TASK}]
@@ -210,7 +212,9 @@ async def test_a_loop_of_tool_calls(client: AsyncOpenAI) -> None:
         for tool_call in calls:
             sent = json.loads(wanted.partition("<tool_call>")[2].partition("</tool_call>")[0])
             assert json.loads(tool_call.function.arguments) == sent["arguments"]
-            messages.append({"role": "tool", "tool_call_id": tool_call.id, "content": RESULTS[turn]})
+            messages.append(
+                {"role": "tool", "tool_call_id": tool_call.id, "content": (result, *RESULTS)[turn]}
+            )
     figures.check()
 
 

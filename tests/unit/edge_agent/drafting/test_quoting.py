@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.sim import models
 from edge_agent.drafting.library import DraftLibrary
-from edge_agent.drafting.quoting import MAX_QUOTED_CHARS, quotable
+from edge_agent.drafting.quoting import MAX_QUOTED_CHARS, quotable, unnumbered
 
 CODE = 'def total(items):\n    """The sum."""\n    return sum(items)\n'
 QUOTED = json.dumps(CODE)[1:-1]
@@ -46,6 +46,31 @@ def test_texts_are_quoted_and_quotations_are_not() -> None:
         )
     )
     assert found == [QUOTED, QUOTED + "1", CODE + "2", CODE + "3"]
+
+
+LINES = CODE.splitlines()
+
+
+@pytest.mark.parametrize("mark", ["\t", "\u2192", ": ", "|", " | "])
+def test_numbers_of_lines_are_not_quoted(mark: str) -> None:
+    """As tools that read files put them, in whatever text around; the text itself keeps its indentation."""
+    listing = "".join(f"{number:5}{mark}{line}\n" for number, line in enumerate((*LINES, "", "pass"), 9))
+    plain = CODE + "\npass\n"
+    assert unnumbered(f"order.py:\n{listing}<end>") == f"order.py:\n{plain}<end>"
+    assert unnumbered(listing[:-1]) == plain[:-1]
+    assert list(quotable(body(said(listing)))) == [plain, json.dumps(plain)[1:-1]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(CODE, "1: a\n2: b", "7: a\n8: b\n12: c\n", "1. a\n2. b\n3. c", "1:\r2:\r3:\n" * 3),
+        *("9" * 5000 + ":\n", "\u0661: a\n\u0662: b\n\u0663: c\n"),
+    ],
+)
+def test_other_numbers_belong_to_the_text(text: str) -> None:
+    """Too few, not in a row, those of a list, of too many digits, of other scripts."""
+    assert unnumbered(text) == text
 
 
 def test_the_newest_texts_are_taken_each_once() -> None:
