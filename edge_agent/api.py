@@ -148,7 +148,7 @@ class Source(enum.StrEnum):
     LOOKED_UP = "looked_up"
     """As `DRAFTED`, but the draft was looked up in the text itself or in texts of this machine."""
     SERVER = "server"
-    """The server's own speculator had drafted it and the target agreed."""
+    """The server had drafted it, with its speculator or by taking up a chain again, and the target agreed."""
     CORRECTED = "corrected"
     """The target's own: instead of a draft, after the last draft, or while there was none."""
     UNVERIFIED = "unverified"

@@ -32,7 +32,7 @@ from benchmarks.sim.plan import (
     ServerLies,
     Unauthorized,
 )
-from edge_agent.api import Fallback, Route, Sampling
+from edge_agent.api import Fallback, Route, Sampling, Source
 
 __all__ = ["Finding", "Kind", "Reference", "Text", "judge"]
 
@@ -418,6 +418,9 @@ def _figures(plan: Plan, asked: Chat, chat: ChatOutcome) -> Iterator[str]:
         yield f"{stats.draft_tokens_verified} drafts verified, {stats.draft_tokens_sent} sent"
     if stats.draft_tokens_accepted > len(chat.tokens) - num_unverified:
         yield f"{stats.draft_tokens_accepted} drafts accepted, {len(chat.tokens)} tokens"
+    num_agreed = sum(token.source in (Source.DRAFTED, Source.LOOKED_UP) for token in chat.tokens)
+    if stats.draft_tokens_accepted > num_agreed:
+        yield f"{stats.draft_tokens_accepted} drafts accepted, {num_agreed} tokens marked as such"
     if stats.target_passes > chat.target_passes:
         yield f"the figures say {stats.target_passes} passes, the engine made {chat.target_passes}"
     # Without room for drafts a turn is opened once more, and a pass of the first opening may be lost.

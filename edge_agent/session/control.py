@@ -282,7 +282,7 @@ class SessionControl:
                 self._arm(is_drafting=is_drafting),
                 num_tokens,
                 elapsed_s,
-                drafted=commit.drafted,
+                drafted=commit.drafted + commit.resumed,
                 acceptance=self._monitor.hit_rate,
             )
         under = replace(self._parameters, patience_ms=self._patience_in_force_ms)

@@ -266,6 +266,7 @@ class Turn:
             stream=self._opening.stream,
             stop_reason=completion.stop_reason,
             cap=total.cap,
+            resumed=total.resumed - seen.resumed,
         )
         self._frontier += len(tokens)
         if self._hold is not None:

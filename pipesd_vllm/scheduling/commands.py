@@ -109,6 +109,7 @@ class PassReport:
     `queue_ms` and `step_ms` are those of the last pass: how long released drafts waited for it to start, and
     how long it took from scheduling to its result. `overhead_ms` is what the scheduler's hooks took since the
     report before. `cap` is the most drafts of the session that a pass would check now; None: any number.
+    `resumed` drafts were taken up again by the trie; `drafted` and `accepted` do not count them.
     The rest is the engine's: drafts of all sessions that the last step verified, seats taken, sessions that
     are parked.
     """
@@ -123,6 +124,7 @@ class PassReport:
     step_drafts: int = 0
     seats_taken: int = 0
     parked: int = 0
+    resumed: int = 0
 
     def pack(self) -> dict[str, Any]:
         """The report as an engine output's `kv_transfer_params`."""

@@ -46,6 +46,8 @@ class EngineSession:
         self._eager = eager
         self._decodes_alone = False
         self._staged: list[Node] = []
+        self._resumes = False
+        """The edge sent the staged drafts for other positions, and the trie offers them again by itself."""
         self._released_s: float | None = None
         self._started_s: deque[float] = deque()
         """When the passes in flight were scheduled."""
@@ -122,7 +124,7 @@ class EngineSession:
 
     def stage(self, limit: int) -> list[int]:
         """The draft tokens (at most `limit`) for the next step."""
-        self._staged = self.trie.offered(limit)
+        self._staged, self._resumes = self.trie.offered(limit), not self.trie.has_drafts
         return [node.token for node in self._staged]
 
     def start_pass(self, num_drafts: int, now_s: float) -> None:
@@ -147,8 +149,11 @@ class EngineSession:
             return
         report.passes += 1
         num_accepted = common_prefix_length([node.token for node in self._staged], new_tokens)
-        report.drafted += len(self._staged)
-        report.accepted += num_accepted
+        if self._resumes:
+            report.resumed += len(self._staged)
+        else:
+            report.drafted += len(self._staged)
+            report.accepted += num_accepted
         self.record.observe([node.confidence for node in self._staged], num_accepted, len(new_tokens))
         if started_s is not None:
             report.step_ms = (now_s - started_s) * 1e3

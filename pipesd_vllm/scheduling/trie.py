@@ -125,9 +125,14 @@ class DraftTrie:
             chain.append(node)
         return chain
 
+    @property
+    def has_drafts(self) -> bool:
+        """Whether a draft, released or not, continues the committed prefix."""
+        return bool(self._root.children)
+
     def offered(self, limit: int) -> list[Node]:
         """The best chain, or what may be left of one that the target parted from; at most `limit`."""
-        return self.best_chain(limit) if self._root.children else self._resumed[:limit]
+        return self.best_chain(limit) if self.has_drafts else self._resumed[:limit]
 
     def commit(self, tokens: Sequence[int]) -> None:
         """Move the frontier over `tokens`; drafts that disagree with them are dropped."""

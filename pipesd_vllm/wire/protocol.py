@@ -374,6 +374,8 @@ class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
     `logprobs`, where `Sampling.logprobs` asked for them, has one entry for each of `tokens`.
     `cap`: the server is so busy that a pass now checks no more drafts of this session; None: as many as
     `Limits.max_drafts`.
+    `resumed` drafts of a chain that the target had parted from were checked once more, by the server's own
+    choice; `drafted` and `accepted` do not count them.
     """
 
     turn: int
@@ -389,6 +391,7 @@ class Commit(msgspec.Struct, tag=17, array_like=True, frozen=True):
     stream: int = 0
     stop_reason: int | None = None
     cap: int | None = None
+    resumed: int = 0
 
 
 class Refused(msgspec.Struct, tag=18, array_like=True, frozen=True):

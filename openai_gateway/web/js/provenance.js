@@ -3,7 +3,7 @@
 export const SOURCES = {
   drafted: { name: "draft model", words: "drafted here by the small model; the target agreed" },
   looked_up: { name: "looked up", words: "drafted from the text itself or from files of this machine; the target agreed" },
-  server: { name: "server", words: "drafted by the server's own speculator; the target agreed" },
+  server: { name: "server", words: "drafted by the server itself; the target agreed" },
   corrected: { name: "target", words: "the target's own choice" },
   unverified: { name: "not verified", words: "the draft model's own; no target has checked it" },
   draft: { name: "draft", words: "a draft that is being verified" },

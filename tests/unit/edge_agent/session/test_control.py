@@ -99,3 +99,16 @@ def test_the_time_a_turn_takes_to_resume_is_not_the_parameters_fault() -> None:
     control.on_opened(5.0, 90, control.stance)
     commit(control, 6.0)
     assert source.seen == []
+
+
+def test_passes_with_drafts_that_were_taken_up_again_are_not_plain_streaming() -> None:
+    """They yield more than a token: for want of others a step tells what streaming would take."""
+    for resumed, streaming_s in ((3, 0.02), (0, 0.1)):
+        plane = ControlPlane(FixedParameters(PARAMETERS), NullRecorder(), lambda: 0.0)
+        control = plane.start_session("r", 1, "adaptive", SessionMode.AUTO)
+        control.on_opened(0.0, 90, control.stance)
+        for number in range(1, 5):
+            frame = Commit(1, number, [5], step_ms=20.0, resumed=resumed)
+            received = ReceivedCommit(1, frame, 20, number / 10)
+            control.on_commit(received, CommitOutcome((5,)), NOTHING)
+        assert control.streaming_s == pytest.approx(streaming_s)

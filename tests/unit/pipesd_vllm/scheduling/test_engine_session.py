@@ -106,6 +106,18 @@ def test_drafts_cut_by_the_scheduler_are_not_counted() -> None:
     assert busy.wants_pass()  # token 3 still fits
 
 
+def test_drafts_that_are_taken_up_again_are_counted_apart() -> None:
+    """The edge sent each of its drafts once, and nobody says that more of them were checked."""
+    busy = session()
+    busy.trie.add(1, 10, 0, [1, 2, 3, 4, 5])
+    busy.release(now_s=0.0)
+    for staged, committed in (([1, 2, 3, 4, 5], [1, 9]), ([3, 4, 5], [3, 4])):
+        assert busy.stage(8) == staged
+        busy.start_pass(len(staged), now_s=0.0)
+        busy.finish_pass(committed, now_s=1.0)
+    assert (busy.report.drafted, busy.report.accepted, busy.report.resumed) == (5, 1, 3)
+
+
 def test_a_session_without_drafts_runs_free_if_it_may_decode_at_all() -> None:
     """Then its steps need not wait for each other; drafts hang from the last committed token."""
     idle, eager = session(), session(eager=True)
