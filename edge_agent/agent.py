@@ -241,9 +241,9 @@ class EdgeAgent:
         """What link, draft and server cost now, as measured by this agent's sessions."""
         return self._control.monitor.snapshot()
 
-    async def target(self, *, offline: bool = False) -> TargetInfo:
+    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
         """See `Generator.target`."""
-        target = await self._served.target(offline=offline)
+        target = await self._served.target(offline=offline, renew=renew)
         return target if self._misfit is None else replace(target, has_draft=False)
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:

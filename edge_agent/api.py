@@ -73,6 +73,8 @@ class TargetInfo:
     """False where no draft model could answer alone: the route `local` is not there."""
     sampling_defaults: Mapping[str, float] = field(default_factory=dict)
     """What the server gives sampling parameters that a request leaves out (its `generation_config`)."""
+    adapters: tuple[str, ...] | None = None
+    """Names of the server's LoRA adapters, which answer in place of `model`; None: it was not asked yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,10 +373,11 @@ AnswerEvent = AnswerHead | AnswerText | AnswerContinued | AnswerDrafts | Generat
 class Generator(Protocol):
     """The edge agent as a front end sees it."""
 
-    async def target(self, *, offline: bool = False) -> TargetInfo:
+    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
         """The target behind this agent; what is known of it when it is out of reach.
 
-        `offline`: open no connection. Raises `CloudError` if nothing is known.
+        `offline`: open no connection. `renew`: ask which LoRA adapters there are now. Raises `CloudError` if
+        nothing is known.
         """
         ...
 

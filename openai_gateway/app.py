@@ -188,7 +188,7 @@ class Gateway:
 
     async def models(self, *, anthropic: bool = False) -> Response:
         """GET /v1/models: the target, once for each route, and its aliases."""
-        target = await self._generator.target()
+        target = await self._generator.target(renew=True)
         names = self._names.listed(target)
         if anthropic:
             return json_response(model_list(names, self._started_s))
@@ -196,7 +196,8 @@ class Gateway:
 
     async def model(self, name: str, *, anthropic: bool = False) -> Response:
         """GET /v1/models/NAME."""
-        target = await self._generator.target(offline=self._names.route(name) is Route.LOCAL)
+        is_local = self._names.route(name) is Route.LOCAL
+        target = await self._generator.target(offline=is_local, renew=not is_local)
         listed = name if name in self._names.aliases else self._names.full(name, target)
         if anthropic:
             return json_response(model_entry(listed, self._started_s))

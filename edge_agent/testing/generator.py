@@ -141,7 +141,7 @@ class FakeGenerator:
         self.forwarded: list[tuple[str, dict[str, Any]]] = []
         self.closed = False
 
-    async def target(self, *, offline: bool = False) -> TargetInfo:
+    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
         self._reach(offline)
         return self._target
 

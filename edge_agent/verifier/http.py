@@ -71,6 +71,15 @@ class CloudApi:
         """Raises `CloudUnreachable`, `CloudRefused` (`CloudOverloaded` among them), `CloudMisbehaved`."""
         return (await self._fetch_info()).target()
 
+    async def adapters(self) -> tuple[str, ...]:
+        """The names of the LoRA adapters that the server's own API lists now. Raises as `target`."""
+        path = "/v1/models"
+        try:
+            listed = msgspec.json.decode(await self._get(path), type=_Models).data
+        except msgspec.DecodeError as error:
+            raise CloudMisbehaved(f"{self._base}{path} answered something else: {error}") from error
+        return tuple(model.id for model in listed if model.parent is not None)
+
     async def vocabulary(self) -> Fingerprint:
         """The target's. Raises as `target`."""
         return (await self._fetch_info()).vocabulary()
@@ -169,6 +178,18 @@ class CloudApi:
                 "no_tokenizer", f"{base} cannot hand out its tokenizer; use its own OpenAI API"
             )
         raise error_from_status(base, path, response.status_code, response.headers.get("retry-after"))
+
+
+class _Model(msgspec.Struct):
+    id: str
+    parent: str | None = None
+    """Of an adapter: the model that it changes."""
+
+
+class _Models(msgspec.Struct):
+    """vLLM's list."""
+
+    data: list[_Model]
 
 
 class HttpAnswer:

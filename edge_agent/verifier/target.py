@@ -58,7 +58,7 @@ class ServedTarget:
         self._bundle: TokenizerBundle | None = None
         self._stand_in: tuple[TargetInfo, TokenizerBundle] | None = None
 
-    async def target(self, *, offline: bool = False) -> TargetInfo:
+    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
         """As `Generator.target`."""
         if self._live is None and not offline:
             try:
@@ -67,6 +67,11 @@ class ServedTarget:
             except TRANSIENT as error:
                 if not self._may_be_away:
                     raise self._explained(error) from error
+        if self._live is not None and renew:
+            try:
+                self._live = replace(self._live, adapters=await self._api.adapters())
+            except CloudError as error:
+                logger.info("the server's LoRA adapters are not to be had: %s", error)
         return self._live or (await self._without_verifier())[0]
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:

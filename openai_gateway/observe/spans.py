@@ -69,8 +69,8 @@ class TracedGenerator:
         self._generator = generator
         self._tracer = tracer
 
-    async def target(self, *, offline: bool = False) -> TargetInfo:
-        return await self._generator.target(offline=offline)
+    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
+        return await self._generator.target(offline=offline, renew=renew)
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
         return await self._generator.tokenizer(offline=offline)

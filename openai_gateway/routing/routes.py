@@ -18,6 +18,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "OWN_NAMES",
     "ModelNames",
+    "adapter_of",
     "asked_route",
     "choose_route",
     "served_names",
@@ -43,6 +44,15 @@ def served_names(model: str, *, has_draft: bool = True) -> tuple[str, ...]:
     """All names of a target, the one that names no route first; without a draft model none for `local`."""
     routes = (route for route in _SUFFIXES.values() if has_draft or route is not Route.LOCAL)
     return (model, *(f"{model}:{route}" for route in routes))
+
+
+def adapter_of(full: str, target: TargetInfo) -> str | None:
+    """The LoRA adapter that a name asks for, perhaps with the route `cloud`; None: the target itself.
+
+    The draft model knows no adapter, so none has a route `local`.
+    """
+    adapters = target.adapters or ()
+    return next((name for name in (full, full.removesuffix(f":{Route.CLOUD}")) if name in adapters), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +91,16 @@ class ModelNames:
         return asked_route(self.resolve(name))
 
     def full(self, name: str | None, target: TargetInfo) -> str:
-        """The target's own name and the route asked for. Raises `ModelNotFound` for a name of nobody here.
+        """The target's own name, or an adapter's, and the route asked for.
 
+        Raises `ModelNotFound` for a name of nobody here.
         Any name is the target's while the verifier's model is not known.
         """
         named = self.resolve(name) or DEFAULT_MODEL
         if named in served_names(DEFAULT_MODEL):
             return target.model + named.removeprefix(DEFAULT_MODEL)
+        if named not in served_names(target.model) and adapter_of(named, target) is not None:
+            return named
         if named not in served_names(target.model):
             if target.is_known and not self.any_model:
                 raise ModelNotFound(str(name), target.model)
@@ -95,9 +108,18 @@ class ModelNames:
             return target.model if route is None else f"{target.model}:{route}"
         return named
 
+    def may_be_new(self, name: str | None, target: TargetInfo) -> bool:
+        """Whether `name` is nobody's as far as is known, so that it may be an adapter's which came later."""
+        named = self.resolve(name) or DEFAULT_MODEL
+        if not target.is_known or (self.any_model and target.adapters is not None):
+            return False
+        own = (*served_names(DEFAULT_MODEL), *served_names(target.model))
+        return named not in own and adapter_of(named, target) is None
+
     def listed(self, target: TargetInfo) -> tuple[str, ...]:
-        """All names that are offered: the target's, then the aliases."""
-        return (*served_names(target.model, has_draft=target.has_draft), *self.aliases)
+        """All names that are offered: the target's, those of LoRA adapters, then the aliases."""
+        own = served_names(target.model, has_draft=target.has_draft)
+        return (*own, *(target.adapters or ()), *self.aliases)
 
 
 OWN_NAMES: Final = ModelNames()

@@ -14,7 +14,7 @@ from openai_gateway.local import Endpoint, LocalAnswers, RequestT, parse_request
 from openai_gateway.routing.infill import infill
 from openai_gateway.routing.normaliser import normalise, sampling_used, within
 from openai_gateway.routing.parameters import Requirements, requirements_of
-from openai_gateway.routing.routes import OWN_NAMES, ModelNames, choose_route
+from openai_gateway.routing.routes import OWN_NAMES, ModelNames, adapter_of, choose_route
 from openai_gateway.target import TargetAnswers
 
 __all__ = ["RoutedService"]
@@ -76,7 +76,13 @@ class RoutedService(Generic[RequestT]):
             )
         asked = self._names.route(name)
         target = await self._generator.target(offline=asked is Route.LOCAL)
-        if self._names.full(name, target) == target.model:
+        if asked is not Route.LOCAL and self._names.may_be_new(name, target):
+            target = await self._generator.target(renew=True)
+        full = self._names.full(name, target)
+        if full != target.model and (adapter := adapter_of(full, target)) is not None:
+            target = replace(target, model=adapter)
+            needs = replace(needs, server=(*needs.server, "model"))
+        if full == target.model:
             asked = None  # a target may have such a name itself
         choice = choose_route(asked, needs, has_draft=target.has_draft)
         body = within(body, target)

@@ -248,10 +248,13 @@ class _Exchange:
     async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[AnswerEvent, None]:
         """The answer's head and body. Raises `EdgeError`."""
         if self._choice.route is Route.COLLABORATIVE:
+            asked = {name: value for name, value in body.items() if name != "model"}
+            if self._target.model in (self._target.adapters or ()):
+                asked["model"] = self._target.model
             request = AskRequest(
                 self._request_id,
                 self._endpoint.path,
-                msgspec.json.encode({name: value for name, value in body.items() if name != "model"}),
+                msgspec.json.encode(asked),
                 self._options.mode,
                 self._options.policy,
                 sampled=self._body.get("temperature") != 0,

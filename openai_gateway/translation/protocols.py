@@ -68,7 +68,7 @@ def catalog_of(
     since_s = clock()
 
     async def load() -> Catalog:
-        target = await generator.target()
+        target = await generator.target(renew=True)
         template = (await generator.tokenizer()).chat_template
         models = [_model(name, names, target, template) for name in names.listed(target)]
         return Catalog(models, since_s, lambda name: names.full(name, target))

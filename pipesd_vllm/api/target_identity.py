@@ -7,6 +7,7 @@ import json
 import logging
 from argparse import Namespace
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -91,7 +92,7 @@ def _weights(config: Any, download_dir: str | None) -> str:
 
 
 def adapter_identity(path: str) -> str:
-    """The identity of the LoRA adapter that vLLM has by this path. Reads parts of its files."""
+    """The identity of the LoRA adapter that vLLM has by this path. Reads parts of files that are new here."""
     folder = Path(path).expanduser()
     if folder.exists():
         return _of_files(folder)
@@ -102,12 +103,20 @@ def adapter_identity(path: str) -> str:
 def _of_files(path: Path) -> str:
     try:
         files = [path] if path.is_file() else [file for file in path.iterdir() if _counts(file)]
-        return f"files:{files_digest(files)}"
+        stats = [file.stat() for file in files]
+        state = zip(files, ((stat.st_size, stat.st_mtime_ns) for stat in stats), strict=True)
+        return f"files:{_digest_as_of(tuple(state))}"
     except OSError as error:
         logger.warning(
             "the weight files of %s cannot be read, so its identity is its path alone: %s", path, error
         )
         return f"name:{path}"
+
+
+@lru_cache(maxsize=256)
+def _digest_as_of(state: tuple[tuple[Path, tuple[int, int]], ...]) -> str:
+    """Of files with their sizes and times of change. An adapter's identity is told with each answer."""
+    return files_digest(file for file, _ in state)
 
 
 def _counts(file: Path) -> bool:

@@ -130,6 +130,9 @@ class Api:
     async def target(self) -> TargetInfo:
         return TargetInfo("m", 4096, len(VOCABULARY))
 
+    async def adapters(self) -> tuple[str, ...]:
+        return tuple(self._front.app.state.openai_serving_models.lora_requests)
+
     async def tokenizer(self) -> TokenizerBundle:
         raise CloudRefused("no_tokenizer", "this one cannot be handed out")
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edge_agent.api import Route, TargetInfo
@@ -8,7 +10,7 @@ from openai_gateway.chat_service import route_header
 from openai_gateway.errors import ModelNotFound, UnsupportedParameter
 from openai_gateway.routing import OWN_NAMES, ModelNames, asked_route
 from openai_gateway.routing.parameters import Requirements
-from openai_gateway.routing.routes import choose_route
+from openai_gateway.routing.routes import adapter_of, choose_route
 
 TARGET = TargetInfo("org/target", max_model_len=10, vocab_size=100)
 
@@ -71,6 +73,30 @@ def test_aliases(name: str, full: str, route: Route | None) -> None:
     assert names.listed(TARGET)[-3:] == ("gpt-4o", "fast", "mine")
     with pytest.raises(ModelNotFound):
         names.full("gpt-5", TARGET)
+
+
+def test_names_of_adapters() -> None:
+    """Each on the target's routes, under aliases, too; the target's own names are never an adapter's."""
+    target = replace(TARGET, adapters=("poet", "default", "org/target"))
+    names = ModelNames.parse(["bard=poet"], any_model=True)
+    asked = ("poet", "poet:cloud", "bard", "default", "org/target")
+    assert [names.full(name, target) for name in asked] == [
+        *("poet", "poet:cloud", "poet", "org/target", "org/target")
+    ]
+    assert [adapter_of(name, target) for name in ("poet", "poet:cloud", "poet:local")] == [
+        *("poet", "poet", None)
+    ]
+    with pytest.raises(ModelNotFound):
+        OWN_NAMES.full("poet:local", target)
+
+
+def test_unknown_names_may_be_those_of_new_adapters() -> None:
+    """With any name allowed the server is asked once, not for each request of such a client."""
+    asked, any_name = replace(TARGET, adapters=("poet",)), ModelNames(any_model=True)
+    new = [OWN_NAMES.may_be_new(name, asked) for name in ("painter", "poet", "default:cloud", None)]
+    assert new == [True, False, False, False]
+    assert (any_name.may_be_new("gpt", TARGET), any_name.may_be_new("gpt", asked)) == (True, False)
+    assert not OWN_NAMES.may_be_new("painter", replace(TARGET, is_known=False))
 
 
 @pytest.mark.parametrize("alias", ["", "=x", "x="])

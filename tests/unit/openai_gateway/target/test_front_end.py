@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from vllm.lora.request import LoRARequest
 
+from edge_agent.api import Fallback
+from edge_agent.errors import CloudUnreachable
+from edge_agent.verifier import CloudApi
 from openai_gateway.app import create_app
 from pipesd_vllm.wire import Part, encode_in_parts
 
 from ...front_edge import Bench, DraftGate, FrontTransport, lines
-from ...pipesd_vllm.api.front_end import SEED, FrontEnd, make_model
+from ...pipesd_vllm.api.front_end import KEY, SEED, FrontEnd, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -218,3 +222,67 @@ async def test_other_protocols_stand_on_the_same_answers(front: FrontEnd, api: s
     assert got.status_code == 200, got.text
     assert got.headers["x-pipesd-route"].startswith("collaborative")
     assert "Zürich 🌦" in json.dumps(got.json(), ensure_ascii=False)
+
+
+# -- LoRA adapters ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def poet(front: FrontEnd, tmp_path: Path) -> Iterator[None]:
+    """The server has an adapter of that name."""
+    adapters = front.app.state.openai_serving_models.lora_requests
+    adapters["poet"] = LoRARequest("poet", 1, str(tmp_path))
+    yield
+    del adapters["poet"]
+
+
+@pytest.mark.parametrize(("name", "route"), [("poet", "collaborative"), ("poet:cloud", "cloud")])
+async def test_a_lora_adapter_answers_to_its_name(front: FrontEnd, poet: None, name: str, route: str) -> None:
+    """Drafted for or passed on, though nobody has listed the models before; its answer says the name."""
+    front.engine.says("upon a tïme")
+    front.engine.adapters = []
+    plain = await front.plain(COMPLETIONS, PROMPTS | {"model": "poet"})
+    async with lines(front, -1) as line:
+        got = await ask(Bench(front, "upon a tïme", line), COMPLETIONS, PROMPTS | {"model": name})
+    assert got.headers["x-pipesd-route"].startswith(f"{route}; ")
+    assert without_ours(got.json()) == without_ours(json.loads(plain.body))
+    assert got.json()["model"] == "poet"
+    assert [adapter.lora_name for adapter in front.engine.adapters] == ["poet", "poet"]
+
+
+async def test_the_draft_model_is_no_adapter(front: FrontEnd, poet: None) -> None:
+    """It does not answer in one's place, as it would in the target's."""
+    bench = Bench(front, "Hello", [CloudUnreachable("away")] * 9, Fallback.LOCAL)
+    got = await ask(bench, COMPLETIONS, PROMPTS | {"model": "poet"})
+    assert (got.status_code, "'model' needs the server" in got.text) == (503, True), got.text
+
+
+async def test_adapters_are_listed_as_the_server_has_them_now(front: FrontEnd, poet: None) -> None:
+    """Servers load them and drop them as they run. The name of one that is gone is the server's to refuse."""
+    adapters = front.app.state.openai_serving_models.lora_requests
+    bench = Bench(front, "Hello", [])
+    transport = httpx.ASGITransport(create_app(bench.agent))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+
+        async def listed() -> list[str]:
+            return [card["id"] for card in (await client.get("/v1/models")).json()["data"]]
+
+        assert await listed() == ["m", "m:cloud", "m:local", "poet"]
+        assert (await client.get("/v1/models/poet")).json()["id"] == "poet"
+        local = await client.post(COMPLETIONS, json=PROMPTS | {"model": "poet:local"})
+        assert (local.status_code, local.json()["error"]["code"]) == (404, "model_not_found")
+        gone = adapters.pop("poet")
+        refused = await client.post(COMPLETIONS, json=PROMPTS | {"model": "poet:cloud"})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
+        assert await listed() == ["m", "m:cloud", "m:local"]
+        adapters["poet"] = gone
+    await bench.agent.close()
+
+
+async def test_adapters_are_told_from_models_by_vllms_own_list(
+    front: FrontEnd, poet: None, tmp_path: Path
+) -> None:
+    transport = httpx.ASGITransport(front.app)
+    api = CloudApi("http://front", KEY, 5.0, tmp_path, transport)
+    assert await api.adapters() == ("poet",)
+    await api.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pipesd_vllm.api.target_identity import build_identity, files_digest
+from pipesd_vllm.api import target_identity
+from pipesd_vllm.api.target_identity import adapter_identity, build_identity, files_digest
 from pipesd_vllm.wire import Identity
 
 SIZE = 300_000
@@ -54,6 +56,19 @@ def test_a_file_that_grows_or_is_renamed_counts(tmp_path: Path, name: str) -> No
     (tmp_path / name).rename(tmp_path / f"other-{name}")
     digests.add(digest(tmp_path))
     assert len(digests) == 3
+
+
+def test_an_adapters_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again when they have changed, by their sizes and times: each answer tells the identity."""
+    read = []
+    monkeypatch.setattr(target_identity, "files_digest", lambda files: read.append(1) or files_digest(files))
+    write_weights(file := tmp_path / "adapter_model.safetensors")
+    first = [adapter_identity(str(tmp_path)) for _ in range(3)]
+    assert (len(set(first)), len(read)) == (1, 1)
+    write_weights(file, seed=2)
+    os.utime(file, ns=(1, 1))
+    assert adapter_identity(str(tmp_path)) != first[0]
+    assert len(read) == 2
 
 
 def test_a_header_counts_beyond_the_samples(tmp_path: Path) -> None:
