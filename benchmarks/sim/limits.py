@@ -16,6 +16,7 @@ from benchmarks.sim.plan import (
     Chat,
     DraftFails,
     EdgeCrash,
+    EdgeLie,
     EdgeLies,
     EdgePlan,
     EngineDeath,
@@ -53,6 +54,8 @@ _LONGEST_DELAY_S: Final = 3.0
 _BYTES_A_TOKEN: Final = 5
 _SLOWEST_UPLINK: Final = 8000.0
 _HANDSHAKE_BYTES: Final = 2000
+_BUSY_LIES: Final = frozenset({EdgeLie.OPEN_STORM, EdgeLie.DEAF, EdgeLie.WRONG_DRAFTS})
+"""Those whose turns keep the target busy."""
 
 
 class Limit(NamedTuple):
@@ -103,7 +106,8 @@ def limit_of(plan: Plan, number: int, clean: ChatOutcome) -> Limit:
     crowd = 1 + met * (1 + server.max_draft) * server.step.token_s / server.step.base_s
     if met:
         crowd *= 2  # a step of theirs is under way when this one's drafts come
-    seconds = _FACTOR * crowd * clean.took_s + _SLACK_S
+    waiting_s = _waiting_s(chat, edge, server.step.base_s, clean.target_passes)
+    seconds = max(_FACTOR * crowd * clean.took_s, waiting_s) + _SLACK_S
     passes = _FACTOR * clean.target_passes + chat.n * _SLACK_PASSES
     for fault in plan.faults:
         if touches(plan, fault, number):
@@ -153,6 +157,25 @@ def _streaming_s(plan: Plan, chat: Chat) -> float:
     return (tokens + 1) * (step.base_s + context) + len(chat.prompt) * step.token_s
 
 
+def _waiting_s(chat: Chat, edge: EdgePlan, step_s: float, passes: int) -> float:
+    """About what `chat` takes if its server waits for drafts as its mode says; 0: it did so without faults.
+
+    A server that decodes by itself until drafts come outruns slow ones, and makes more `passes` for it. Where
+    a fault holds it up they fit, and from then on it waits for each next one.
+    """
+    if chat.mode not in (SessionMode.OFFLOAD, SessionMode.BALANCED) or not edge.drafts:
+        return 0.0
+    tokens = chat.sampling.max_tokens
+    window = min(edge.parameters.max_window, tokens)
+    rounds = 1 + tokens * (1 - edge.agreement + 1 / (window + 1))
+    if passes <= rounds:
+        return 0.0
+    wait_s = _rtt_s(edge) + window * (edge.draft.call_s + edge.draft.token_s)
+    if chat.mode is SessionMode.BALANCED:
+        wait_s = min(wait_s, edge.parameters.patience_ms / 1e3)
+    return rounds * (wait_s + step_s)
+
+
 def _allowance(plan: Plan, fault: Fault, chat: Chat, edge: EdgePlan, crowd: float) -> Limit:
     """What `fault` may cost `chat`."""
     step = plan.servers[edge.server].step
@@ -187,7 +210,10 @@ def _allowance(plan: Plan, fault: Fault, chat: Chat, edge: EdgePlan, crowd: floa
             return Limit(for_s + recover_s, loss)
         case DraftFails():
             return Limit(_streaming_s(plan, chat) * crowd + recover_s, loss + tokens)
-        case EdgeLies(for_s=for_s):
+        case EdgeLies(lie=lie, for_s=for_s):
+            if lie in _BUSY_LIES:
+                # A step verifies no drafts that would make it longer for those who stream in it.
+                loss += min(tokens, int(2 * for_s / step.base_s))
             return Limit(2 * for_s + recover_s, loss)
         case Leave() | EdgeCrash():
             return Limit(0.0, 0)

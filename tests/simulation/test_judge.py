@@ -11,7 +11,19 @@ from msgspec.structs import replace
 from benchmarks.sim.judge import Kind, judge
 from benchmarks.sim.models import reference
 from benchmarks.sim.outcome import ChatOutcome, Emitted, End, Leftovers, Outcome
-from benchmarks.sim.plan import Blackhole, Chat, EdgePlan, Leave, Plan, Reset, Restart, Side
+from benchmarks.sim.plan import (
+    Blackhole,
+    Chat,
+    DraftCost,
+    EdgeLie,
+    EdgeLies,
+    EdgePlan,
+    Leave,
+    Plan,
+    Reset,
+    Restart,
+    Side,
+)
 from benchmarks.sim.planted import PLANTED, PlantedBug
 from edge_agent.api import Fallback, GenerationStats, Sampling, SessionMode
 
@@ -171,6 +183,23 @@ def test_time_and_passes_are_measured_against_the_plan_without_faults() -> None:
     assert kinds(outcome(answer(took_s=120.0)), clean) == [Kind.SLOW]
     assert kinds(outcome(answer(passes=40)), clean) == [Kind.SLOW]
     assert kinds(outcome(answer(took_s=100.0), DARK), clean) == []
+
+
+def test_slow_drafts_may_be_waited_for_after_a_fault() -> None:
+    """Without faults the server had outrun them; had it not, that run would be the yardstick."""
+    slow = (EdgePlan(fallback=Fallback.WAIT, draft=DraftCost(call_s=1.0)),)
+    clean, plan = replace(FAULTLESS, edges=slow), replace(PLAN, edges=slow)
+    assert kinds(outcome(answer(took_s=50.0), plan), outcome(answer(passes=12), clean)) == []
+    assert kinds(outcome(answer(took_s=50.0), plan), outcome(answer(passes=2), clean)) == [Kind.SLOW]
+    assert kinds(outcome(answer(took_s=200.0), plan), outcome(answer(passes=12), clean)) == [Kind.SLOW]
+
+
+def test_a_liar_that_keeps_the_target_busy_may_cost_a_pass_a_token() -> None:
+    """Its turns stream, and beside them no drafts are verified that cost; a silent one costs nothing."""
+    clean = outcome(answer(passes=2), FAULTLESS)
+    for lie, expected in ((EdgeLie.OPEN_STORM, []), (EdgeLie.SILENT, [Kind.SLOW])):
+        plan = replace(FAULTLESS, faults=(EdgeLies(lie=lie, at_s=0.1),))
+        assert kinds(outcome(answer(passes=18), plan), clean) == expected
 
 
 @pytest.mark.parametrize("bug", PLANTED, ids=[bug.name for bug in PLANTED])
