@@ -109,6 +109,7 @@ def limit_of(plan: Plan, number: int, clean: ChatOutcome) -> Limit:
     waiting_s = _waiting_s(chat, edge, server.step.base_s, clean.target_passes)
     seconds = max(_FACTOR * crowd * clean.took_s, waiting_s) + _SLACK_S
     passes = _FACTOR * clean.target_passes + chat.n * _SLACK_PASSES
+    passes += chat.n * min(chat.sampling.max_tokens, _streamed_beside(plan, number))
     for fault in plan.faults:
         if touches(plan, fault, number):
             allowed = _allowance(plan, fault, chat, edge, crowd)
@@ -155,6 +156,22 @@ def _streaming_s(plan: Plan, chat: Chat) -> float:
     tokens = chat.n * chat.sampling.max_tokens
     context = step.context_s * (len(chat.prompt) + tokens)
     return (tokens + 1) * (step.base_s + context) + len(chat.prompt) * step.token_s
+
+
+def _streamed_beside(plan: Plan, number: int) -> int:
+    """Tokens that others may stream beside chat `number` for a fault that befalls them, or brings it to them.
+
+    A step verifies no drafts that would make it longer for those who stream in it.
+    """
+    server = plan.edges[plan.chats[number].edge].server
+    faults = [fault for fault in plan.faults if not isinstance(fault, Leave | EdgeCrash)]
+    return sum(
+        other.n * other.sampling.max_tokens
+        for i, other in enumerate(plan.chats)
+        if i != number
+        and plan.edges[other.edge].server == server
+        and any(touches(plan, fault, i) or touches(plan, fault, number) for fault in faults)
+    )
 
 
 def _waiting_s(chat: Chat, edge: EdgePlan, step_s: float, passes: int) -> float:
@@ -212,7 +229,7 @@ def _allowance(plan: Plan, fault: Fault, chat: Chat, edge: EdgePlan, crowd: floa
             return Limit(_streaming_s(plan, chat) * crowd + recover_s, loss + tokens)
         case EdgeLies(lie=lie, for_s=for_s):
             if lie in _BUSY_LIES:
-                # A step verifies no drafts that would make it longer for those who stream in it.
+                # As in `_streamed_beside`.
                 loss += min(tokens, int(2 * for_s / step.base_s))
             return Limit(2 * for_s + recover_s, loss)
         case Leave() | EdgeCrash():

@@ -15,6 +15,7 @@ from benchmarks.sim.plan import (
     Blackhole,
     Chat,
     DraftCost,
+    DraftFails,
     EdgeLie,
     EdgeLies,
     EdgePlan,
@@ -22,6 +23,7 @@ from benchmarks.sim.plan import (
     Plan,
     Reset,
     Restart,
+    ServerPlan,
     Side,
 )
 from benchmarks.sim.planted import PLANTED, PlantedBug
@@ -200,6 +202,21 @@ def test_a_liar_that_keeps_the_target_busy_may_cost_a_pass_a_token() -> None:
     for lie, expected in ((EdgeLie.OPEN_STORM, []), (EdgeLie.SILENT, [Kind.SLOW])):
         plan = replace(FAULTLESS, faults=(EdgeLies(lie=lie, at_s=0.1),))
         assert kinds(outcome(answer(passes=18), plan), clean) == expected
+
+
+def test_a_neighbour_that_streams_for_a_fault_may_cost_a_pass_a_token() -> None:
+    """Beside it no drafts are verified that cost; on another server it costs nothing."""
+    for server, expected in ((0, []), (1, [Kind.SLOW])):
+        plan = replace(
+            FAULTLESS,
+            edges=(*FAULTLESS.edges, EdgePlan(server=server)),
+            chats=(CHAT, replace(CHAT, edge=1)),
+            servers=(ServerPlan(), ServerPlan()),
+            faults=(DraftFails(edge=1, call=1),),
+        )
+        clean = Outcome(replace(plan, faults=()), [answer(passes=2)] * 2, NOTHING)
+        found = judge(Outcome(plan, [answer(passes=18), answer(passes=2)], NOTHING), clean, reference)
+        assert [finding.kind for finding in found] == expected
 
 
 @pytest.mark.parametrize("bug", PLANTED, ids=[bug.name for bug in PLANTED])
