@@ -174,7 +174,7 @@ async def test_every_stream_is_drafted_for(front: FrontEnd, mode: Mode) -> None:
     for stream in range(2):
         chunks = [e for e in events if isinstance(e, GenerationChunk) and e.stream == stream]
         sources = [source for chunk in chunks for source in chunk.sources]
-        assert sources.count(Source.DRAFTED) > len(sources) / 2
+        assert Source.DRAFTED in sources[len(sources) // 4 :]
     told = {(sent.stream, sent.mode) for sent in line.sent if isinstance(sent, Control) and sent.mode}
     assert told == (set() if mode is Mode.LATENCY else {(1, mode)})
 
