@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.api import TokenizerBundle
 from edge_agent.drafting.lookup import (
@@ -28,6 +27,7 @@ from edge_agent.drafting.lookup import (
     SortedIndex,
 )
 from edge_agent.drafting.quoting import Quotes, takes_tools
+from edge_agent.drafting.texts import Tokens, encoder, joined
 from edge_agent.errors import ConfigError
 from edge_agent.files import replace_file
 
@@ -55,7 +55,6 @@ _NUM_COMPARED: Final = 32
 """Answers that a new one may be the continuation of."""
 
 logger = logging.getLogger("pipesd.draft")
-Tokens = NDArray[np.int32]
 
 
 class DraftLibrary:
@@ -147,7 +146,7 @@ class DraftLibrary:
             saved, file = self._answers, self._history_file()
             self._history = await asyncio.to_thread(_history_index, saved)
             try:
-                await asyncio.to_thread(replace_file, file, _joined(saved).tobytes())
+                await asyncio.to_thread(replace_file, file, joined(saved).tobytes())
             except OSError as error:
                 logger.warning("earlier answers are not kept: %s", error)
 
@@ -237,22 +236,12 @@ def _files_index(paths: Sequence[Path], tokenizer_json: str) -> SortedIndex | No
     texts = readable_texts(paths)
     if not texts:
         return None
-    from tokenizers import Tokenizer  # takes long to import
-
-    tokenizer = Tokenizer.from_str(tokenizer_json)
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    encoded = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
-    return SortedIndex(_joined([np.array(ids, dtype=np.int32) for ids in encoded]))
+    encode = encoder(tokenizer_json)
+    return SortedIndex(joined([encode(text) for text in texts]))
 
 
 def _history_index(answers: Sequence[Tokens]) -> SortedIndex | None:
-    return SortedIndex(_joined(answers)) if answers else None
-
-
-def _joined(texts: Sequence[Tokens]) -> Tokens:
-    end = np.array([BETWEEN_TEXTS], dtype=np.int32)
-    return np.concatenate([part for text in texts for part in (text, end)])
+    return SortedIndex(joined(answers)) if answers else None
 
 
 def _read_history(file: Path) -> list[Tokens]:

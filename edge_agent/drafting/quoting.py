@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 from typing import Any, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.api import TokenizerBundle
-from edge_agent.drafting.lookup import BETWEEN_TEXTS, MAX_TOKEN_ID, Library, LookupRates, SortedIndex
+from edge_agent.drafting.lookup import MAX_TOKEN_ID, Library, LookupRates, SortedIndex
+from edge_agent.drafting.texts import Tokens, encoder, joined
 
 __all__ = ["Quotes", "quotable", "takes_tools", "unnumbered"]
 
@@ -33,8 +32,6 @@ _NUMBER: Final = r"[ \t]*(\d{1,7})(\t|\u2192|:| ?\|)"
 _LISTING: Final = re.compile(rf"(?:^{_NUMBER}.*(?:\n|\Z)){{3,}}", re.MULTILINE | re.ASCII)
 _NUMBERED_LINE: Final = re.compile(rf"{_NUMBER}(.*)", re.ASCII)
 
-Tokens = NDArray[np.int32]
-
 
 class Quotes:
     """Makes indexes of what a request's answer may quote. Any thread may ask."""
@@ -42,7 +39,8 @@ class Quotes:
     def __init__(self) -> None:
         self._rates = LookupRates()
         self._lock = Lock()
-        self._tokenizer: Any = None
+        self._encode: Callable[[str], Tokens]
+        """In the vocabulary of `_tokenizer_json`."""
         self._tokenizer_json = ""
         self._kept: OrderedDict[str, Tokens] = OrderedDict()
 
@@ -55,24 +53,17 @@ class Quotes:
             found = [tokens for text in texts if len(tokens := self._tokens(text, bundle))]
         if not found:
             return None
-        end = np.array([BETWEEN_TEXTS], dtype=np.int32)
-        return Library(
-            SortedIndex(np.concatenate([p for tokens in found for p in (tokens, end)])), self._rates
-        )
+        return Library(SortedIndex(joined(found)), self._rates)
 
     def _tokens(self, text: str, bundle: TokenizerBundle) -> Tokens:
         if self._tokenizer_json != bundle.tokenizer_json:
-            from tokenizers import Tokenizer  # takes long to import
-
-            self._tokenizer = Tokenizer.from_str(bundle.tokenizer_json)
-            self._tokenizer.no_truncation()
-            self._tokenizer.no_padding()
+            self._encode = encoder(bundle.tokenizer_json)
             self._tokenizer_json = bundle.tokenizer_json
             self._kept.clear()
         kept = self._kept.pop(text, None)
         if kept is None:
-            kept = np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
-            kept = kept[kept <= MAX_TOKEN_ID].astype(np.int32)
+            kept = self._encode(text)
+            kept = kept[kept <= MAX_TOKEN_ID]
         self._kept[text] = kept
         if len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)

@@ -99,14 +99,12 @@ class ModelNames:
         named = self.resolve(name) or DEFAULT_MODEL
         if named in served_names(DEFAULT_MODEL):
             return target.model + named.removeprefix(DEFAULT_MODEL)
-        if named not in served_names(target.model) and adapter_of(named, target) is not None:
+        if named in served_names(target.model) or adapter_of(named, target) is not None:
             return named
-        if named not in served_names(target.model):
-            if target.is_known and not self.any_model:
-                raise ModelNotFound(str(name), target.model)
-            route = asked_route(named)
-            return target.model if route is None else f"{target.model}:{route}"
-        return named
+        if target.is_known and not self.any_model:
+            raise ModelNotFound(str(name), target.model)
+        route = asked_route(named)
+        return target.model if route is None else f"{target.model}:{route}"
 
     def may_be_new(self, name: str | None, target: TargetInfo) -> bool:
         """Whether `name` is nobody's as far as is known, so that it may be an adapter's which came later."""

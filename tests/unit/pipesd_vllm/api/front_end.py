@@ -394,6 +394,21 @@ async def both(front: FrontEnd, path: str, body: Any) -> Answer:
     return got
 
 
+async def answered(
+    front: FrontEnd, path: str, body: dict[str, Any], resume: Resume | None = None
+) -> tuple[Answer, list[Downstream]]:
+    """The answer to an `Ask` without drafts, or the rest of one, and its frames."""
+    answer, frames = Answer(), []
+    if resume is not None:
+        answer.resumes(resume)
+    async with front.edge() as edge:
+        edge.send(ask(path, body, resume=resume))
+        while not answer.is_whole:
+            frames.append(await edge.frame())
+            answer.add(frames[-1])
+    return answer, frames
+
+
 def cut(frames: list[Downstream], number: int) -> tuple[Answer, Resume]:
     """What an edge holds that lost its line after so many frames."""
     held = Answer()

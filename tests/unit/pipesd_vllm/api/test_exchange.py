@@ -41,7 +41,7 @@ from pipesd_vllm.wire import (
 )
 from tests.answers import Answer
 
-from .front_end import SEED, FrontEnd, ask, both, cut, make_model, same, until
+from .front_end import SEED, FrontEnd, answered, ask, both, cut, make_model, same, until
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -532,12 +532,7 @@ async def test_an_answer_taken_over_after_every_frame_is_the_undisturbed_one(
     front.engine.says(*texts)
     front.engine.longest_piece = 1
     body = body | ({"stream": True, **USAGE} if streamed else {})
-    async with front.edge() as edge:
-        edge.send(ask(path, body))
-        undisturbed, frames = Answer(), []
-        while not undisturbed.is_whole:
-            frames.append(await edge.frame())
-            undisturbed.add(frames[-1])
+    undisturbed, frames = await answered(front, path, body)
     assert undisturbed.status == 200
     assert sum(isinstance(frame, Commit) for frame in frames) >= sum(
         len(seen.tokens) for seen in undisturbed.streams.values()
@@ -545,12 +540,7 @@ async def test_an_answer_taken_over_after_every_frame_is_the_undisturbed_one(
     places = range(len(frames)) if streamed else range(0, len(frames), 7)
     for place in places:
         held, resume = cut(frames, place)
-        async with front.edge() as edge:
-            rest = Answer()
-            rest.resumes(resume)
-            edge.send(ask(path, body, resume=resume))
-            while not rest.is_whole:
-                rest.add(await edge.frame())
+        rest, _ = await answered(front, path, body, resume)
         assert rest.status == 200
         if not streamed:
             assert rest.whole() == undisturbed.whole()

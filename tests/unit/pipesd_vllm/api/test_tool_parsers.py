@@ -11,7 +11,7 @@ import pytest
 
 from tests.answers import Answer
 
-from .front_end import SEED, FrontEnd, ask, both, cut, make_model
+from .front_end import SEED, FrontEnd, answered, both, cut, make_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -189,19 +189,9 @@ async def test_calls_are_those_of_the_plain_route(
 async def test_calls_are_taken_over(front: FrontEnd) -> None:
     """By another server, wherever the line was lost: a parser begins anew, and says the same."""
     body = BODY | STREAMED
-    async with front.edge() as edge:
-        edge.send(ask(CHAT, body))
-        undisturbed, frames = Answer(), []
-        while not undisturbed.is_whole:
-            frames.append(await edge.frame())
-            undisturbed.add(frames[-1])
+    undisturbed, frames = await answered(front, CHAT, body)
     for place in range(3, len(frames), len(frames) // 5):
         held, resume = cut(frames, place)
-        async with front.edge() as edge:
-            rest = Answer()
-            rest.resumes(resume)
-            edge.send(ask(CHAT, body, resume=resume))
-            while not rest.is_whole:
-                rest.add(await edge.frame())
+        rest, _ = await answered(front, CHAT, body, resume)
         before = held.by_choice().get(0, []) if held.status else []
         assert before + rest.by_choice().get(0, []) == undisturbed.by_choice()[0], f"after frame {place}"
