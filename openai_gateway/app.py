@@ -198,7 +198,7 @@ class Gateway:
         """GET /v1/models/NAME."""
         is_local = self._names.route(name) is Route.LOCAL
         target = await self._generator.target(offline=is_local, renew=not is_local)
-        listed = name if name in self._names.aliases else self._names.full(name, target)
+        listed = self._names.listed_as(name, target)
         if anthropic:
             return json_response(model_entry(listed, self._started_s))
         return json_response(self._card(listed, target))

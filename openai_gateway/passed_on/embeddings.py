@@ -44,10 +44,9 @@ class _Embeddings:
         if not isinstance(name, str):
             return True
         try:
-            self._names.full(name, await self._generator.target(offline=True))
-        except (ApiError, EdgeError):
+            return self._names.own(name, await self._generator.target(offline=True)) is not None
+        except EdgeError:
             return False
-        return True
 
     async def embed(self, body: Json) -> Json:
         """Ollama's answer to one text or several."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,14 +31,34 @@ DEFAULT_MODEL: Final = "default"
 ASKED_FOR: Final = "asked for"
 BY_DEFAULT: Final = "default"
 _SUFFIXES: Final = {f":{route}": route for route in (Route.CLOUD, Route.LOCAL)}
+_DEFAULT_TAG: Final = ":latest"
+"""What Ollama's clients put behind names that have no tag."""
+
+
+_ROUTE: Final = re.compile(r"(:cloud|:local)(?:\s|/|:latest)*$", re.IGNORECASE)
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """A name and the suffix of the route that it asks for, "" without one."""
+    found = _ROUTE.search(name)
+    return (name, "") if found is None else (name[: found.start()], found[1].lower())
+
+
+def _key(name: str) -> str:
+    """Equal for names that are one to Ollama, in any case, with its default tag or none; and for any slashes."""
+    base, route = _parted(name)
+    return base.strip().rstrip("/").casefold().removesuffix(_DEFAULT_TAG).rstrip("/") + route
+
+
+def _meant(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that `name` means: itself if it is there, or else one that is the same to Ollama."""
+    known = tuple(known)
+    return name if name in known else next((each for each in known if _key(each) == _key(name)), None)
 
 
 def asked_route(name: str | None) -> Route | None:
     """The route that the model name asks for (`NAME:cloud`, `NAME:local`); None: any."""
-    for suffix, route in _SUFFIXES.items():
-        if name is not None and name.endswith(suffix):
-            return route
-    return None
+    return None if name is None else _SUFFIXES.get(_parted(name)[1])
 
 
 def served_names(model: str, *, has_draft: bool = True) -> tuple[str, ...]:
@@ -79,45 +100,55 @@ class ModelNames:
 
     def resolve(self, name: str | None) -> str | None:
         """What `name` stands for, with the route that either of them asks for."""
-        if name is None or name in self.aliases:
-            return self.aliases.get(name or "", name)
-        base, colon, route = name.rpartition(":")
-        if colon + route in _SUFFIXES and base in self.aliases:
-            return self.aliases[base].removesuffix(colon + route) + colon + route
+        if name is None:
+            return None
+        if (alias := _meant(name, self.aliases)) is not None:
+            return self.aliases[alias]
+        base, route = _parted(name)
+        if route and (alias := _meant(base, self.aliases)) is not None:
+            return self.aliases[alias].removesuffix(route) + route
         return name
 
     def route(self, name: str | None) -> Route | None:
         """The route that `name` asks for; None: any."""
         return asked_route(self.resolve(name))
 
+    def own(self, name: str | None, target: TargetInfo) -> str | None:
+        """The target's own name, or an adapter's, and the route asked for; None: `name` is nobody's here."""
+        adapters = target.adapters or ()
+        names = (*served_names(DEFAULT_MODEL), *served_names(target.model))
+        drafted = (*adapters, *(f"{adapter}:{Route.CLOUD}" for adapter in adapters))
+        found = _meant(self.resolve(name) or DEFAULT_MODEL, (*names, *drafted))
+        if found is not None and found in served_names(DEFAULT_MODEL):
+            return target.model + found.removeprefix(DEFAULT_MODEL)
+        return found
+
     def full(self, name: str | None, target: TargetInfo) -> str:
-        """The target's own name, or an adapter's, and the route asked for.
+        """As `own`; any name is the target's with `any_model`, and while the verifier's model is not known.
 
         Raises `ModelNotFound` for a name of nobody here.
-        Any name is the target's while the verifier's model is not known.
         """
-        named = self.resolve(name) or DEFAULT_MODEL
-        if named in served_names(DEFAULT_MODEL):
-            return target.model + named.removeprefix(DEFAULT_MODEL)
-        if named in served_names(target.model) or adapter_of(named, target) is not None:
-            return named
+        if (own := self.own(name, target)) is not None:
+            return own
         if target.is_known and not self.any_model:
             raise ModelNotFound(str(name), target.model)
-        route = asked_route(named)
+        route = self.route(name)
         return target.model if route is None else f"{target.model}:{route}"
 
     def may_be_new(self, name: str | None, target: TargetInfo) -> bool:
         """Whether `name` is nobody's as far as is known, so that it may be an adapter's which came later."""
-        named = self.resolve(name) or DEFAULT_MODEL
         if not target.is_known or (self.any_model and target.adapters is not None):
             return False
-        own = (*served_names(DEFAULT_MODEL), *served_names(target.model))
-        return named not in own and adapter_of(named, target) is None
+        return self.own(name, target) is None
 
     def listed(self, target: TargetInfo) -> tuple[str, ...]:
         """All names that are offered: the target's, those of LoRA adapters, then the aliases."""
         own = served_names(target.model, has_draft=target.has_draft)
         return (*own, *(target.adapters or ()), *self.aliases)
+
+    def listed_as(self, name: str | None, target: TargetInfo) -> str:
+        """The name in the list that a client's `name` means. Raises as `full`."""
+        return (name and _meant(name, self.listed(target))) or self.full(name, target)
 
 
 OWN_NAMES: Final = ModelNames()

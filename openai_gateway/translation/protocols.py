@@ -71,7 +71,7 @@ def catalog_of(
         target = await generator.target(renew=True)
         template = (await generator.tokenizer()).chat_template
         models = [_model(name, names, target, template) for name in names.listed(target)]
-        return Catalog(models, since_s, lambda name: names.full(name, target))
+        return Catalog(models, since_s, lambda name: names.listed_as(name, target))
 
     return load
 

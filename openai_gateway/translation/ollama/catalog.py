@@ -11,7 +11,6 @@ from typing import Final
 
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError, ModelNotFound, shown
-from openai_gateway.translation.ollama.request import chat_name
 
 __all__ = ["API_VERSION", "Catalog", "Model"]
 
@@ -44,11 +43,11 @@ class Catalog:
     """Size and quantisation are not known here: the model runs on a server."""
 
     def __init__(
-        self, models: Sequence[Model], since_s: float, full_name: Callable[[str], str] = str
+        self, models: Sequence[Model], since_s: float, listed_as: Callable[[str], str] = str
     ) -> None:
-        """`full_name` gives the listed name for what a client calls a model; raises `ModelNotFound`."""
+        """`listed_as` gives the listed name for what a client calls a model; raises `ModelNotFound`."""
         self._models = models
-        self._full_name = full_name
+        self._listed_as = listed_as
         self._since = datetime.fromtimestamp(since_s, UTC).isoformat().replace("+00:00", "Z")
 
     def tags(self) -> Json:
@@ -65,10 +64,9 @@ class Catalog:
 
     def show(self, name: str | None) -> Json:
         """POST /api/show. Raises `ApiError` (404) in Ollama's words."""
-        called = chat_name(name or "")
         listed = {model.name: model for model in self._models}
         with suppress(ModelNotFound):
-            if called and (found := listed.get(called) or listed.get(self._full_name(called))):
+            if name and (found := listed.get(self._listed_as(name))):
                 return self._description(found)
         raise ApiError(404, f"model '{shown(str(name))}' not found", param="model", code="model_not_found")
 

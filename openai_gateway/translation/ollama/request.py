@@ -14,7 +14,6 @@ from openai_gateway.translation.parameters import refuse, rest_of
 __all__ = [
     "NEUTRAL",
     "OWN_NAMES",
-    "chat_name",
     "is_completion",
     "translate_chat",
     "translate_generate",
@@ -44,17 +43,11 @@ _STARTS: Final = {
     "UklGR": "image/webp",
 }
 
-DEFAULT_TAG: Final = ":latest"
 NEUTRAL: Final[dict[str, tuple[object, ...]]] = {
     "logprobs": (False,),
     "top_logprobs": (0,),
     **dict.fromkeys(("width", "height", "steps"), ()),  # of images to be made
 }
-
-
-def chat_name(name: str) -> str:
-    """A model's name without the tag that Ollama's clients put behind names that have none."""
-    return name.removesuffix(DEFAULT_TAG)
 
 
 def translate_chat(request: ChatRequest) -> Json:
@@ -91,7 +84,7 @@ def _common(request: Common) -> Json:
     body = rest_of(request.model_extra or {}, ignored=IGNORED, neutral=NEUTRAL)
     # What nobody follows, such as `num_ctx`, is named in the answer (routing/parameters.py).
     body |= {name: value for name, value in (request.options or {}).items() if name not in _NO_OPTIONS}
-    body["model"] = chat_name(request.model)
+    body["model"] = request.model
     if request.format == "json":
         body["response_format"] = {"type": "json_object"}
     elif request.format:

@@ -230,6 +230,31 @@ async def test_embeddings(
 
 
 @pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        ("nomic", "nomic"),
+        ("nomic:latest", "nomic:latest"),
+        ("org/target", None),
+        ("Org/Target:latest", None),
+        ("gpt-4o:latest", None),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("any_model", [False, True])
+async def test_names_of_another_embeddings_server(
+    generator_for: MakeFake, name: str | None, sent: str | None, any_model: bool
+) -> None:
+    """Its own names reach it, also where the target answers to any; the target's names mean its default."""
+    server = generator_for()
+    server.cloud = lambda path, body: FakeForwardedAnswer(200, [msgspec.json.encode(VECTORS)])
+    names = ModelNames.parse(["gpt-4o"], any_model=any_model)
+    app = create_app(generator_for(), embeddings=server, names=names)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        await client.post("/v1/embeddings", json={"model": name, "input": "x"})
+    assert server.forwarded[0][1].get("model") == sent
+
+
+@pytest.mark.parametrize(
     "data", [b"{}", b'{"data": 3}', b'{"data": [1]}', b'{"data": [{"index": 0}]}', b"[]"]
 )
 async def test_embeddings_that_are_none(generator_for: MakeFake, post: Post, data: bytes) -> None:
@@ -317,6 +342,28 @@ async def test_aliases_are_listed_and_served(generator_for: MakeFake) -> None:
         ("/api/chat", {"messages": [{"role": "user", "content": "x"}], "stream": False}),
     ):
         assert (await got(generator_for(), "POST", path, json={"model": "gpt-4o", **body})).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4o:latest", "GPT-4o", "gpt-4o/", "org/target:latest", "Org/Target", "fast:latest"]
+)
+async def test_names_with_ollamas_tag(generator_for: MakeFake, name: str) -> None:
+    """Wherever a name can stand: in a body of each API, in a path, in what is shown and pulled."""
+    messages = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
+    for path, body in (
+        ("/v1/chat/completions", messages),
+        ("/v1/completions", {"prompt": "x"}),
+        ("/v1/messages", messages),
+        ("/v1/responses", {"input": "x"}),
+        ("/api/chat", messages),
+        ("/api/generate", {"prompt": "x"}),
+        ("/api/show", {}),
+        ("/api/pull", {}),
+    ):
+        answer = await got(generator_for(), "POST", path, json={"model": name, **body})
+        assert answer.status_code == 200, (path, answer.text)
+    listed = "fast" if name.startswith("fast") else "gpt-4o" if "gpt" in name.lower() else "org/target"
+    assert (await got(generator_for(), "GET", f"/v1/models/{name}")).json()["id"] == listed
 
 
 @pytest.mark.parametrize("name", ["org/target", "gpt-4o", "default", "org/target:latest"])

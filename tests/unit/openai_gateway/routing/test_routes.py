@@ -75,6 +75,56 @@ def test_aliases(name: str, full: str, route: Route | None) -> None:
         names.full("gpt-5", TARGET)
 
 
+@pytest.mark.parametrize(
+    ("name", "full", "route"),
+    [
+        ("org/target:latest", "org/target", None),
+        ("Org/Target", "org/target", None),
+        ("org/target/", "org/target", None),
+        (" org/target ", "org/target", None),
+        ("org/target:latest:cloud", "org/target:cloud", Route.CLOUD),
+        ("org/target:local:latest", "org/target:local", Route.LOCAL),
+        ("org/target:LOCAL", "org/target:local", Route.LOCAL),
+        ("default:latest", "org/target", None),
+        ("llama3:latest", "org/target", None),
+        ("LLaMA3", "org/target", None),
+        ("llama3:latest:cloud", "org/target:cloud", Route.CLOUD),
+        ("mistral", "org/target:local", Route.LOCAL),
+        ("mistral:Latest", "org/target:local", Route.LOCAL),
+        ("qwen3:8B", "org/target", None),
+        ("/models/big", "org/target", None),
+        ("Poet:latest", "poet", None),
+        ("poet:cloud:latest", "poet:cloud", Route.CLOUD),
+    ],
+)
+def test_names_as_ollama_compares_them(name: str, full: str, route: Route | None) -> None:
+    """With the tag `latest` or without it, in any case, and whatever slashes a path ends in."""
+    target = replace(TARGET, adapters=("poet",))
+    names = ModelNames.parse(
+        ["llama3", "mistral:latest=DEFAULT:local", "qwen3:8b", "/models/big/=org/target"]
+    )
+    assert (names.full(name, target), names.route(name)) == (full, route)
+    assert not names.may_be_new(name, target)
+
+
+@pytest.mark.parametrize(
+    "name", ["llama3:8b", "llama", "qwen3", "qwen3:latest", "target:latest", ":latest", "/"]
+)
+def test_other_tags_are_other_models(name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        ModelNames.parse(["llama3", "qwen3:8b"]).full(name, TARGET)
+
+
+def test_a_name_that_is_there_is_meant_before_an_equal_one() -> None:
+    """Adapters may differ in case alone, and a target may be called by a tag."""
+    target = replace(TARGET, adapters=("poet", "Poet"))
+    assert [OWN_NAMES.full(name, target) for name in ("poet", "Poet", "POET")] == ["poet", "Poet", "poet"]
+    names = ModelNames.parse(["m=org/target:cloud", "m:latest=org/target"])
+    assert [names.full(name, target) for name in ("m", "m:latest")] == ["org/target:cloud", "org/target"]
+    tagged = replace(TARGET, model="m:latest")
+    assert [OWN_NAMES.full(name, tagged) for name in ("m", "m:cloud")] == ["m:latest", "m:latest:cloud"]
+
+
 def test_names_of_adapters() -> None:
     """Each on the target's routes, under aliases, too; the target's own names are never an adapter's."""
     target = replace(TARGET, adapters=("poet", "default", "org/target"))

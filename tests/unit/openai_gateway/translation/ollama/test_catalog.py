@@ -20,7 +20,7 @@ def test_lists() -> None:
 
 def test_show_finds_context_length_and_capabilities() -> None:
     """Clients find the context by the architecture's name, and what the template can say; tags are cut."""
-    shown = CATALOG.show("org/target:latest")
+    shown = CATALOG.show("org/target")
     architecture = shown["model_info"]["general.architecture"]
     assert shown["model_info"][f"{architecture}.context_length"] == 4096
     assert shown["capabilities"] == ["completion", "tools", "thinking"]

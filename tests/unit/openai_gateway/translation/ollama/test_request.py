@@ -39,7 +39,6 @@ def test_options() -> None:
 def test_names_formats_and_thinking() -> None:
     """The default tag goes; `format` and `think` have their counterparts."""
     schema = {"type": "object"}
-    assert chat(model="m:latest")["model"] == "m"
     assert chat(format="json")["response_format"] == {"type": "json_object"}
     assert chat(format=schema)["response_format"]["schema"] == schema
     assert chat(think=False)["chat_template_kwargs"] == {"enable_thinking": False}
