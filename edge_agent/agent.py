@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -158,6 +159,7 @@ class EdgeAgent:
             self._fingerprint,
             own_tokenizer,
             may_be_away=fallback is not Fallback.ERROR,
+            clock=clock,
         )
         self._pickers = Pickers(self._served.tokenizer)
 
@@ -178,18 +180,23 @@ class EdgeAgent:
         `CloudRefused`.
         """
         library = DraftLibrary(settings.draft_from, history_folder()) if settings.lookup else None
-        api = cloud_api(settings)
-        if load is None:
-            settings = await _with_fitting_draft(api, settings)
-            load = None if drafts_without_model(settings) else load_drafter
-        target_name, worker = await _reach_and_load(api, settings, load)
-        draft_name = _NO_MODEL if worker is None else worker.drafter.info.name
-        own = parameters or agent_parameters(settings, draft_name, target_name)
+        async with AsyncExitStack() as made:
+            made.push_async_callback((api := cloud_api(settings)).close)
+            if load is None:
+                settings = await _with_fitting_draft(api, settings)
+                load = None if drafts_without_model(settings) else load_drafter
+            target_name, worker = await _reach_and_load(api, settings, load)
+            if worker is not None:
+                made.push_async_callback(worker.close)
+            draft_name = _NO_MODEL if worker is None else worker.drafter.info.name
+            own = parameters or agent_parameters(settings, draft_name, target_name)
+            control = _control_plane(settings, own)
+            made.pop_all()  # the agent's own from here on
         agent = cls(
             worker,
             cloud_connector(settings),
             api,
-            _control_plane(settings, own),
+            control,
             mode=settings.mode,
             policy=settings.policy,
             fallback=settings.fallback,
@@ -241,9 +248,9 @@ class EdgeAgent:
         """What link, draft and server cost now, as measured by this agent's sessions."""
         return self._control.monitor.snapshot()
 
-    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
+    async def target(self, *, offline: bool = False, max_age_s: float = math.inf) -> TargetInfo:
         """See `Generator.target`."""
-        target = await self._served.target(offline=offline, renew=renew)
+        target = await self._served.target(offline=offline, max_age_s=max_age_s)
         return target if self._misfit is None else replace(target, has_draft=False)
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
@@ -499,18 +506,11 @@ async def _with_fitting_draft(api: CloudApi, settings: EdgeSettings) -> EdgeSett
 async def _reach_and_load(
     api: CloudApi, settings: EdgeSettings, load: Callable[[EdgeSettings], Drafter] | None
 ) -> tuple[str | None, DraftWorker | None]:
-    """The target's name, unless the verifier is away, and the draft model that `load` gives.
-
-    An error closes `api`.
-    """
-    try:
-        if load is None:
-            return await _reached(api), None
-        target = await unless_away(api.target(), settings.fallback)
-        worker = DraftThread(await asyncio.to_thread(load, settings))
-    except BaseException:
-        await api.close()
-        raise
+    """The target's name, unless the verifier is away, and the draft model that `load` gives."""
+    if load is None:
+        return await _reached(api), None
+    target = await unless_away(api.target(), settings.fallback)
+    worker = DraftThread(await asyncio.to_thread(load, settings))
     return None if target is None else target.model, worker
 
 

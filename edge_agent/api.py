@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -373,11 +374,11 @@ AnswerEvent = AnswerHead | AnswerText | AnswerContinued | AnswerDrafts | Generat
 class Generator(Protocol):
     """The edge agent as a front end sees it."""
 
-    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
+    async def target(self, *, offline: bool = False, max_age_s: float = math.inf) -> TargetInfo:
         """The target behind this agent; what is known of it when it is out of reach.
 
-        `offline`: open no connection. `renew`: ask which LoRA adapters there are now. Raises `CloudError` if
-        nothing is known.
+        `offline`: open no connection. `max_age_s`: how old the list of LoRA adapters may be; without a limit
+        the server is not asked for it. Raises `CloudError` if nothing is known.
         """
         ...
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -38,7 +39,7 @@ from openai_gateway.http import (
 from openai_gateway.local import CHAT, COMPLETIONS, GatewayTimings, LocalAnswers, decode_body, model_card
 from openai_gateway.observe import GatewayMetrics, ObservedService, RequestObserver, metrics_router
 from openai_gateway.passed_on import embeddings_router, out_of_scope_router, tokens_router
-from openai_gateway.routing import OWN_NAMES, ModelNames, RoutedService
+from openai_gateway.routing import LISTED_FOR_S, OWN_NAMES, ModelNames, RoutedService
 from openai_gateway.target import Forwarder, TargetAnswers
 from openai_gateway.translation import (
     LEFT_OUT_HEADER,
@@ -76,10 +77,19 @@ def create_app(
 
     With `api_key`, or `keys`, everything under /v1 and /api needs one; without any, `access` says which
     requests are answered, on every path. `metrics` are shown under /metrics; `observers` are told of each
-    request as well. `embeddings` is asked for embeddings in place of the target's server. `clock` gives
-    Unix times in seconds.
+    request as well. `embeddings` is asked for embeddings in place of the target's server, and closed when
+    the application ends. `clock` gives Unix times in seconds.
     """
-    app = DocumentedApp(title="PipeSD gateway", docs_url=None, redoc_url=None)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            if embeddings is not None:
+                await embeddings.close()
+
+    app = DocumentedApp(title="PipeSD gateway", docs_url=None, redoc_url=None, lifespan=lifespan)
     install_error_handlers(app, render_error)
     app.add_middleware(PathRepair)
     # Any origin is safe with a key only: it is in a header, not in a cookie that browsers send by themselves.
@@ -188,7 +198,7 @@ class Gateway:
 
     async def models(self, *, anthropic: bool = False) -> Response:
         """GET /v1/models: the target, once for each route, and its aliases."""
-        target = await self._generator.target(renew=True)
+        target = await self._generator.target(max_age_s=LISTED_FOR_S)
         names = self._names.listed(target)
         if anthropic:
             return json_response(model_list(names, self._started_s))
@@ -197,7 +207,7 @@ class Gateway:
     async def model(self, name: str, *, anthropic: bool = False) -> Response:
         """GET /v1/models/NAME."""
         is_local = self._names.route(name) is Route.LOCAL
-        target = await self._generator.target(offline=is_local, renew=not is_local)
+        target = await self._generator.target(offline=is_local, max_age_s=LISTED_FOR_S)
         listed = self._names.listed_as(name, target)
         if anthropic:
             return json_response(model_entry(listed, self._started_s))

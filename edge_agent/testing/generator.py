@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -141,7 +142,7 @@ class FakeGenerator:
         self.forwarded: list[tuple[str, dict[str, Any]]] = []
         self.closed = False
 
-    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
+    async def target(self, *, offline: bool = False, max_age_s: float = math.inf) -> TargetInfo:
         self._reach(offline)
         return self._target
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
@@ -46,19 +47,24 @@ class ServedTarget:
         own_tokenizer: Callable[[], TokenizerBundle],
         *,
         may_be_away: bool,
+        clock: Callable[[], float],
     ) -> None:
         """`own_tokenizer` may take seconds and raise `ModelError`. Without `may_be_away` the
-        verifier's absence is an error."""
+        verifier's absence is an error. `clock` in seconds."""
         self._api = api
         self._draft = draft
         self._draft_fingerprint = draft_fingerprint
         self._own_tokenizer = own_tokenizer
         self._may_be_away = may_be_away and draft is not None
+        self._clock = clock
+        self._listing = asyncio.Lock()
+        self._listed_s = -math.inf
+        """When the server was asked last which adapters it has, whether it answered or not."""
         self._live: TargetInfo | None = None
         self._bundle: TokenizerBundle | None = None
         self._stand_in: tuple[TargetInfo, TokenizerBundle] | None = None
 
-    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
+    async def target(self, *, offline: bool = False, max_age_s: float = math.inf) -> TargetInfo:
         """As `Generator.target`."""
         if self._live is None and not offline:
             try:
@@ -67,12 +73,24 @@ class ServedTarget:
             except TRANSIENT as error:
                 if not self._may_be_away:
                     raise self._explained(error) from error
-        if self._live is not None and renew:
+        if self._live is not None and not offline and max_age_s < math.inf:
+            await self._list_adapters(self._clock() - max_age_s)
+        return self._live or (await self._without_verifier())[0]
+
+    async def _list_adapters(self, since_s: float) -> None:
+        """Ask which there are, unless somebody has since `since_s`."""
+        async with self._listing:
+            target = self._live
+            if target is None or self._listed_s >= since_s:
+                return
+            self._listed_s = self._clock()
             try:
-                self._live = replace(self._live, adapters=await self._api.adapters())
+                listed = replace(target, adapters=await self._api.adapters())
             except CloudError as error:
                 logger.info("the server's LoRA adapters are not to be had: %s", error)
-        return self._live or (await self._without_verifier())[0]
+                return
+            if self._live is target:  # and no other was noticed meanwhile
+                self._live = listed
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
         """As `Generator.tokenizer`."""
@@ -103,6 +121,7 @@ class ServedTarget:
         logger.warning("the verifier serves another target now: %s", welcome.model)
         self._api.forget()
         self._live = self._bundle = self._stand_in = None
+        self._listed_s = -math.inf
 
     def _explained(self, error: Transient) -> Transient:
         return error if self._draft is not None else nobody_else(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -69,8 +70,8 @@ class TracedGenerator:
         self._generator = generator
         self._tracer = tracer
 
-    async def target(self, *, offline: bool = False, renew: bool = False) -> TargetInfo:
-        return await self._generator.target(offline=offline, renew=renew)
+    async def target(self, *, offline: bool = False, max_age_s: float = math.inf) -> TargetInfo:
+        return await self._generator.target(offline=offline, max_age_s=max_age_s)
 
     async def tokenizer(self, *, offline: bool = False) -> TokenizerBundle:
         return await self._generator.tokenizer(offline=offline)

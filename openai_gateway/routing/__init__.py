@@ -1,10 +1,11 @@
 """Chooses the route that answers a request: `collaborative`, `cloud` or `local`."""
 
 from openai_gateway.routing.normaliser import normalise, sampling_used
-from openai_gateway.routing.routes import OWN_NAMES, ModelNames, asked_route
+from openai_gateway.routing.routes import LISTED_FOR_S, OWN_NAMES, ModelNames, asked_route
 from openai_gateway.routing.service import RoutedService
 
 __all__ = [
+    "LISTED_FOR_S",
     "OWN_NAMES",
     "ModelNames",
     "RoutedService",

@@ -17,6 +17,7 @@ __all__ = [
     "ASKED_FOR",
     "BY_DEFAULT",
     "DEFAULT_MODEL",
+    "LISTED_FOR_S",
     "OWN_NAMES",
     "ModelNames",
     "adapter_of",
@@ -27,6 +28,9 @@ __all__ = [
 
 DEFAULT_MODEL: Final = "default"
 """A name for the target that works whatever its own name is."""
+
+LISTED_FOR_S: Final = 5.0
+"""A list of models may be so old: pages that poll for it do not poll the server."""
 
 ASKED_FOR: Final = "asked for"
 BY_DEFAULT: Final = "default"
@@ -45,7 +49,7 @@ def _parted(name: str) -> tuple[str, str]:
 
 
 def _key(name: str) -> str:
-    """Equal for names that are one to Ollama, in any case, with its default tag or none; and for any slashes."""
+    """Equal for names that are one to Ollama (any case, its default tag or none), and for last slashes."""
     base, route = _parted(name)
     return base.strip().rstrip("/").casefold().removesuffix(_DEFAULT_TAG).rstrip("/") + route
 

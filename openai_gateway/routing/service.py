@@ -77,7 +77,7 @@ class RoutedService(Generic[RequestT]):
         asked = self._names.route(name)
         target = await self._generator.target(offline=asked is Route.LOCAL)
         if asked is not Route.LOCAL and self._names.may_be_new(name, target):
-            target = await self._generator.target(renew=True)
+            target = await self._generator.target(max_age_s=0.0)
         full = self._names.full(name, target)
         if full != target.model and (adapter := adapter_of(full, target)) is not None:
             target = replace(target, model=adapter)

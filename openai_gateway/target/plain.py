@@ -22,6 +22,10 @@ class Forwarder(Protocol):
         """POST `body`, JSON, to `path`. Raises `CloudUnreachable`."""
         ...
 
+    async def close(self) -> None:
+        """Idempotent."""
+        ...
+
 
 async def post(server: Forwarder, path: str, body: Mapping[str, Any]) -> Json:
     """The server's JSON object. Raises `ApiError` for what it refuses, and `CloudError`."""

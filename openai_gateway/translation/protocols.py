@@ -12,7 +12,7 @@ from edge_agent.api import Generator, Route, TargetInfo
 from openai_gateway.chat_service import ChatService
 from openai_gateway.errors import ApiError
 from openai_gateway.http import openai_error
-from openai_gateway.routing import OWN_NAMES, ModelNames
+from openai_gateway.routing import LISTED_FOR_S, OWN_NAMES, ModelNames
 from openai_gateway.translation.anthropic import endpoint as anthropic
 from openai_gateway.translation.anthropic.counting import PromptCounter
 from openai_gateway.translation.anthropic.endpoint import messages_router
@@ -68,7 +68,7 @@ def catalog_of(
     since_s = clock()
 
     async def load() -> Catalog:
-        target = await generator.target(renew=True)
+        target = await generator.target(max_age_s=LISTED_FOR_S)
         template = (await generator.tokenizer()).chat_template
         models = [_model(name, names, target, template) for name in names.listed(target)]
         return Catalog(models, since_s, lambda name: names.listed_as(name, target))

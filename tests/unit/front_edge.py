@@ -170,6 +170,7 @@ class Bench:
         text: str | Sequence[str],
         transports: Sequence[FrontTransport | CloudError],
         fallback: Fallback = Fallback.ERROR,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`text`: what is drafted; several: those of the streams."""
         texts = [text] if isinstance(text, str) else text
@@ -185,6 +186,7 @@ class Bench:
             control,
             fallback=fallback,
             own_tokenizer=lambda: bundle,
+            clock=clock,
         )
 
         async def check(welcome: object) -> None: ...

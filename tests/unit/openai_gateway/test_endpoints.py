@@ -254,6 +254,15 @@ async def test_names_of_another_embeddings_server(
     assert server.forwarded[0][1].get("model") == sent
 
 
+async def test_the_other_embeddings_server_is_let_go_with_the_application(generator_for: MakeFake) -> None:
+    """The agent is its caller's to close."""
+    generator, server = generator_for(), generator_for()
+    app = create_app(generator, embeddings=server)
+    async with app.router.lifespan_context(app):
+        assert not server.closed
+    assert (server.closed, generator.closed) == (True, False)
+
+
 @pytest.mark.parametrize(
     "data", [b"{}", b'{"data": 3}', b'{"data": [1]}', b'{"data": [{"index": 0}]}', b"[]"]
 )

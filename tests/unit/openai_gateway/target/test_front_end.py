@@ -15,6 +15,7 @@ from edge_agent.api import Fallback
 from edge_agent.errors import CloudUnreachable
 from edge_agent.verifier import CloudApi
 from openai_gateway.app import create_app
+from openai_gateway.routing import LISTED_FOR_S
 from pipesd_vllm.wire import Part, encode_in_parts
 
 from ...front_edge import Bench, DraftGate, FrontTransport, lines
@@ -260,7 +261,8 @@ async def test_the_draft_model_is_no_adapter(front: FrontEnd, poet: None) -> Non
 async def test_adapters_are_listed_as_the_server_has_them_now(front: FrontEnd, poet: None) -> None:
     """Servers load them and drop them as they run. The name of one that is gone is the server's to refuse."""
     adapters = front.app.state.openai_serving_models.lora_requests
-    bench = Bench(front, "Hello", [])
+    now_s = 0.0
+    bench = Bench(front, "Hello", [], clock=lambda: now_s)
     transport = httpx.ASGITransport(create_app(bench.agent))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
 
@@ -274,6 +276,7 @@ async def test_adapters_are_listed_as_the_server_has_them_now(front: FrontEnd, p
         gone = adapters.pop("poet")
         refused = await client.post(COMPLETIONS, json=PROMPTS | {"model": "poet:cloud"})
         assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
+        now_s += LISTED_FOR_S + 1
         assert await listed() == ["m", "m:cloud", "m:local"]
         adapters["poet"] = gone
     await bench.agent.close()
