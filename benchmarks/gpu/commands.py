@@ -21,7 +21,7 @@ from rich.console import Console
 
 from benchmarks.gpu.noise import noise_agreement
 from benchmarks.harness.clients import Client, connected, exactly
-from benchmarks.harness.options import Flags, JsonFile
+from benchmarks.harness.options import Flags, JsonFile, names_in
 from benchmarks.harness.prompts import HUMANEVAL, load_prompts
 from benchmarks.harness.server import RunningServer, running_server
 from benchmarks.harness.session import next_commit, opened, welcome
@@ -61,9 +61,7 @@ def gpu(
     json_file: JsonFile = None,
 ) -> None:
     """Settle on a CUDA device: noise, FULL graphs, a session's step, near ties, plain traffic."""
-    chosen = parts.split(",")
-    if unknown := set(chosen) - set(PARTS):
-        raise CliError(f"There is no part {sorted(unknown)[0]!r}: {', '.join(PARTS)}.", exit_code=2)
+    chosen = names_in(parts, "--parts", PARTS)
     out, report = Console(highlight=False, soft_wrap=True), dict[str, Any]()
     if "noise" in chosen:
         _check_device(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -12,6 +12,7 @@ import typer
 
 from edge_agent.settings import EdgeSettings
 from openai_gateway.cli import options as edge
+from openai_gateway.cli.errors import CliError
 
 __all__ = [
     "DRAFTING",
@@ -25,6 +26,8 @@ __all__ = [
     "SpecBench",
     "Stock",
     "Tokens",
+    "names_in",
+    "numbers_in",
     "takes",
 ]
 
@@ -126,6 +129,24 @@ SpecBench = Annotated[
         envvar="PIPESD_SPECBENCH",
     ),
 ]
+
+
+def names_in(text: str, flag: str, choices: Collection[str] = ()) -> list[str]:
+    """The names in a flag's list with commas. Raises `CliError` for none, and for one that is no choice."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise CliError(f"{flag} takes a list such as a,b.", exit_code=2)
+    if choices and (unknown := [name for name in names if name not in choices]):
+        raise CliError(f"{flag} has no {unknown[0]!r}: choose from {', '.join(choices)}.", exit_code=2)
+    return names
+
+
+def numbers_in(text: str, flag: str, least: int = 1) -> list[int]:
+    """The numbers in a flag's list with commas. Raises `CliError` for anything else, or less than `least`."""
+    names = names_in(text, flag)
+    if not all(name.isdecimal() and int(name) >= least for name in names):
+        raise CliError(f"{flag} takes numbers from {least} on, such as {least},4,16.", exit_code=2)
+    return [int(name) for name in names]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.harness.options import numbers_in
+
 __all__ = ["app"]
 
 app = typer.Typer(
@@ -48,7 +50,7 @@ def lookup(
     from benchmarks.micro.parts import lookup_us
 
     print("prompt               us a token: read  draft and follow")
-    for name, (read_us, draft_us) in lookup_us([int(length) for length in prompts.split(",")]).items():
+    for name, (read_us, draft_us) in lookup_us(numbers_in(prompts, "--prompts")).items():
         print(f"{name:26} {read_us:10.2f} {draft_us:17.1f}")
 
 
@@ -82,7 +84,7 @@ def hooks(
     from benchmarks.micro.hooks import NUM_ACTIVE, hook_costs
 
     print(f"a step of {NUM_ACTIVE} sessions with drafts and {NUM_ACTIVE} plain requests, medians in us:")
-    for cost in hook_costs(tuple(map(int, parked.split(","))), steps):
+    for cost in hook_costs(tuple(numbers_in(parked, "--parked", 0)), steps):
         print(
             f"  {cost.num_parked:5} parked: hooks {cost.hooks_us:7.1f}, whole scheduling {cost.step_us:8.1f}"
         )
@@ -97,6 +99,6 @@ def front_end(
     from benchmarks.micro.front_end import front_end_costs
 
     print("answers  kind      CPU, us a token  bytes down a token  deflated")
-    for cost in front_end_costs(tuple(map(int, streams.split(","))), tokens):
+    for cost in front_end_costs(tuple(numbers_in(streams, "--streams")), tokens):
         deflated = "" if cost.deflated is None else f"{cost.deflated:10.1f}"
         print(f"{cost.num_streams:7}  {cost.kind:8} {cost.cpu_us:16.0f} {cost.bytes_down:19.1f}{deflated}")

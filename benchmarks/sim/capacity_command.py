@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,10 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.options import JsonFile
+from benchmarks.harness.options import JsonFile, names_in, numbers_in
 from edge_agent.api import SessionMode
 from openai_gateway.cli.console import live_status
-from openai_gateway.cli.errors import CliError
 
 if TYPE_CHECKING:  # it brings vLLM along, which takes seconds
     from benchmarks.sim.capacity import Row
@@ -60,15 +60,12 @@ def capacity(
     from benchmarks.sim.capacity import Crowd, Way, measured
     from benchmarks.sim.costs import costs_named
 
-    try:
-        chosen = [Way(way) for way in ways.split(",")]
-        wanted = [SessionMode(mode) for mode in modes.split(",")]
-        counts = [(int(n), int(m)) for n in edges.split(",") for m in plain.split(",")]
-    except ValueError as error:
-        raise CliError(f"{error}.", exit_code=2) from None
+    chosen = [Way(way) for way in names_in(ways, "--ways", list(Way))]
+    wanted = [SessionMode(mode) for mode in names_in(modes, "--modes", list(SessionMode))]
+    counts = list(product(numbers_in(edges, "--edges", 0), numbers_in(plain, "--plain", 0)))
     crowds = [
         Crowd(costs_named(name), name, n, m, junk, rtt_ms / 1e3, draft_ms / 1e3, mode, turns, pair, equal)
-        for name in costs.split(",")
+        for name in names_in(costs, "--costs")
         for n, m in counts
         for mode in wanted
     ]

@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.harness.options import Flags, JsonFile
+from benchmarks.harness.options import Flags, JsonFile, names_in, numbers_in
 from benchmarks.harness.rivals import Rival, Wire, parse_rivals
 from benchmarks.scenarios.loading import load_scenario
 from openai_gateway.cli.console import live_status
@@ -81,20 +81,24 @@ def sim(
     Both sides' real code runs; what engines, drafts and links cost is given, what drafts are worth was
     recorded. Speedup = TPT of plain streaming / TPT: above 1 is faster. Ctrl-C ends it with what is there.
     """
-    chosen = [rival for rival in parse_rivals(policies.split(",")) if rival.wire is not Wire.PUBLISHED]
-    names, servers = _QUICK if quick else (scenarios.split(","), costs.split(","))
-    counts = [int(count) for count in edges.split(",")]
+    chosen = [
+        rival for rival in parse_rivals(names_in(policies, "--policies")) if rival.wire is not Wire.PUBLISHED
+    ]
+    names = _QUICK[0] if quick else names_in(scenarios, "--scenarios")
+    servers = _QUICK[1] if quick else names_in(costs, "--costs")
+    counts = numbers_in(edges, "--edges")
+    also = names_in(sources, "--sources", ("model", "lookup")) if sources else ()
     if against_real:
         from benchmarks.sim.against import lay_beside_real
 
         lay_beside_real(flags, names, chosen, counts, pair, prompts, json_file)
         return
-    wanted = categories.split(",") if categories else None
+    wanted = names_in(categories, "--categories") if categories else None
     cells = cells_of(
         names, servers, pair, counts, categories=wanted, num_prompts=prompts, temperature=temperature
     )
     console = Console(highlight=False)
-    rows = _run(cells, chosen, sources.split(",") if sources else ())
+    rows = _run(cells, chosen, also)
     console.print(*_tables(rows), sep="\n")
     if any(row.is_default for row in rows):
         console.print(by_source(rows))
@@ -143,14 +147,11 @@ def cells_of(
 
 
 def _run(cells: Sequence[Cell], rivals: Sequence[Rival], sources: Sequence[str]) -> list[Row]:
-    """As many rows as there was time for. Raises `CliError`."""
+    """As many rows as there was time for."""
     from benchmarks.sim.scenarios import Sources
     from benchmarks.sim.speed import is_default, measured
 
-    try:
-        also = [Sources(name) for name in sources]
-    except ValueError as error:
-        raise CliError(f"{error}: choose from model, lookup.", exit_code=2) from None
+    also = [Sources(name) for name in sources]
     rows: list[Row] = []
     num_runs = 1 + len(rivals) + len(also) * sum(map(is_default, rivals))
     began_s, done, total = time.monotonic(), 0, len(cells) * num_runs

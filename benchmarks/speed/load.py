@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from benchmarks.harness.clients import Client, Clock, Json, TimedAnswer, connected, exactly
-from benchmarks.harness.options import Flags, JsonFile
+from benchmarks.harness.options import Flags, JsonFile, numbers_in
 from benchmarks.harness.processes import process_cpu_s
 from benchmarks.harness.prompts import HUMANEVAL, load_prompts
 from benchmarks.harness.server import RunningServer, running_server, running_stock
@@ -176,7 +176,7 @@ def load(
     if edges is not None:
         _load_edges(
             flags,
-            _numbers(edges, "--edges"),
+            numbers_in(edges, "--edges"),
             {
                 "plain": plain,
                 "turns": turns,
@@ -192,8 +192,8 @@ def load(
         return
     plans = [
         Plan(number, answers, tokens, num_parked)
-        for num_parked in _numbers(parked, "--parked", least=0)
-        for number in _numbers(clients)
+        for num_parked in numbers_in(parked, "--parked", least=0)
+        for number in numbers_in(clients, "--clients")
     ]
     if compare not in (None, f"{PLUGIN},{STOCK}"):
         raise CliError(f"--compare takes {PLUGIN},{STOCK}.", exit_code=2)
@@ -237,12 +237,6 @@ def _arrivals_s(text: str) -> float | None:
     if kind == "poisson" and rate.replace(".", "", 1).isdecimal() and float(rate):
         return float(rate)
     raise CliError("--arrivals takes closed, or poisson:RATE such as poisson:0.5.", exit_code=2)
-
-
-def _numbers(text: str, option: str = "--clients", least: int = 1) -> list[int]:
-    if not all(part.isdecimal() and int(part) >= least for part in text.split(",")):
-        raise CliError(f"{option} takes numbers from {least} on, such as {least},4,16.", exit_code=2)
-    return [int(part) for part in text.split(",")]
 
 
 @contextmanager

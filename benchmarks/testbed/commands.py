@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from benchmarks.harness.clients import connected
-from benchmarks.harness.options import Flags, SpecBench
+from benchmarks.harness.options import Flags, SpecBench, names_in
 from benchmarks.harness.prompts import Prompt, load_datasets, tokenised
 from benchmarks.harness.rivals import Rival, parse_rivals
 from benchmarks.netlink.model import Configure
@@ -95,8 +95,8 @@ def run(
     models = {name: flags.given[name] for name in ("draft", "target") if flags.given[name] is not None}
     scenarios = [msgspec.structs.replace(load_scenario(name), **models) for name in scenario]
     plan = _Plan(
-        rivals=parse_rivals(policies.split(",")),
-        prompts=load_datasets(datasets.split(",") if datasets else None, specbench),
+        rivals=parse_rivals(names_in(policies, "--policies")),
+        prompts=load_datasets(names_in(datasets, "--datasets") if datasets else None, specbench),
         num_tokens=tokens,
         num_prompts=prompts,
         num_seeds=seeds,

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.cli import app
+from benchmarks.harness.options import names_in, numbers_in
 from openai_gateway.cli.errors import CliError
 
 EDGE = ["--mode", "--policy", "--draft", "--patience-ms", "--max-window"]
@@ -81,13 +82,32 @@ def test_misuse(arguments: list[str]) -> None:
         ["load", "--edges", "1", "--arrivals", "poisson"],
         ["capacity", "--ways", "by magic"],
         ["capacity", "--costs", "a-supercomputer"],
+        ["capacity", "--modes", "slow"],
+        ["capacity", "--edges", "1,-4"],
+        ["capacity", "--plain", "none"],
+        ["sim", "--edges", "x"],
+        ["sim", "--edges", ","],
+        ["sim", "--sources", "model,luck"],
+        ["sim", "--scenarios", ""],
+        ["gpu", "--parts", "noise,all"],
+        ["micro", "hooks", "--parked", "many"],
+        ["micro", "front-end", "--streams", "0"],
+        ["micro", "lookup", "--prompts", "1e3"],
     ],
+    ids=" ".join,
 )
 def test_values_that_mean_nothing(arguments: list[str]) -> None:
     """They are refused by name, with the exit code of misuse, before anything is started."""
     error = CliRunner().invoke(app, arguments).exception
     assert isinstance(error, CliError)
     assert error.exit_code == 2
+    assert arguments[-2] in str(error) or arguments[-1] in str(error)
+
+
+def test_lists_with_commas() -> None:
+    """Blanks and a comma too many are no part of them."""
+    assert numbers_in(" 1, 4,16,", "--edges") == [1, 4, 16]
+    assert names_in("plain, no budget", "--ways", ["plain", "no budget"]) == ["plain", "no budget"]
 
 
 def test_micro_prints_its_figures() -> None:
