@@ -57,6 +57,8 @@ def golden_plans() -> dict[str, Plan]:
         plans[f"{num_edges} edges"] = _plan(300 + num_edges, 30, 50, 20, modes)
         plans[f"{num_edges} edges, 2 seats"] = _plan(310 + num_edges, 30, 50, 20, modes, max_num_seqs=2)
         plans[f"{num_edges} edges, 24 blocks"] = _plan(320 + num_edges, 30, 50, 20, modes, num_blocks=24)
+    waiting = [SessionMode.OFFLOAD] * 4
+    plans["4 edges that wait, 1 seat"] = _plan(330, 15, 100, 43, waiting, max_num_seqs=1)
     plans["balanced, good drafts"] = _plan(400, 30, 50, 4, [SessionMode.BALANCED], agreement=0.95)
     plans["balanced, bad drafts"] = _plan(401, 30, 50, 4, [SessionMode.BALANCED], agreement=0.3)
     return plans

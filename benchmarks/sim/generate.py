@@ -206,6 +206,8 @@ def hostile(draw: _Draw) -> Plan:
     faults = [
         _of_kind(draw, draw.of(ServerLies, EdgeLies, EdgeLies), num, num, 1) for _ in range(draw.of(1, 1, 2))
     ]
+    if draw.chance(0.3):  # legal, and no text shows that it is counted twice
+        faults.append(ServerLies(edge=0, connection=0, frame=draw.of(3, 4, 5, 9), lie=ServerLie.REPLAY))
     return _plan((_server(draw),), edges, chats, faults)
 
 
