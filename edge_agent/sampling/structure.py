@@ -24,6 +24,9 @@ __all__ = ["AfterReasoning", "GrammarMask", "StructureMasks", "reasoning_has_end
 logger = logging.getLogger("pipesd.draft")
 
 _ANY_OBJECT: Final = '{"type": "object"}'
+_JSON: Final = (StructureKind.JSON_SCHEMA, StructureKind.JSON_OBJECT)
+_MAX_BLANKS: Final = 8
+"""Tokens of white space in a row. JSON allows any number between its parts, and small models do not stop."""
 
 
 class StructureMasks:
@@ -33,6 +36,8 @@ class StructureMasks:
         """Raises `ValueError` for a tokenizer that llguidance cannot read."""
         ends = list(bundle.eos_token_ids) or None
         self._tokenizer = LLTokenizer(bundle.tokenizer_json, eos_token=ends)
+        texts = (self._tokenizer.decode_bytes([token]) for token in range(self._tokenizer.vocab_size))
+        self._blank = np.array([text.isspace() for text in texts])
 
     def mask(self, structure: Structure, prompt_length: int) -> GrammarMask | None:
         """A mask for a sequence with `prompt_length` prompt tokens; None if the form is not understood.
@@ -47,19 +52,24 @@ class StructureMasks:
         if matcher.is_error():
             logger.warning("drafting without the answer's form: no mask for this %s", structure.kind)
             return None
-        return GrammarMask(matcher, prompt_length, self._tokenizer.vocab_size)
+        blank = self._blank if structure.kind in _JSON else None
+        return GrammarMask(matcher, prompt_length, self._tokenizer.vocab_size, blank)
 
 
 class GrammarMask:
     """A `TokenMask` over `num_tokens` tokens; the sequence begins with `prompt_length` tokens of prompt.
 
-    A text that has left the grammar, as the server's backend may let it, is no longer masked.
+    A text that has left the grammar, as the server's backend may let it, is no longer masked. `blank` says
+    of each token whether it is white space; after a few of them in a row no more are allowed.
     """
 
-    def __init__(self, matcher: LLMatcher, prompt_length: int, num_tokens: int) -> None:
+    def __init__(
+        self, matcher: LLMatcher, prompt_length: int, num_tokens: int, blank: NDArray[np.bool_] | None = None
+    ) -> None:
         self._matcher = matcher
         self._prompt_length = prompt_length
         self._num_tokens = num_tokens
+        self._blank = blank
         self._num_consumed = 0
         self._words = np.zeros((num_tokens + 31) // 32, dtype=np.int32)
 
@@ -71,8 +81,15 @@ class GrammarMask:
             return
         self._matcher.unsafe_compute_mask_ptr(self._words.ctypes.data, self._words.nbytes)
         bits = np.unpackbits(self._words.view(np.uint8), bitorder="little")[: self._num_tokens]
+        if self._blank is not None and self._has_blanks(tokens) and (bits > self._blank).any():
+            bits[self._blank] = 0
         scores[: bits.size][bits[: scores.size] == 0] = -np.inf
         scores[bits.size :] = -np.inf
+
+    def _has_blanks(self, tokens: Sequence[int]) -> bool:
+        assert self._blank is not None
+        last = [*tokens[max(self._prompt_length, len(tokens) - _MAX_BLANKS) :]]
+        return len(last) == _MAX_BLANKS and bool(self._blank[last].all())
 
     def restart(self, prompt_length: int) -> None:
         """Start again, for an answer that begins after `prompt_length` tokens."""

@@ -75,6 +75,46 @@ async def test_random_logits_become_an_answer_in_form(form: Structure, temperatu
     assert matches(form, text)
 
 
+BLANKS = np.array([TOKENIZER.decode([token]).isspace() for token in range(NUM_TOKENS)])
+NUMBER = {"type": "integer", "minimum": 0, "maximum": 99}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        SCHEMA,
+        {"type": "array", "items": NUMBER, "minItems": 2, "maxItems": 2},
+        {"type": "array", "items": {"type": "array", "items": NUMBER, "maxItems": 1}, "maxItems": 2},
+        {"type": "object", "properties": {"a": SCHEMA}, "required": ["a"], "additionalProperties": False},
+        {"type": "object", "additionalProperties": NUMBER, "maxProperties": 0},
+        {"type": "array", "items": {"enum": ["a b", None]}, "minItems": 1, "maxItems": 1},
+    ],
+    ids=["object", "array", "nested arrays", "nested objects", "empty", "choices"],
+)
+async def test_a_model_that_loves_white_space_ends(schema: dict[str, object]) -> None:
+    """JSON has room for any number of blanks between its parts, which small models fill to the limit."""
+    structure = Structure(StructureKind.JSON_SCHEMA, json.dumps(schema))
+    sampling = Sampling(400, structure=structure, logit_bias={END: 2.0})
+    picker = await Pickers(bundle).picker(GenerationRequest("r", PROMPT, sampling))
+    tokens = list(PROMPT)
+    while len(tokens) < 400 and tokens[-1] != END:
+        tokens.append(picker.pick(logits(tokens) + 50 * BLANKS, tokens).token_id)
+    assert tokens[-1] == END
+    text = TOKENIZER.decode(tokens[len(PROMPT) : -1], skip_special_tokens=False)
+    json.loads(text)
+    assert "  " in text or "\n" in text  # some are a matter of taste
+
+
+def test_white_space_that_the_client_asked_for_is_not_counted() -> None:
+    """Only JSON's own is."""
+    mask = StructureMasks(BUNDLE).mask(Structure(StructureKind.REGEX, " {20}x"), len(PROMPT))
+    assert mask is not None
+    blanks = TOKENIZER.encode(" ").ids * 15
+    scores = np.zeros(NUM_TOKENS, np.float32)
+    mask.apply(scores, [*PROMPT, *blanks])
+    assert np.isfinite(scores[blanks[0]])
+
+
 async def test_an_answer_taken_over_goes_on_in_form() -> None:
     """Tokens of the answer that come with the prompt are the form's beginning, not part of the prompt."""
     begun = TOKENIZER.encode('{"count": 1').ids
