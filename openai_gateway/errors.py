@@ -64,8 +64,8 @@ INVALID_REQUEST_TYPE = "invalid_request_error"
 SERVER_ERROR_TYPE = "server_error"
 
 
-_CONTEXT = re.compile(r"maximum\s+context length|max_model_len")
-"""In vLLM's words."""
+_CONTEXT = re.compile(r"maximum\s+(?:context|model)\s+length|max_model_len")
+"""In the words of vLLM and its former versions."""
 
 logger = logging.getLogger("pipesd.gateway")
 

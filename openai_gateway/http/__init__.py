@@ -18,13 +18,21 @@ from openai_gateway.http.requests import (
     read_body,
     unless_gone,
 )
-from openai_gateway.http.streaming import EventStream, answer_stream, json_text, read_events, sse_event
+from openai_gateway.http.streaming import (
+    UNBUFFERED,
+    EventStream,
+    answer_stream,
+    json_text,
+    read_events,
+    sse_event,
+)
 
 __all__ = [
     "ANY_ORIGIN",
     "CURRENT",
     "DEFAULT_LABEL",
     "LOOPBACK_ONLY",
+    "UNBUFFERED",
     "AccessPolicy",
     "ApiKeys",
     "BrowserGuard",

@@ -12,9 +12,11 @@ from starlette.types import Receive, Scope, Send
 from openai_gateway.chat_service import Json, StreamedAnswer
 from openai_gateway.errors import ApiError
 
-__all__ = ["EventStream", "answer_stream", "events", "json_text", "read_events", "sse_event"]
+__all__ = ["UNBUFFERED", "EventStream", "answer_stream", "events", "json_text", "read_events", "sse_event"]
 
 DONE = b"data: [DONE]\n\n"
+UNBUFFERED: Final = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
+"""Asks proxies to pass each piece on as it comes: nginx not to gather them, others not to compress them."""
 
 _encode = msgspec.json.Encoder().encode
 _SPLITS: Final = {b"\xc2\x85": b"\\u0085", b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029"}
@@ -66,7 +68,9 @@ class EventStream(EventSourceResponse):
         close: Callable[[], Awaitable[None]],
         ping: Callable[[], ServerSentEvent] = _keep_alive,
     ) -> None:
-        super().__init__(content, headers=headers, ping=ping_s, sep="\n", ping_message_factory=ping)
+        super().__init__(
+            content, headers={**UNBUFFERED, **headers}, ping=ping_s, sep="\n", ping_message_factory=ping
+        )
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from openai_gateway.errors import ApiError
 
 __all__ = ["out_of_scope_router"]
 
-_METHODS: Final = ["GET", "POST", "DELETE"]
+_METHODS: Final = ["GET", "HEAD", "POST", "DELETE"]
 _OUT: Final[Mapping[str, str]] = {
     "/rerank": "reranking",
     "/v1/rerank": "reranking",

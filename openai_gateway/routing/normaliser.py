@@ -131,6 +131,8 @@ def _with_tools(body: Json, path: AskPath) -> None:
 
 
 def _with_form(body: Json, path: AskPath) -> None:
+    if (asked := body.pop("guided_json_object", None)) is True or asked == "true":
+        body.setdefault("structured_outputs", {"json_object": True})
     forms: list[str] = [name for name in _FORMS if name in body]
     if "json_schema" in forms and "response_format" in body:
         forms.append("response_format")

@@ -177,6 +177,7 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "eta_cutoff": _nobody(0),
     "guidance_scale": _refused(1),
     "negative_prompt": _refused(""),
+    "logits_processors": _refused([]),
     "samplers": _nobody([], ""),
     "sampler_order": _nobody([]),
     "sampler_priority": _nobody([]),
@@ -210,6 +211,10 @@ PARAMETERS: Final[Mapping[str, Parameter]] = {
     "mm_processor_kwargs": _server({}),
     "media_io_kwargs": _server({}),
     "prompt_embeds": _server(),
+    # What other servers put into it.
+    "image_data": _refused([]),
+    "multimodal_data": _refused([]),
+    "system_prompt": _refused(""),
 }
 
 CHANGES_NOTHING: Final = frozenset(

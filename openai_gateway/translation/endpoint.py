@@ -20,7 +20,7 @@ from openai_gateway.chat_service import (
     session_options,
 )
 from openai_gateway.errors import ApiError, translate
-from openai_gateway.http import json_response, json_text, read_body, sse_event, unless_gone
+from openai_gateway.http import UNBUFFERED, json_response, json_text, read_body, sse_event, unless_gone
 from openai_gateway.translation.answer import chunk_of_whole
 from openai_gateway.translation.parameters import with_own_names
 
@@ -110,6 +110,18 @@ async def respond(
     return form.response(_encoded(answer, encoder, form.render), headers=headers, close=answer.close)
 
 
+def failed(encoder: Encoder, error: ApiError, form: StreamFormat) -> Response:
+    """A stream that only says that the request failed."""
+
+    async def content() -> AsyncIterator[bytes]:
+        for event in (*encoder.start(), *encoder.fail(error)):
+            yield form.render(event)
+
+    async def close() -> None: ...
+
+    return form.response(content(), headers={}, close=close)
+
+
 def _encoded_whole(body: Mapping[str, Any], encoder: Encoder) -> Json:
     for _ in (*encoder.feed(chunk_of_whole(body)), *encoder.end()):
         pass
@@ -149,9 +161,7 @@ class JsonLines(StreamingResponse):
     def __init__(
         self, content: AsyncIterator[bytes], headers: Mapping[str, str], close: Callable[[], Awaitable[None]]
     ) -> None:
-        # Proxies that gather a whole answer before they pass it on are asked not to.
-        unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(content, headers={**unbuffered, **headers}, media_type="application/x-ndjson")
+        super().__init__(content, headers={**UNBUFFERED, **headers}, media_type="application/x-ndjson")
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -39,8 +39,10 @@ def error_body(error: ApiError) -> Json:
     return {"type": "error", "error": detail, "request_id": current and current.request_id}
 
 
-_LIMIT = re.compile(r"context length (?:is|of) (\d+)")
-_PROMPT = re.compile(r"(?:prompt|input)\D*?(\d+) (?:input )?tokens")
+_LIMIT = re.compile(r"(?:(?:context|model)\s+length|max_model_len)(?: is| of)?\s*\(?(\d+)")
+_PROMPT = re.compile(
+    r"(?:prompt|[Ii]nput length|request has)\D*?(\d+)\b(?! characters)|(\d+) in the (?:messages|prompt)"
+)
 
 
 def _message(error: ApiError) -> str:
@@ -50,7 +52,7 @@ def _message(error: ApiError) -> str:
     prompt, limit = _PROMPT.search(error.message), _LIMIT.search(error.message)
     if prompt is None or limit is None:
         return f"prompt is too long: {error.message}"
-    return f"prompt is too long: {prompt[1]} tokens > {limit[1]} maximum"
+    return f"prompt is too long: {prompt[1] or prompt[2]} tokens > {limit[1]} maximum"
 
 
 SIGNATURE = "unsigned"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,8 @@ __all__ = ["ChatEncoder", "GenerateEncoder", "LineEncoder"]
 
 _NS_PER_S = 1e9
 _DONE_REASONS = {"length": "length"}
+_NOTHING = re.compile(r"-?(?:0+(?:\.0*)?(?:ns|us|µs|ms|s|m|h)?)+")
+"""No time, as a number or in Go's words."""
 
 
 class LineEncoder:
@@ -60,7 +63,7 @@ class LineEncoder:
 
     def loaded(self, keep_alive: float | str | None) -> Json:
         """The answer to a request that only asks for the model to be loaded, or not to be kept."""
-        reason = "unload" if str(keep_alive) in ("0", "0.0", "0s", "0m") else "load"
+        reason = "unload" if _NOTHING.fullmatch(str(keep_alive)) else "load"
         return self._line({}) | {"done": True, "done_reason": reason}
 
     def _lines(self, event: BlockEvent) -> Iterator[Json]:

@@ -62,6 +62,8 @@ def translate_generate(request: GenerateRequest) -> Json:
 
     Raises as `translate_chat`.
     """
+    if request.context:
+        raise refuse("context", "is not supported any more: send the conversation to /api/chat")
     if request.template:
         raise refuse("template", "is not supported here: the target's own is used")
     if is_completion(request):

@@ -8,14 +8,16 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
+from edge_agent.errors import EdgeError
 from openai_gateway.chat_service import ChatService, Json, SessionOptions
-from openai_gateway.errors import ApiError
+from openai_gateway.errors import ApiError, translate
 from openai_gateway.http import EventStream, json_response
 from openai_gateway.local import parse_request
 from openai_gateway.translation.answer import Block
 from openai_gateway.translation.endpoint import (
     StreamFormat,
     error_renderer,
+    failed,
     random_id,
     respond,
     serve,
@@ -67,7 +69,13 @@ class _Endpoint:
 
         encoder = ResponsesEncoder(frame, chat.tools, self._new_id, keep)
         form = self._stream_format if request.stream else None
-        return await respond(self._service, chat.body, options, encoder, form, _left_out(chat.tools))
+        try:
+            return await respond(self._service, chat.body, options, encoder, form, _left_out(chat.tools))
+        except (ApiError, EdgeError) as error:
+            # Codex looks for the code in a stream's last event alone, where OpenAI has it.
+            if form is None or (known := translate(error)).code != "context_length_exceeded":
+                raise
+            return failed(encoder, known, form)
 
 
 def responses_router(service: ChatService, *, ping_s: float, store: ResponseStore | None = None) -> APIRouter:

@@ -121,13 +121,24 @@ async def test_more_tokens_at_least_than_at_most(front: FrontEnd, min_tokens: in
         ({"guided_choice": ["yes", "no"]}, ("choice", ["yes", "no"])),
         ({"guided_json": SCHEMA}, ("json", SCHEMA)),
         ({"guided_regex": "[a-z]+"}, ("regex", "[a-z]+")),
+        ({"guided_json_object": True}, ("json_object", True)),
         ({"json_schema": SCHEMA}, ("json", SCHEMA)),
         ({"grammar": 'root ::= "yes" | "no"'}, ("grammar", 'root ::= "yes" | "no"')),
         ({"response_format": {"type": "json_object", "schema": SCHEMA}}, ("json", SCHEMA)),
         ({"response_format": {"type": "json_schema", "schema": SCHEMA}}, ("json", SCHEMA)),
         ({"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}, ("json", SCHEMA)),
     ],
-    ids=["choice", "json", "regex", "json_schema", "grammar", "object+schema", "llama.cpp's", "no name"],
+    ids=[
+        "choice",
+        "json",
+        "regex",
+        "json_object",
+        "json_schema",
+        "grammar",
+        "object+schema",
+        "llama.cpp's",
+        "no name",
+    ],
 )
 async def test_forms_of_other_servers_are_enforced(
     front: FrontEnd,
@@ -281,12 +292,52 @@ async def test_values_in_other_words(front: FrontEnd, sent: dict[str, Any], mean
 
 
 @pytest.mark.parametrize(
-    "form", [{"guided_regex": "("}, {"guided_grammar": "root ::= ("}, {"json_schema": {"type": 3}}]
+    "form",
+    [
+        {"guided_regex": "("},
+        {"guided_regex": "[a-"},
+        {"guided_regex": "a{3,1}"},
+        {"guided_grammar": "root ::= ("},
+        {"guided_grammar": "root ::= nothing"},
+        {"guided_grammar": 'rout ::= "x"'},
+        {"json_schema": {"type": 3}},
+        {"json_schema": {"type": "no such type"}},
+        {"json_schema": {"$ref": "#/$defs/nowhere"}},
+        {"json_schema": {"type": "object", "properties": {"foo": "bar"}}},
+        {"json_schema": {"type": "string", "pattern": "^hello\\!("}},
+        {"guided_json": "no JSON"},
+        {"guided_choice": [1, 2]},
+        {"structured_outputs": {"regex": "a", "choice": ["b"]}},
+        {"structured_outputs": {"structural_tag": "{"}},
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_forms_that_do_not_compile(front: FrontEnd, form: dict[str, Any], stream: bool) -> None:
+@pytest.mark.parametrize("route", ["default", "default:cloud"])
+async def test_forms_that_do_not_compile(
+    front: FrontEnd, form: dict[str, Any], stream: bool, route: str
+) -> None:
     """A 400 before anything is streamed, and no fault of the engine."""
-    got = await ask(front, CHAT, {"messages": [HI], "max_tokens": 4, "stream": stream, **form})
+    body = {"messages": [HI], "max_tokens": 4, "stream": stream, "model": route, **form}
+    got = await ask(front, CHAT, body)
+    assert got.status_code == 400, got.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/chat", {"model": "default", "messages": [HI], "format": {"type": 3}}),
+        ("/v1/messages", {"output_config": {"format": {"type": "json_schema", "schema": {"type": 3}}}}),
+        ("/v1/responses", {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": 3}}}}),
+        ("/completion", {"prompt": "x", "grammar": "root ::= ("}),
+        ("/completion", {"prompt": "x", "json_schema": {"type": 3}}),
+    ],
+)
+async def test_forms_that_do_not_compile_in_other_words(
+    front: FrontEnd, path: str, body: dict[str, Any]
+) -> None:
+    more = {"/v1/messages": {"messages": [HI], "max_tokens": 4}, "/v1/responses": {"input": "Hi"}}
+    got = await ask(front, path, more.get(path, {}) | body)
     assert got.status_code == 400, got.text
 
 
@@ -298,6 +349,37 @@ async def test_prompts_of_ids(front: FrontEnd, prompt: Any, tokens: int) -> None
     """One prompt, of text or ids, in a list or not."""
     got = await answered(front, COMPLETIONS, {"prompt": prompt, "max_tokens": 4})
     assert got["usage"]["prompt_tokens"] == tokens
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        [-1],
+        [[-1]],
+        [10**9],
+        [2**63],
+        [72, "i"],
+        ["H", [105]],
+        [[]],
+        [],
+        [72.5],
+        [None],
+        [[72], None],
+        {"ids": [1]},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("route", ["default", "default:cloud"])
+async def test_prompts_that_are_none(front: FrontEnd, prompt: Any, route: str) -> None:
+    """A 400: an id that no model has would stop an engine."""
+    got = await ask(front, COMPLETIONS, {"prompt": prompt, "max_tokens": 4, "model": route})
+    assert got.status_code == 400, got.text
+
+
+async def test_several_prompts_of_ids(front: FrontEnd) -> None:
+    prompts = [front.engine.ids(text, ends=False) for text in ("Hi", "H")]
+    got = await answered(front, COMPLETIONS, {"prompt": prompts, "max_tokens": 4, "echo": True})
+    assert [choice["text"] for choice in got["choices"]] == ["HiHell", "HHell"]
 
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES, "/api/chat"])

@@ -385,27 +385,9 @@ async def test_pulling_what_is_there(generator_for: MakeFake, name: str) -> None
     assert (await got(generator_for(), "POST", "/api/pull", json={"model": "llama3"})).status_code == 404
 
 
-@pytest.mark.parametrize(
-    ("keep_alive", "reason"), [(0, "unload"), ("0s", "unload"), ("5m", "load"), (None, "load")]
-)
-async def test_loading_and_unloading(generator_for: MakeFake, keep_alive: object, reason: str) -> None:
-    """Nothing happens here, and the client is told what it asked for."""
-    body = {"model": "default", "keep_alive": keep_alive}
-    for path in ("/api/generate", "/api/chat"):
-        answer = (await got(generator_for(), "POST", path, json=body)).json()
-        assert (answer["done"], answer["done_reason"]) == (True, reason)
-
-
 async def test_ollama_is_running(generator_for: MakeFake) -> None:
     """The words that its clients look for; a browser gets the page."""
     assert (await got(generator_for(), "GET", "/")).text == "Ollama is running"
     assert (await got(generator_for(), "HEAD", "/")).status_code == 200
     page = await got(generator_for(), "GET", "/", headers={"accept": "text/html"})
     assert "<html" in page.text
-
-
-@pytest.mark.parametrize("path", ["/v1/chat/completions/", "//v1/chat/completions", "/chat/completions"])
-async def test_odd_paths(generator_for: MakeFake, path: str) -> None:
-    """Answered at once: clients that send a body do not follow redirections."""
-    body = {"messages": [{"role": "user", "content": "x"}]}
-    assert (await got(generator_for(), "POST", path, json=body)).status_code == 200
