@@ -49,6 +49,7 @@ from edge_agent.drafting import (
     chosen,
     drafts_at_hand,
     drafts_without_model,
+    fitting,
     load_drafter,
     own_tokenizer,
 )
@@ -91,7 +92,14 @@ from edge_agent.verifier import (
 from edge_agent.verifier.target import no_own_tokenizer, nobody_else
 from pipesd_vllm.wire import Fingerprint, Welcome
 
-__all__ = ["EdgeAgent", "agent_parameters", "cloud_api", "cloud_connector", "policy_parameters"]
+__all__ = [
+    "EdgeAgent",
+    "agent_parameters",
+    "cloud_api",
+    "cloud_connector",
+    "for_another_target",
+    "policy_parameters",
+]
 
 logger = logging.getLogger("pipesd.edge")
 
@@ -501,6 +509,22 @@ async def _with_fitting_draft(api: CloudApi, settings: EdgeSettings) -> EdgeSett
     except CloudError:
         return settings
     return await asyncio.to_thread(lambda: chosen(settings, vocabulary, drafts_at_hand()))
+
+
+async def for_another_target(settings: EdgeSettings, url: str) -> EdgeSettings:
+    """Settings for an agent beside that of `settings`, for the target at `url`.
+
+    It drafts with a model of its own if one at hand has the target's vocabulary, and else looks drafts up.
+    Raises `CloudError` if the target cannot be asked, `ModelError`.
+    """
+    own = {"cloud_url": url, "replicas": (), "other_targets": (), "trace": None}
+    settings = settings.model_copy(update=own)
+    api = cloud_api(settings)
+    try:
+        vocabulary = await api.vocabulary()
+    finally:
+        await api.close()
+    return await asyncio.to_thread(lambda: fitting(settings, vocabulary, drafts_at_hand()))
 
 
 async def _reach_and_load(

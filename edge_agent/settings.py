@@ -48,6 +48,7 @@ Names = Annotated[tuple[str, ...], NoDecode]
 _OTHER_FLAGS: Final = {
     "cloud_url": "--cloud",
     "replicas": "--replica",
+    "other_targets": "--other-target",
     "listen_host": "--host",
     "listen_port": "--port",
     "allowed_hosts": "--allowed-host",
@@ -95,6 +96,8 @@ class EdgeSettings(BaseSettings):
     """Base URL of the vLLM server, such as http://gpu:8000."""
     replicas: Names = ()
     """Base URLs of more servers of the same target: when one is lost, another goes on with the answer."""
+    other_targets: Names = ()
+    """Base URLs of servers of other targets, with the same key: a request's model says which one answers."""
     ca_file: Path | None = None
     """Trust the certificates in this PEM file, too, when the server is reached by https."""
     api_key: SecretStr | None = None
@@ -208,7 +211,9 @@ class EdgeSettings(BaseSettings):
             raise ValueError("a key is one line of printable characters")
         return SecretStr(key) if value else value
 
-    @field_validator("aliases", "allowed_hosts", "allow_origins", "draft_from", "replicas", mode="before")
+    @field_validator(
+        "aliases", "allowed_hosts", "allow_origins", "draft_from", "replicas", "other_targets", mode="before"
+    )
     @classmethod
     def _names(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -222,7 +227,7 @@ class EdgeSettings(BaseSettings):
             raise ValueError("not a URL such as http://collector:4318")
         return value and value.strip().rstrip("/")
 
-    @field_validator("replicas")
+    @field_validator("replicas", "other_targets")
     @classmethod
     def _normalise_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(cls._normalise_url(url) for url in value)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 
-from edge_agent.api import Generator, Route, TargetInfo
+from edge_agent.api import Generator
 from openai_gateway.chat_service import (
     SEED_HEADER,
     ChatService,
@@ -39,12 +39,12 @@ from openai_gateway.http import (
 from openai_gateway.local import CHAT, COMPLETIONS, GatewayTimings, LocalAnswers, decode_body, model_card
 from openai_gateway.observe import GatewayMetrics, ObservedService, RequestObserver, metrics_router
 from openai_gateway.passed_on import embeddings_router, out_of_scope_router, tokens_router
-from openai_gateway.routing import LISTED_FOR_S, OWN_NAMES, ModelNames, RoutedService
+from openai_gateway.routing import OWN_NAMES, ByModel, Fleet, Listed, ModelNames, RoutedService
 from openai_gateway.target import Forwarder, TargetAnswers
 from openai_gateway.translation import (
     LEFT_OUT_HEADER,
     DocumentedApp,
-    GeneratorPromptCounter,
+    FleetPromptCounter,
     catalog_of,
     model_entry,
     model_list,
@@ -67,6 +67,7 @@ def create_app(
     keys: ApiKeys | None = None,
     access: AccessPolicy = LOOPBACK_ONLY,
     names: ModelNames = OWN_NAMES,
+    others: Mapping[str, Generator] | None = None,
     embeddings: Forwarder | None = None,
     timings: GatewayTimings | None = None,
     metrics: GatewayMetrics | None = None,
@@ -74,6 +75,8 @@ def create_app(
     clock: Callable[[], float] = time.time,
 ) -> FastAPI:
     """An ASGI application that serves OpenAI's API from `generator`, which the caller closes.
+
+    `others` are the agents of further targets, by their servers' URLs: a request's model says which answers.
 
     With `api_key`, or `keys`, everything under /v1 and /api needs one; without any, `access` says which
     requests are answered, on every path. `metrics` are shown under /metrics; `observers` are told of each
@@ -101,21 +104,17 @@ def create_app(
     metrics = metrics or GatewayMetrics()
     watchers = [each for each in (metrics, *observers) if isinstance(each, HttpWatcher)]
     app.add_middleware(RequestContext, watchers=tuple(watchers))
-    gateway = Gateway(generator, timings, clock, (metrics, *observers), names)
+    fleet = Fleet({_FIRST: generator, **(others or {})}, names)
+    gateway = Gateway(fleet, timings, clock, (metrics, *observers))
     app.include_router(metrics_router(metrics.registry), include_in_schema=False)
     app.include_router(web_router(), include_in_schema=False)
     app.include_router(_open_routes(gateway))
     guarded = [Depends(key_check(keys))]
     app.include_router(_api_routes(gateway), dependencies=guarded)
     ping_s = (timings or GatewayTimings()).ping_s
-    counter = GeneratorPromptCounter(generator)
-    catalog = catalog_of(generator, names)
+    counter, catalog = FleetPromptCounter(fleet), catalog_of(fleet)
     translated = protocols_router(gateway.chats, gateway.completions, counter, catalog, ping_s=ping_s)
-    passed_on = (
-        embeddings_router(generator, embeddings, names),
-        tokens_router(generator),
-        out_of_scope_router(),
-    )
+    passed_on = (embeddings_router(fleet, embeddings), tokens_router(fleet), out_of_scope_router())
     for router in (translated, *passed_on):
         app.include_router(router, dependencies=guarded)
     return app
@@ -163,6 +162,8 @@ def _api_routes(gateway: Gateway) -> APIRouter:
 _ANTHROPIC: Final = "anthropic-version"
 """A header of all Anthropic's clients, who list models under the same path."""
 DEFAULT_OPTIONS: Final = SessionOptions()
+_FIRST: Final = "default"
+"""Label of the first target."""
 
 
 class Gateway:
@@ -170,23 +171,25 @@ class Gateway:
 
     def __init__(
         self,
-        generator: Generator,
+        fleet: Fleet,
         timings: GatewayTimings | None = None,
         clock: Callable[[], float] = time.time,
         observers: Sequence[RequestObserver] = (),
-        names: ModelNames = OWN_NAMES,
     ) -> None:
-        self._names = names
-        self._generator = generator
+        self._fleet = fleet
         self._timings = timings or GatewayTimings()
         self._started_s = int(clock())
-        local = LocalAnswers(generator, self._timings, clock)
-        by_target = TargetAnswers(generator, local, self._timings.first_chunk_s)
-        chats = RoutedService(CHAT, generator, local, by_target, names)
-        self.chats: ChatService = ObservedService(chats, "chat", observers)
+        chats: dict[str, ChatService] = {}
+        raw: dict[str, ChatService] = {}
+        for member in fleet.members:
+            generator = member.generator
+            local = LocalAnswers(generator, self._timings, clock)
+            by_target = TargetAnswers(generator, local, self._timings.first_chunk_s)
+            chats[member.label] = RoutedService(CHAT, generator, local, by_target, member.names)
+            raw[member.label] = RoutedService(COMPLETIONS, generator, local, by_target, member.names)
+        self.chats: ChatService = ObservedService(ByModel(fleet, chats), "chat", observers)
         """The service that the translated chat APIs use."""
-        raw = RoutedService(COMPLETIONS, generator, local, by_target, names)
-        self.completions: ChatService = ObservedService(raw, "completions", observers)
+        self.completions: ChatService = ObservedService(ByModel(fleet, raw), "completions", observers)
 
     async def chat(self, body: bytes, options: SessionOptions = DEFAULT_OPTIONS) -> Response:
         """POST /v1/chat/completions."""
@@ -197,25 +200,22 @@ class Gateway:
         return await self._respond(self.completions, body, options)
 
     async def models(self, *, anthropic: bool = False) -> Response:
-        """GET /v1/models: the target, once for each route, and its aliases."""
-        target = await self._generator.target(max_age_s=LISTED_FOR_S)
-        names = self._names.listed(target)
+        """GET /v1/models: each target, once for each route, and the aliases."""
+        listed = await self._fleet.listed()
         if anthropic:
-            return json_response(model_list(names, self._started_s))
-        return json_response({"object": "list", "data": [self._card(name, target) for name in names]})
+            return json_response(model_list([each.name for each in listed], self._started_s))
+        return json_response({"object": "list", "data": [self._card(each) for each in listed]})
 
     async def model(self, name: str, *, anthropic: bool = False) -> Response:
         """GET /v1/models/NAME."""
-        is_local = self._names.route(name) is Route.LOCAL
-        target = await self._generator.target(offline=is_local, max_age_s=LISTED_FOR_S)
-        listed = self._names.listed_as(name, target)
+        listed = await self._fleet.listed_as(name)
         if anthropic:
-            return json_response(model_entry(listed, self._started_s))
-        return json_response(self._card(listed, target))
+            return json_response(model_entry(listed.name, self._started_s))
+        return json_response(self._card(listed))
 
     async def health(self) -> Response:
         """GET /health: 200 also while degraded, because requests are still answered then."""
-        return json_response(await self._generator.health())
+        return json_response(await self._fleet.health())
 
     async def _respond(self, service: ChatService, body: bytes, options: SessionOptions) -> Response:
         decoded = decode_body(body)
@@ -224,7 +224,5 @@ class Gateway:
             return answer_stream(answer, self._timings.ping_s)
         return json_response(answer.body, headers=dict(answer.headers))
 
-    def _card(self, name: str, target: TargetInfo) -> Json:
-        is_local = name != target.model and self._names.route(name) is Route.LOCAL
-        max_model_len = (target.draft_max_len if is_local else None) or target.max_model_len
-        return model_card(name, max_model_len, self._started_s)
+    def _card(self, listed: Listed) -> Json:
+        return model_card(listed.name, listed.max_model_len, self._started_s)

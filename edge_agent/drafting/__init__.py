@@ -10,6 +10,7 @@ from edge_agent.drafting.choice import (
     drafts_at_hand,
     family_of,
     fits,
+    fitting,
     hub_drafts,
 )
 from edge_agent.drafting.drafter import Drafter, DraftModelInfo
@@ -62,6 +63,7 @@ __all__ = [
     "embedded_model",
     "family_of",
     "fits",
+    "fitting",
     "hub_drafts",
     "load_drafter",
     "own_tokenizer",

@@ -8,12 +8,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from edge_agent.drafting.models import EMBEDDED, can_draft, embedded_model
+from edge_agent.drafting.models import (
+    EMBEDDED,
+    NO_MODEL,
+    can_draft,
+    drafts_without_model,
+    embedded_model,
+    resolve_model,
+)
 from edge_agent.errors import ModelError
 from edge_agent.settings import EdgeSettings
 from pipesd_vllm.wire import Fingerprint, fingerprint
 
-__all__ = ["FAMILIES", "DraftFile", "Family", "chosen", "drafts_at_hand", "family_of", "fits", "hub_drafts"]
+__all__ = [
+    "FAMILIES",
+    "DraftFile",
+    "Family",
+    "chosen",
+    "drafts_at_hand",
+    "family_of",
+    "fits",
+    "fitting",
+    "hub_drafts",
+]
 
 logger = logging.getLogger("pipesd.draft")
 
@@ -109,6 +126,19 @@ def fits(path: Path, target: Fingerprint) -> bool:
     except (OSError, ValueError, KeyError, IndexError):  # no GGUF file, or none of a text model
         return False
     return len(tokens) >= target.num_tokens and fingerprint(tokens[: target.num_tokens]) == target
+
+
+def fitting(settings: EdgeSettings, target: Fingerprint, files: Iterable[DraftFile]) -> EdgeSettings:
+    """`settings` with the draft that they name if it fits, or the first of `files` that does, or without one.
+
+    Raises `ModelError` for a draft that is not there.
+    """
+    if drafts_without_model(settings):
+        return settings
+    draft = settings.draft.strip()
+    named = [] if draft == EMBEDDED else [DraftFile(draft, resolve_model(draft), 0)]
+    found = (file.setting for file in (*named, *files) if fits(file.path, target))
+    return settings.model_copy(update={"draft": next(found, NO_MODEL)})
 
 
 def chosen(settings: EdgeSettings, target: Fingerprint, files: Iterable[DraftFile]) -> EdgeSettings:

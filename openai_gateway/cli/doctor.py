@@ -65,7 +65,25 @@ def doctor(
             raise
         typer.echo(json.dumps({"ok": False, "problem": str(error), "risks": dangers}))
         raise typer.Exit(1) from error
-    report(pair | {"risks": dangers}, figures, diagnose(figures, settings.max_ahead), as_json=as_json)
+    others = [asyncio.run(_other(settings, url)) for url in settings.other_targets]
+    told = pair | {"risks": dangers} | ({"others": others} if others else {})
+    report(told, figures, diagnose(figures, settings.max_ahead), as_json=as_json)
+
+
+async def _other(settings: EdgeSettings, url: str) -> dict[str, Any]:
+    """What is to be said of another target: that it is there, and how it is drafted for."""
+    from edge_agent import EdgeAgent
+    from edge_agent.agent import for_another_target
+    from edge_agent.errors import EdgeError
+
+    try:
+        agent = await EdgeAgent.start(await for_another_target(settings, url))
+        try:
+            return {"ok": True, "url": url, "target": (await agent.target()).model, "draft": agent.draft_name}
+        finally:
+            await agent.close()
+    except EdgeError as error:
+        return {"ok": False, "url": url, "problem": str(error)}
 
 
 async def _measure(settings: EdgeSettings) -> tuple[dict[str, Any], Figures]:
@@ -155,3 +173,8 @@ def report(pair: dict[str, Any], figures: Figures, verdict: Verdict, *, as_json:
     for arm, cost in verdict.expected.items():
         typer.echo(f"  {arm:24}{cost.ms:.2f}  {cost.passes:.2f}")
     typer.echo(f"mode auto will {_WHAT_IT_DOES[verdict.arm.value]}: {verdict.reason}.")
+    for other in pair.get("others", ()):
+        if other["ok"]:
+            typer.echo(f"draft {other['draft']}, target {other['target']} at {other['url']}: not measured")
+        else:
+            typer.echo(f"target at {other['url']}: {other['problem']}")

@@ -9,8 +9,9 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -20,7 +21,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from edge_agent import EdgeSettings
 from edge_agent.api import Generator, TargetInfo
-from edge_agent.errors import ConfigError
+from edge_agent.errors import ConfigError, EdgeError
 from openai_gateway.app import create_app
 from openai_gateway.cli.console import stderr
 from openai_gateway.cli.processes import bind_listener, bind_unix
@@ -32,7 +33,7 @@ from openai_gateway.observe.request_log import RequestLog, json_logging
 from openai_gateway.observe.requests import RequestObserver
 from openai_gateway.observe.telemetry import Telemetry, start_telemetry
 from openai_gateway.routing import ModelNames
-from openai_gateway.target import Forwarder
+from openai_gateway.target import Forwarder, LateGenerator
 
 __all__ = ["KEEP_ALIVE_S", "bind_gateway", "hosted_gateway", "run_gateway"]
 
@@ -173,14 +174,25 @@ def _start_logging(level: str, *, as_json: bool = False) -> None:
 async def _run(
     settings: EdgeSettings, listener: socket.socket, start_agent: StartAgent, stop_when: Callable[[], bool]
 ) -> int | None:
-    telemetry = start_telemetry(settings.otel_endpoint)
-    with stderr.status("Starting the edge agent"):
-        agent = await start_agent(settings)
-    try:
+    async with AsyncExitStack() as started:
+        telemetry = start_telemetry(settings.otel_endpoint)
+        if telemetry is not None:
+            started.push_async_callback(telemetry.close)
+        others = {}
+        with stderr.status("Starting the edge agent"):
+            for url in settings.other_targets:
+                others[url] = LateGenerator(url, partial(_start_beside, settings, url, start_agent))
+                started.push_async_callback(others[url].close)
+            agent = await start_agent(settings)
+            started.push_async_callback(agent.close)
+            for other in others.values():
+                await other.tried()
         target = await agent.target()
+        served = [await _served(url, each) for url, each in {settings.cloud_url: agent, **others}.items()]
         access = access_policy(settings, _address(listener))
+        keys = gateway_keys(settings)
         config = uvicorn.Config(
-            monitored_app(settings, agent, gateway_keys(settings), telemetry, access=access),
+            monitored_app(settings, agent, keys, telemetry, access=access, others=others),
             http=with_header_timeout(HEADERS_TIMEOUT_S),
             access_log=False,
             log_level=settings.log_level,
@@ -191,14 +203,24 @@ async def _run(
             timeout_graceful_shutdown=math.ceil(settings.drain_s),
             timeout_keep_alive=KEEP_ALIVE_S,
         )
-        server = _Server(config, lambda: _announce(settings, listener, target))
+        server = _Server(config, lambda: _announce(settings, listener, target, served))
         url = _url(settings, listener)
         with announced("gateway", url, target.model):
             return await _serve(server, listener, stop_when)
-    finally:
-        await agent.close()
-        if telemetry is not None:
-            await telemetry.close()
+
+
+async def _start_beside(settings: EdgeSettings, url: str, start_agent: StartAgent) -> Generator:
+    from edge_agent.agent import for_another_target
+
+    return await start_agent(await for_another_target(settings, url))
+
+
+async def _served(url: str, generator: Generator) -> str:
+    """What is announced of a target."""
+    try:
+        return f"{(await generator.target(offline=True)).model} at {url}"
+    except EdgeError:
+        return f"at {url}: out of reach, tried again and again"
 
 
 def monitored_app(
@@ -208,6 +230,7 @@ def monitored_app(
     telemetry: Telemetry | None = None,
     *,
     access: AccessPolicy = LOOPBACK_ONLY,
+    others: Mapping[str, Generator] | None = None,
 ) -> FastAPI:
     """The gateway's application with what watches it: metrics, and logs and traces if they are wanted."""
     from edge_agent import EdgeAgent  # what the draft needs is loaded when an agent starts
@@ -220,11 +243,13 @@ def monitored_app(
         observers.append(RequestLog(settings.log_format))
     if telemetry is not None:
         observers.append(telemetry.observer())
+    traced: Callable[[Generator], Generator] = (lambda each: each) if telemetry is None else telemetry.traced
     app = create_app(
-        agent if telemetry is None else telemetry.traced(agent),
+        traced(agent),
         keys=keys,
         access=access,
         names=ModelNames.parse(settings.aliases, any_model=settings.any_model),
+        others={url: traced(each) for url, each in (others or {}).items()},
         embeddings=_embeddings(settings),
         metrics=metrics,
         observers=observers,
@@ -274,13 +299,15 @@ async def _watch(server: uvicorn.Server, stop_when: Callable[[], bool]) -> None:
     server.should_exit = True
 
 
-def _announce(settings: EdgeSettings, listener: socket.socket, target: TargetInfo) -> None:
+def _announce(
+    settings: EdgeSettings, listener: socket.socket, target: TargetInfo, served: Sequence[str]
+) -> None:
     url = f"{_url(settings, listener)}/v1"
     draft = settings.draft if target.has_draft else _NO_DRAFT
     key = "YOUR_KEY" if gateway_keys(settings) else "unused"
     lines = [
         f"[bold]PipeSD listens on {url}[/bold] (Ctrl-C stops it)",
-        f"  target  {escape(target.model)} at {settings.cloud_url}",
+        *(f"  target  {escape(each)}" for each in served),
         f"  draft   {escape(draft)}",
         f'  Python  [cyan]openai.OpenAI(base_url="{url}", api_key="{key}")[/cyan]',
         f"  shell   [cyan]pipesd chat --url {url}[/cyan]",

@@ -29,6 +29,7 @@ _METAVARS: Final = {
     "ca_file": "FILE",
     "trace": "FILE",
     "replicas": "URL",
+    "other_targets": "URL",
     "draft_from": "PATH",
     "listen_host": "ADDRESS",
     "allowed_hosts": "NAME",

@@ -11,7 +11,7 @@ from openai_gateway.cli.processes import ServerProcess
 
 __all__ = ["COMMAND", "CONTEXT_SETTINGS", "METAVAR", "up"]
 
-COMMAND = options.with_settings(without=("cloud_url", "replicas", "ca_file", "api_key"))()
+COMMAND = options.with_settings(without=("cloud_url", "replicas", "other_targets", "ca_file", "api_key"))()
 
 # Flags for vLLM come after `--`: a mistyped flag of ours must not be taken for one of them.
 CONTEXT_SETTINGS: Final = {"allow_extra_args": True}

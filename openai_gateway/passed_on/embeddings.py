@@ -6,13 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from edge_agent.api import Generator
-from edge_agent.errors import CloudMisbehaved, EdgeError
+from edge_agent.errors import CloudMisbehaved
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError, InvalidRequest
 from openai_gateway.http import json_response, read_body
 from openai_gateway.local import decode_body
-from openai_gateway.routing import ModelNames
+from openai_gateway.routing import Fleet
 from openai_gateway.target import Forwarder, post
 
 __all__ = ["embeddings_router"]
@@ -21,32 +20,24 @@ _PATH = "/v1/embeddings"
 
 
 class _Embeddings:
-    def __init__(self, generator: Generator, server: Forwarder | None, names: ModelNames) -> None:
-        self._generator = generator
+    def __init__(self, fleet: Fleet, server: Forwarder | None) -> None:
+        self._fleet = fleet
         self._server = server
-        self._names = names
 
     async def ask(self, body: Json) -> Json:
         """OpenAI's answer. Raises `ApiError` (501) if the server has none."""
         asked = {name: value for name, value in body.items() if value is not None}
-        if self._server is None or await self._is_targets(asked.get("model")):
+        name = asked.get("model")
+        if self._server is None or not isinstance(name, str) or await self._fleet.knows(name):
             asked.pop("model", None)  # each server's own
         try:
-            return await post(self._server or self._generator, _PATH, asked)
+            return await post(self._server or (await self._fleet.pick(name)).generator, _PATH, asked)
         except ApiError as error:
             if error.status not in (404, 405, 501):
                 raise
             asked_of = "the embeddings server" if self._server else "the vLLM server"
             message = f"No embeddings: {asked_of} has none; name a server that does with --embeddings-url."
             raise ApiError(501, message, code="not_implemented") from error
-
-    async def _is_targets(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return True
-        try:
-            return self._names.own(name, await self._generator.target(offline=True)) is not None
-        except EdgeError:
-            return False
 
     async def embed(self, body: Json) -> Json:
         """Ollama's answer to one text or several."""
@@ -68,10 +59,10 @@ class _Embeddings:
         return {"model": body.get("model"), "embeddings": vectors, **times, "prompt_eval_count": count}
 
 
-def embeddings_router(generator: Generator, server: Forwarder | None, names: ModelNames) -> APIRouter:
-    """The routes; `server` is asked in place of the target's."""
+def embeddings_router(fleet: Fleet, server: Forwarder | None) -> APIRouter:
+    """The routes; `server` is asked in place of the targets'."""
     router = APIRouter()
-    embeddings = _Embeddings(generator, server, names)
+    embeddings = _Embeddings(fleet, server)
 
     async def body_of(request: Request) -> Json:
         return decode_body(await read_body(request))

@@ -14,7 +14,7 @@ from openai_gateway.chat_service import Json
 from openai_gateway.errors import InvalidRequest
 from openai_gateway.http import json_response, read_body
 from openai_gateway.local import TargetTextCache, decode_body
-from openai_gateway.routing import normalise, sampling_used
+from openai_gateway.routing import Fleet, normalise, sampling_used
 from openai_gateway.target import post
 
 __all__ = ["tokens_router"]
@@ -97,29 +97,35 @@ def _asked(body: Mapping[str, Any]) -> Json:
     return asked
 
 
-def tokens_router(generator: Generator) -> APIRouter:
-    """The four routes."""
+def tokens_router(fleet: Fleet) -> APIRouter:
+    """The four routes, each asked of the target that `model` names."""
     router = APIRouter()
-    tokens = _Tokens(generator)
+    by_label = {member.label: _Tokens(member.generator) for member in fleet.members}
 
-    async def body_of(request: Request) -> Json:
-        return decode_body(await read_body(request))
+    async def asked(request: Request) -> tuple[_Tokens, Json]:
+        body = decode_body(await read_body(request))
+        return by_label[(await fleet.pick(body.get("model"))).label], body
 
     @router.post("/tokenize")
     async def tokenize(request: Request) -> Response:
-        return json_response(await tokens.tokenize(await body_of(request)))
+        tokens, body = await asked(request)
+        return json_response(await tokens.tokenize(body))
 
     @router.post("/detokenize")
     async def detokenize(request: Request) -> Response:
-        return json_response(await tokens.detokenize((await body_of(request)).get("tokens")))
+        tokens, body = await asked(request)
+        return json_response(await tokens.detokenize(body.get("tokens")))
 
     @router.post("/apply-template")
     async def apply_template(request: Request) -> Response:
-        return json_response(await tokens.apply_template(await body_of(request)))
+        tokens, body = await asked(request)
+        return json_response(await tokens.apply_template(body))
 
     @router.head("/props", include_in_schema=False)
     @router.get("/props")
-    async def props() -> Response:
-        return json_response(await tokens.props())
+    async def props(model: str | None = None) -> Response:
+        tokens = by_label[(await fleet.pick(model)).label]
+        names = [listed.name for listed in await fleet.listed()]
+        return json_response({**await tokens.props(), "models": names})
 
     return router

@@ -90,6 +90,8 @@ class ModelNames:
 
     aliases: Mapping[str, str] = field(default_factory=dict)
     any_model: bool = False
+    is_default: bool = True
+    """Whether "default", and no name at all, mean the target: of several, the first."""
 
     @classmethod
     def parse(cls, aliases: Iterable[str], *, any_model: bool = False) -> ModelNames:
@@ -120,10 +122,10 @@ class ModelNames:
     def own(self, name: str | None, target: TargetInfo) -> str | None:
         """The target's own name, or an adapter's, and the route asked for; None: `name` is nobody's here."""
         adapters = target.adapters or ()
-        names = (*served_names(DEFAULT_MODEL), *served_names(target.model))
+        names = (*(served_names(DEFAULT_MODEL) if self.is_default else ()), *served_names(target.model))
         drafted = (*adapters, *(f"{adapter}:{Route.CLOUD}" for adapter in adapters))
         found = _meant(self.resolve(name) or DEFAULT_MODEL, (*names, *drafted))
-        if found is not None and found in served_names(DEFAULT_MODEL):
+        if found is not None and self.is_default and found in served_names(DEFAULT_MODEL):
             return target.model + found.removeprefix(DEFAULT_MODEL)
         return found
 
@@ -147,8 +149,12 @@ class ModelNames:
 
     def listed(self, target: TargetInfo) -> tuple[str, ...]:
         """All names that are offered: the target's, those of LoRA adapters, then the aliases."""
+        return (*self.of(target), *self.aliases)
+
+    def of(self, target: TargetInfo) -> tuple[str, ...]:
+        """The target's own names, and those of LoRA adapters."""
         own = served_names(target.model, has_draft=target.has_draft)
-        return (*own, *(target.adapters or ()), *self.aliases)
+        return (*own, *(target.adapters or ()))
 
     def listed_as(self, name: str | None, target: TargetInfo) -> str:
         """The name in the list that a client's `name` means. Raises as `full`."""

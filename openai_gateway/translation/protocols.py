@@ -8,11 +8,10 @@ from typing import Final
 
 from fastapi import APIRouter, Response
 
-from edge_agent.api import Generator, Route, TargetInfo
 from openai_gateway.chat_service import ChatService
 from openai_gateway.errors import ApiError
 from openai_gateway.http import openai_error
-from openai_gateway.routing import LISTED_FOR_S, OWN_NAMES, ModelNames
+from openai_gateway.routing import Fleet, Listed
 from openai_gateway.translation.anthropic import endpoint as anthropic
 from openai_gateway.translation.anthropic.counting import PromptCounter
 from openai_gateway.translation.anthropic.endpoint import messages_router
@@ -61,22 +60,19 @@ def render_error(path: str, error: ApiError) -> Response:
     return openai_error(path, error)
 
 
-def catalog_of(
-    generator: Generator, names: ModelNames = OWN_NAMES, clock: Callable[[], float] = time.time
-) -> LoadCatalog:
-    """What `generator` serves, for Ollama's clients."""
+def catalog_of(fleet: Fleet, clock: Callable[[], float] = time.time) -> LoadCatalog:
+    """What is served, for Ollama's clients."""
     since_s = clock()
 
+    async def listed_as(name: str) -> str:
+        return (await fleet.listed_as(name)).name
+
     async def load() -> Catalog:
-        target = await generator.target(max_age_s=LISTED_FOR_S)
-        template = (await generator.tokenizer()).chat_template
-        models = [_model(name, names, target, template) for name in names.listed(target)]
-        return Catalog(models, since_s, lambda name: names.listed_as(name, target))
+        return Catalog([await _model(each) for each in await fleet.listed()], since_s, listed_as)
 
     return load
 
 
-def _model(name: str, names: ModelNames, target: TargetInfo, template: str | None) -> Model:
-    is_local = name != target.model and names.route(name) is Route.LOCAL
-    context = (target.draft_max_len if is_local else None) or target.max_model_len
-    return Model(name, context, template, has_tools=not is_local)
+async def _model(listed: Listed) -> Model:
+    template = (await listed.member.generator.tokenizer()).chat_template
+    return Model(listed.name, listed.max_model_len, template, has_tools=not listed.is_local)

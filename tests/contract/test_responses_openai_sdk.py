@@ -135,7 +135,6 @@ async def test_store_false_keeps_nothing() -> None:
 @pytest.mark.parametrize(
     ("fields", "error", "param"),
     [
-        ({"input": "word " * 600}, openai.BadRequestError, "input"),
         ({"model": "gpt-6"}, openai.NotFoundError, "model"),
         ({"background": True}, openai.BadRequestError, "background"),
         ({"model": LOCAL, "max_output_tokens": 0}, openai.BadRequestError, "max_output_tokens"),
@@ -157,6 +156,19 @@ async def test_bad_input(
         with pytest.raises(error) as caught:
             await client.responses.create(**({"model": MODEL, "input": "hi", "stream": stream} | fields))
     assert getattr(caught.value, "param", None) == param
+
+
+async def test_a_prompt_beyond_the_context() -> None:
+    """A 400 that names the field; of a stream, as OpenAI has it, the last event."""
+    async with client_of(answering()) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(model=MODEL, input="word " * 600)
+        streamed = await client.responses.create(model=MODEL, input="word " * 600, stream=True)
+        last = [event async for event in streamed][-1]
+    assert (caught.value.param, caught.value.code) == ("input", "context_length_exceeded")
+    assert last.type == "response.failed"
+    assert last.response.error is not None
+    assert last.response.error.code == caught.value.code  # type: ignore[comparison-overlap] # not in its types
 
 
 async def test_a_failure_in_mid_stream() -> None:

@@ -12,8 +12,9 @@ from edge_agent.errors import CloudMisbehaved
 from openai_gateway.chat_service import Json
 from openai_gateway.errors import ApiError
 from openai_gateway.local import ChatRequest, TargetTextCache, parse_request
+from openai_gateway.routing import Fleet
 
-__all__ = ["GeneratorPromptCounter", "PromptCounter"]
+__all__ = ["FleetPromptCounter", "GeneratorPromptCounter", "PromptCounter"]
 
 TOKENIZE_PATH = "/tokenize"
 _LOCAL_FIELDS = frozenset({"model", "messages", "reasoning_effort", "chat_template_kwargs"})
@@ -57,6 +58,18 @@ class GeneratorPromptCounter:
 
 
 _CHAT_ONLY = frozenset({"tool_choice", "parallel_tool_calls", "reasoning_effort"})
+
+
+class FleetPromptCounter:
+    """Counts as the target does that a request's model names."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._counters = {each.label: GeneratorPromptCounter(each.generator) for each in fleet.members}
+
+    async def count(self, body: Mapping[str, Any]) -> int:
+        member = await self._fleet.pick(body.get("model"))
+        return await self._counters[member.label].count(body)
 
 
 class _Count(msgspec.Struct):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,7 +43,7 @@ class Catalog:
     """Size and quantisation are not known here: the model runs on a server."""
 
     def __init__(
-        self, models: Sequence[Model], since_s: float, listed_as: Callable[[str], str] = str
+        self, models: Sequence[Model], since_s: float, listed_as: Callable[[str], Awaitable[str]]
     ) -> None:
         """`listed_as` gives the listed name for what a client calls a model; raises `ModelNotFound`."""
         self._models = models
@@ -62,11 +62,11 @@ class Catalog:
         ]
         return {"models": models}
 
-    def show(self, name: str | None) -> Json:
+    async def show(self, name: str | None) -> Json:
         """POST /api/show. Raises `ApiError` (404) in Ollama's words."""
         listed = {model.name: model for model in self._models}
         with suppress(ModelNotFound):
-            if name and (found := listed.get(self._listed_as(name))):
+            if name and (found := listed.get(await self._listed_as(name))):
                 return self._description(found)
         raise ApiError(404, f"model '{shown(str(name))}' not found", param="model", code="model_not_found")
 

@@ -100,12 +100,12 @@ def ollama_router(service: ChatService, completions: ChatService, catalog: LoadC
     @router.post("/show")
     async def show(request: Request) -> Response:
         named = parse_request(Named, await read_body(request))
-        return json_response((await catalog()).show(named.model or named.name))
+        return json_response(await (await catalog()).show(named.model or named.name))
 
     @router.post("/pull")
     async def pull(request: Request) -> Response:
         named = parse_request(Named, await read_body(request))
-        (await catalog()).show(named.model or named.name)  # or a 404: nothing is fetched here
+        await (await catalog()).show(named.model or named.name)  # or a 404: nothing is fetched here
         lines: list[Json] = [{"status": "pulling manifest"}, {"status": "success"}]
         if named.stream is False:
             return json_response(lines[-1])

@@ -38,7 +38,7 @@ let running = null;
 /** Id of the message whose figures are shown; null: the last one. */
 let inspected = null;
 let link = null;
-let isAway = null;
+let lastServed = null;
 
 function begun() {
   const model = localStorage.getItem(LAST_MODEL);
@@ -284,10 +284,10 @@ async function poll() {
     showState(words.join(" · "), health.status === "ok" ? "ok" : "degraded");
     link = health.link_rtt_ms === undefined ? null : Number(health.link_rtt_ms);
   }
-  const status = health?.status ?? null;
-  if (health && (status !== isAway || by("model").options.length < 2)) await loadModels();
-  isAway = status;
-  polling = setTimeout(poll, document.hidden || status === "ok" ? POLL_MS : POLL_AWAY_MS);
+  const served = health && JSON.stringify([health.status, health.targets]);
+  if (health && (served !== lastServed || by("model").options.length < 2)) await loadModels();
+  lastServed = served;
+  polling = setTimeout(poll, document.hidden || health?.status === "ok" ? POLL_MS : POLL_AWAY_MS);
 }
 
 function showState(words, name) {

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.drafting import DraftFile, chosen, family_of, fits, hub_drafts
+from edge_agent.drafting import DraftFile, chosen, family_of, fits, fitting, hub_drafts
+from edge_agent.errors import ModelError
 from edge_agent.settings import EdgeSettings
 from pipesd_vllm.wire import Fingerprint, fingerprint
 
@@ -94,6 +95,24 @@ def test_the_first_that_fits_takes_the_defaults_place(
     embedded = DraftFile("embedded", good.path, 1)
     assert chosen(settings(), target, [embedded, good]).draft == "embedded"
     assert chosen(settings(), Fingerprint(4, "0"), [good]).draft == "embedded"
+
+
+def test_another_target_is_drafted_for_by_what_fits_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The draft that is named, one at hand, or none: none drafts in another vocabulary beside the first."""
+    monkeypatch.setattr("edge_agent.drafting.models.can_draft", lambda: True)
+    target = fingerprint(TOKENS)
+    other, good = model(tmp_path, "other", ["z", *TOKENS]), model(tmp_path, "good", TOKENS)
+    best = model(tmp_path, "best", [*TOKENS, "<pad>"])
+    assert fitting(settings(str(best.path)), target, [good]).draft == str(best.path)
+    assert fitting(settings(str(other.path)), target, [other, good]).draft == good.setting
+    assert fitting(settings(str(other.path)), target, [other]).draft == "none"
+    assert fitting(settings(), target, [DraftFile("embedded", good.path, 1)]).draft == "embedded"
+    assert fitting(settings(), target, [other]).draft == "none"
+    assert fitting(settings("none"), target, [good]).draft == "none"
+    with pytest.raises(ModelError):
+        fitting(settings(str(tmp_path / "missing.gguf")), target, [good])
 
 
 def test_without_llama_cpp_nothing_is_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ from typer.testing import CliRunner
 
 from edge_agent.control import Arm, EnvironmentSnapshot
 from edge_agent.errors import CloudMisbehaved, CloudRefused
+from edge_agent.settings import EdgeSettings
 from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.cli.diagnosis import NUM_TOKENS, UPLOAD_SIZES, Figures, Probe, diagnose
-from openai_gateway.cli.doctor import report
+from openai_gateway.cli.doctor import _other, report
 from openai_gateway.cli.main import app
 
 GOOD = Figures(draft_ms=2.0, plain_ms=50.0, step_ms=55.0, rtt_ms=10.0, acceptance=0.8)
@@ -86,6 +88,30 @@ def test_a_report_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "mode auto will draft while the server decodes by itself: a token will take" in text
     assert "not measured" in text  # the transfers
+
+
+def test_a_report_of_several_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each has its line: what drafts for it, or why it is not to be had."""
+    others = [
+        {"ok": True, "url": "http://b", "target": "org/b", "draft": "none"},
+        {"ok": False, "url": "http://c", "problem": "no verifier answers at http://c"},
+    ]
+    pair = {"draft": "d", "target": "t", "fingerprint": "f" * 64, "others": others}
+    report(pair, GOOD, diagnose(GOOD, 16), as_json=True)
+    assert json.loads(capsys.readouterr().out)["others"] == others
+    report(pair, GOOD, diagnose(GOOD, 16), as_json=False)
+    text = capsys.readouterr().out
+    assert "draft none, target org/b at http://b" in text
+    assert "target at http://c: no verifier answers" in text
+
+
+async def test_another_target_that_is_away_is_no_fault_of_the_doctors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = await _other(EdgeSettings(cloud_url="http://a"), "http://127.0.0.1:9")
+    assert (found["ok"], found["url"]) == (False, "http://127.0.0.1:9")
+    assert "no verifier answers" in found["problem"]
 
 
 def scripted(generator_for: MakeFake, status: int = 200) -> FakeGenerator:

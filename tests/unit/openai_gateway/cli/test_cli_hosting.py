@@ -98,6 +98,28 @@ def test_serves_until_told_to_stop(
     assert "org/target at http://gpu:8000" in announced
 
 
+def test_another_target_that_is_away_does_not_keep_it_from_serving(
+    settings: EdgeSettings,
+    generator_for: Callable[..., FakeGenerator],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is said, and tried again while the first one's requests are answered."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    several = settings.model_copy(update={"other_targets": ("http://127.0.0.1:9",)})
+    generator, stopped = generator_for(), threading.Event()
+    with bind_gateway(several) as listener:
+        port = listener.getsockname()[1]
+        with Visitor(port, "/health", stopped.set) as visitor:
+            run_gateway(several, listener, starting(generator), stopped.is_set)
+    assert visitor.status == 200
+    assert generator.closed
+    announced = capsys.readouterr().err
+    assert "org/target at http://gpu:8000" in announced
+    assert "at http://127.0.0.1:9: out of reach" in announced
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_in_order(
     settings: EdgeSettings, generator_for: Callable[..., FakeGenerator], number: int

@@ -223,7 +223,7 @@ def test_flags_are_made_of_the_settings(pipesd: Runner) -> None:
         assert max(map(len, text.splitlines())) <= 80
         words = text.split()
         for flag in flags().values():
-            is_servers = flag.setting in ("cloud_url", "replicas", "ca_file", "api_key")
+            is_servers = flag.setting in ("cloud_url", "replicas", "other_targets", "ca_file", "api_key")
             assert (flag.names[0] in text) == (command != ("up",) or not is_servers), flag
         assert "auto|latency|balanced|offload" in words
         assert "PIPESD_MAX_WINDOW]" in words

@@ -9,8 +9,7 @@ import pytest
 from edge_agent.errors import CloudMisbehaved
 from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.errors import ApiError
-from openai_gateway.translation import GeneratorPromptCounter
-from openai_gateway.translation.anthropic.counting import TOKENIZE_PATH
+from openai_gateway.translation.anthropic.counting import TOKENIZE_PATH, GeneratorPromptCounter
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 TOOLS = [{"type": "function", "function": {"name": "f"}}]

@@ -5,7 +5,14 @@ import pytest
 from openai_gateway.errors import ApiError
 from openai_gateway.translation.ollama.catalog import Catalog, Model
 
-CATALOG = Catalog([Model("org/target", 4096, "{% if tools %}<think>{% endif %}"), Model("plain", 64)], 0.0)
+
+async def as_it_is(name: str) -> str:
+    return name
+
+
+CATALOG = Catalog(
+    [Model("org/target", 4096, "{% if tools %}<think>{% endif %}"), Model("plain", 64)], 0.0, as_it_is
+)
 
 
 def test_lists() -> None:
@@ -18,18 +25,18 @@ def test_lists() -> None:
     assert CATALOG.running()["models"][1]["context_length"] == 64
 
 
-def test_show_finds_context_length_and_capabilities() -> None:
+async def test_show_finds_context_length_and_capabilities() -> None:
     """Clients find the context by the architecture's name, and what the template can say; tags are cut."""
-    shown = CATALOG.show("org/target")
+    shown = await CATALOG.show("org/target")
     architecture = shown["model_info"]["general.architecture"]
     assert shown["model_info"][f"{architecture}.context_length"] == 4096
     assert shown["capabilities"] == ["completion", "tools", "thinking"]
-    assert CATALOG.show("plain")["capabilities"] == ["completion"]
+    assert (await CATALOG.show("plain"))["capabilities"] == ["completion"]
 
 
 @pytest.mark.parametrize("name", ["nobody", None])
-def test_an_unknown_model_is_a_404(name: str | None) -> None:
+async def test_an_unknown_model_is_a_404(name: str | None) -> None:
     """The error is in Ollama's words."""
     with pytest.raises(ApiError, match="not found") as caught:
-        CATALOG.show(name)
+        await CATALOG.show(name)
     assert caught.value.status == 404
