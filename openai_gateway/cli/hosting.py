@@ -197,7 +197,7 @@ async def _run(
             access_log=False,
             log_level=settings.log_level,
             log_config=None if settings.log_format == "json" else uvicorn.config.LOGGING_CONFIG,
-            limit_concurrency=settings.max_connections,
+            limit_concurrency=settings.max_connections + 1,  # from which on uvicorn refuses
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,
             timeout_graceful_shutdown=math.ceil(settings.drain_s),

@@ -11,6 +11,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -255,6 +256,72 @@ def test_a_unix_socket(
     with pytest.raises(CliError):
         bind_gateway(local.model_copy(update={"unix_socket": tmp_path / "file"}))
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize(("drain_s", "is_whole"), [(60.0, True), (0.0, False)])
+def test_answers_under_way_when_it_is_told_to_stop(
+    settings: EdgeSettings,
+    generator_for: Callable[..., FakeGenerator],
+    drain_s: float,
+    is_whole: bool,
+) -> None:
+    """They may go on for so long, and no longer: with no time they are cut."""
+    gate, has_begun = asyncio.Event(), threading.Event()
+    generator = generator_for("hello world", gate=gate)
+    got = bytearray()
+
+    def visit(port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        body = '{"stream": true, "messages": [{"role": "user", "content": "x"}]}'
+        connection.request("POST", "/v1/chat/completions", body, {"Authorization": "Bearer key"})
+        answer = connection.getresponse()
+        with suppress(http.client.IncompleteRead):
+            while part := answer.read1():
+                got.extend(part)
+                has_begun.set()
+        connection.close()
+
+    def stop() -> bool:
+        if has_begun.is_set() and is_whole:
+            asyncio.get_running_loop().call_later(0.2, gate.set)  # once it is told to stop
+        return has_begun.is_set()
+
+    draining = settings.model_copy(update={"drain_s": drain_s})
+    with bind_gateway(draining) as listener:
+        visitor = threading.Thread(target=visit, args=(listener.getsockname()[1],))
+        visitor.start()
+        run_gateway(draining, listener, starting(generator), stop)
+        visitor.join()
+    assert got.endswith(b"data: [DONE]\n\n") == is_whole
+    assert generator.records[0].finished == is_whole
+    assert generator.closed
+
+
+def test_connections_beyond_the_limit(
+    settings: EdgeSettings, generator_for: Callable[..., FakeGenerator]
+) -> None:
+    """Get a 503 at once; those that are there are answered."""
+    limited = settings.model_copy(update={"max_connections": 3})
+    found: list[int] = []
+    stopped = threading.Event()
+
+    def visit(port: int) -> None:
+        held = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(4)]
+        for connection in (*held, held[0]):
+            connection.request("GET", "/health")
+            answer = connection.getresponse()
+            answer.read()
+            found.append(answer.status)
+        for connection in held:
+            connection.close()
+        stopped.set()
+
+    with bind_gateway(limited) as listener:
+        visitor = threading.Thread(target=visit, args=(listener.getsockname()[1],))
+        visitor.start()
+        run_gateway(limited, listener, starting(generator_for()), stopped.is_set)
+        visitor.join()
+    assert found == [200, 200, 200, 503, 200]
 
 
 async def test_a_connection_that_says_nothing_is_closed() -> None:
