@@ -13,7 +13,7 @@ from pipesd_vllm import compat
 if TYPE_CHECKING:
     from vllm.v1.kv_cache_interface import KVCacheConfig
 
-__all__ = ["UnsupportedTargetError", "check_arguments", "check_kv_cache", "check_target_kind"]
+__all__ = ["UnsupportedTargetError", "check_arguments", "check_flags", "check_kv_cache", "check_target_kind"]
 
 _NEVER_TRIED: Final = "drafts of different lengths were never tried with it; leave the flag out"
 _PARALLELISM: Final = {
@@ -74,6 +74,11 @@ def check_kv_cache(config: KVCacheConfig) -> None:
         raise UnsupportedTargetError(
             f"The target keeps recurrent state, which may not outlive a session's waiting: {_PLAIN}"
         )
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """End the process with vLLM's own words if its server has no such `arguments`. Reads no model."""
+    compat.make_arg_parser().parse_args(list(arguments))
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

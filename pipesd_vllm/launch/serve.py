@@ -24,7 +24,7 @@ from pipesd_vllm.fill_in import FillIn, speculative_config
 from pipesd_vllm.launch import cpu_host
 from pipesd_vllm.launch.embedded import EmbeddedModelError, ensure_embedded_target
 from pipesd_vllm.launch.target_name import EMBEDDED, TargetNameError, check_target
-from pipesd_vllm.target_kind import UnsupportedTargetError, check_arguments
+from pipesd_vllm.target_kind import UnsupportedTargetError, check_arguments, check_flags
 
 __all__ = [
     "CPU_WORKER",
@@ -67,8 +67,11 @@ def main() -> None:
                 os.execve(sys.executable, command, environment)
         given, fill_in = take_fill_in(sys.argv[1:])
         given = apply_exact(given, os.environ, has_batch_invariance, print)
-        arguments = vllm_arguments(given, fill_in)
         enable_plugin(os.environ)
+        sys.argv = ["pipesd serve", *given]
+        if _split(given)[0] == EMBEDDED:  # which may have to be built first
+            check_flags(given)
+        arguments = vllm_arguments(given, fill_in)
         sys.argv = ["pipesd serve", *arguments]
         check_arguments(arguments)
     except (

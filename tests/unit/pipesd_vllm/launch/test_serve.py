@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,25 @@ def test_a_wrong_flag_ends_the_program_with_its_sentence(monkeypatch: pytest.Mon
     monkeypatch.setattr("pipesd_vllm.launch.cpu_host.preload_openmp", lambda: None)
     with pytest.raises(SystemExit, match=r"^pipesd serve: --fill-in takes none or ngram, not 'eagle'\.$"):
         serve.main()
+
+
+@pytest.mark.parametrize("arguments", [["--bogus", "3"], ["embedded", "--port", "many"]])
+def test_flags_of_vllm_are_checked_before_a_model_is_built(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In vLLM's words."""
+
+    def build(**options: object) -> Path:
+        raise AssertionError
+
+    monkeypatch.setattr("sys.argv", ["pipesd serve", *arguments])
+    monkeypatch.setattr(serve, "enable_plugin", lambda environment: None)  # not in this process
+    monkeypatch.setattr("pipesd_vllm.launch.cpu_host.preload_openmp", lambda: None)
+    monkeypatch.setattr(serve, "ensure_embedded_target", build)
+    with pytest.raises(SystemExit) as caught:
+        serve.main()
+    assert caught.value.code == 2
+    assert "error: " in capsys.readouterr().err
 
 
 # -- plugin and model ------------------------------------------------------------------------
