@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from vllm.lora.request import LoRARequest
 
 from edge_agent.api import Fallback
 from edge_agent.errors import CloudUnreachable
+from edge_agent.testing import FakeGenerator
 from edge_agent.verifier import CloudApi
 from openai_gateway.app import create_app
 from openai_gateway.routing import LISTED_FOR_S
@@ -223,6 +224,27 @@ async def test_other_protocols_stand_on_the_same_answers(front: FrontEnd, api: s
     assert got.status_code == 200, got.text
     assert got.headers["x-pipesd-route"].startswith("collaborative")
     assert "Zürich 🌦" in json.dumps(got.json(), ensure_ascii=False)
+
+
+async def test_one_of_several_targets_is_drafted_for_as_it_is_alone(
+    front: FrontEnd, generator_for: Callable[..., FakeGenerator]
+) -> None:
+    """The same answer as from a gateway of its own, by its name; the first one answers to its own."""
+    front.engine.script = lambda prompt, offset: front.engine.ids("Hello, you over there")
+    answers, first = [], generator_for("hello world")
+    for name, is_alone in (("m", True), ("m", False), ("default", False)):
+        async with lines(front, -1) as line:
+            bench = Bench(front, "Hello, you over there", line)
+            others = {} if is_alone else {"http://other": bench.agent}
+            transport = httpx.ASGITransport(create_app(bench.agent if is_alone else first, others=others))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                answers.append((await client.post(CHAT, json=CHATS | {"model": name}, timeout=60.0)).json())
+            await bench.agent.close()
+    alone, beside, firsts = answers
+    assert without_ours(alone) == without_ours(beside)
+    assert (beside["pipesd"]["route"], beside["pipesd"]["drafted"]) == ("collaborative", True)
+    assert beside["pipesd"]["draft_tokens_sent"] > 0
+    assert firsts["choices"][0]["message"]["content"] == "hello world"
 
 
 # -- LoRA adapters ---------------------------------------------------------------------------
