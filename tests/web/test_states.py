@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from dataclasses import replace
 
 import pytest
 import uvicorn
 from playwright.async_api import expect
 
 from edge_agent.errors import CloudUnreachable
+from edge_agent.testing import FakeGenerator
 from openai_gateway.app import create_app
 from tests.contract.scripted import MODEL, answering
 
@@ -21,13 +23,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 class Gateway:
     """A gateway on a port of its own that can be stopped and started."""
 
-    def __init__(self) -> None:
+    def __init__(self, **others: FakeGenerator) -> None:
+        self._others = others
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
 
     async def start(self) -> None:
-        app = create_app(answering("hello world"))
+        app = create_app(answering("hello world"), others=self._others)
         config = uvicorn.Config(app, port=self.port, log_level="error", lifespan="off")
         self._server = uvicorn.Server(config)
         self._task = asyncio.create_task(self._server.serve())
@@ -73,3 +76,28 @@ async def test_a_server_that_is_there_later(open_page: OpenPage) -> None:
         await expect(page.locator("#state")).to_contain_text("ready")
         await expect(page.locator("#model option")).to_have_count(3)
         await expect(page.locator("#model")).to_have_value(MODEL)
+
+
+async def test_several_targets_are_there_to_choose_from(browser: object) -> None:
+    """Also one that comes later; the one that is chosen answers."""
+    other = answering("from afar")
+    other._target = replace(other._target, model="org/other")
+    other.unreachable = CloudUnreachable("no verifier answers")
+    other._health["status"] = "out of reach"
+    gateway = Gateway(other=other)
+    await gateway.start()
+    page = await browser.new_page()  # type: ignore[attr-defined]
+    try:
+        await page.goto(f"http://127.0.0.1:{gateway.port}")
+        await expect(page.locator("#model option")).to_have_count(3)
+        other.unreachable = None
+        other._health["status"] = "ok"
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # it asks again at once
+        await expect(page.locator("#model option")).to_have_count(6)
+        await page.select_option("#model", "org/other")
+        await page.fill("#prompt", "hello")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".turn.assistant .text").last).to_have_text("from afar")
+    finally:
+        await page.context.close()
+        await gateway.stop()
