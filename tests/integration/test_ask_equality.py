@@ -68,13 +68,16 @@ GRID: dict[str, tuple[AskPath, dict[str, Any]]] = {
     "completion, min_p": (COMPLETIONS, {"min_p": 0.05, "logit_bias": {"28": -100}, "bad_words": ["the"]}),
 }
 UNDRAFTED = {"completion, echo, logprobs"}
+OTHERS = ("river", "daughter")
 
 
-def body_of(verifier: Verifier, name: str, *, temperature: float, streamed: bool) -> dict[str, Any]:
+def body_of(
+    verifier: Verifier, name: str, *, temperature: float, streamed: bool, topic: str = "city"
+) -> dict[str, Any]:
     path, fields = GRID[name]
-    say = {"messages": [{"role": "user", "content": "Tell me of a city."}]}
+    say = {"messages": [{"role": "user", "content": f"Tell me of a {topic}."}]}
     body = {"model": verifier.model, "max_tokens": NUM_TOKENS, "temperature": temperature}
-    body |= say if path == CHAT else {"prompt": "The city of"}
+    body |= say if path == CHAT else {"prompt": f"The {topic} of"}
     if temperature:
         body["seed"] = SEED
     if streamed:
@@ -134,14 +137,15 @@ async def asked(
 
 
 @pytest.mark.parametrize("name", GRID)
-async def test_an_answer_is_that_of_the_plain_route(verifier: Verifier, name: str) -> None:
+@pytest.mark.parametrize("topic", ["city", *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)])
+async def test_an_answer_is_that_of_the_plain_route(verifier: Verifier, name: str, topic: str) -> None:
     """Text, calls, finish and stop reasons, usage and log-probabilities, decoded alone and under drafts.
 
-    At T = 0 and 1, as a stream and whole, all at once.
+    At T = 0 and 1, as a stream and whole, all at once. Of all topics: 228 requests.
     """
     path, _ = GRID[name]
     bodies = [
-        body_of(verifier, name, temperature=temperature, streamed=streamed)
+        body_of(verifier, name, temperature=temperature, streamed=streamed, topic=topic)
         for temperature in (0.0, 1.0)
         for streamed in (False, True)
     ]
