@@ -18,7 +18,9 @@ from edge_agent.verifier.replicas import Replicas
 from edge_agent.verifier.target import check_same_target
 from edge_agent.verifier.transport import Connector, Transport
 from pipesd_vllm.wire import (
+    KEPT,
     PROTOCOL_VERSION,
+    Ask,
     Begun,
     Cancel,
     Commit,
@@ -28,6 +30,8 @@ from pipesd_vllm.wire import (
     Text,
     Upstream,
     Welcome,
+    said_since,
+    to_keep,
 )
 
 CheckWelcome = Callable[[Welcome], Awaitable[None]]
@@ -42,6 +46,8 @@ class CloudConnection:
         self.replica = replica
         self._transport = transport
         self._turn = 0
+        self._last_body = b""
+        """Of the last `Ask`: what the next one need not say again."""
 
     @property
     def is_open(self) -> bool:
@@ -54,7 +60,13 @@ class CloudConnection:
 
     async def send(self, message: Upstream) -> int:
         """Returns the frame's bytes. Raises `CloudUnreachable`."""
-        return await self._transport.send(message)
+        if not isinstance(message, Ask) or KEPT not in self.welcome.features:
+            return await self._transport.send(message)
+        # A send that is cancelled may have been one, or not: the next message is whole then.
+        last, self._last_body = self._last_body, b""
+        num_bytes = await self._transport.send(said_since(message, last))
+        self._last_body = to_keep(message)
+        return num_bytes
 
     async def receive(self, turn: int) -> tuple[Commit | Begun | Reply | Text, int]:
         """The next frame of `turn` and its bytes; frames of ended turns are passed over.

@@ -99,7 +99,10 @@ class TargetAnswers:
         """`body` with a drawn seed, unless the client gives one or asks for greedy text."""
         if "seed" in body or body.get("temperature") == 0:
             return body
-        return {**body, "seed": draw_seed(self._draw_bits)}
+        # Next to what grows from turn to turn: what is new then lies together (`pipesd_vllm/wire/kept.py`).
+        fields = [*body.items()]
+        place = next((n for n, name in enumerate(body, 1) if name in ("messages", "prompt")), len(fields))
+        return dict([*fields[:place], ("seed", draw_seed(self._draw_bits)), *fields[place:]])
 
 
 class _Exchange:

@@ -24,6 +24,8 @@ from pipesd_vllm.wire import (
     Upstream,
     decode_upstream,
     encode,
+    in_full,
+    to_keep,
 )
 
 Message = Open | Ask | Draft | Control | Cancel
@@ -56,20 +58,33 @@ def read_event(event: Mapping[str, Any]) -> Upstream | None:
 
 
 class Parts:
-    """Puts messages together that came in parts; at most `limit` bytes each."""
+    """Makes messages whole that came in parts, at most `limit` bytes each, or were partly said before."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._data = bytearray()
+        self._last_body = b""
+        """Of the last `Ask`."""
 
     def add(self, message: Upstream) -> Message | None:
         """The message that `message` completes, or is; None while there is more to come.
 
         Raises `CloseConnection`.
         """
+        try:
+            whole = self._joined(message)
+            if isinstance(whole, Ask):
+                whole = in_full(whole, self._last_body)
+                self._last_body = to_keep(whole)
+        except ProtocolError as error:
+            raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, str(error)) from error
+        return whole
+
+    def _joined(self, message: Upstream) -> Message | None:
+        """As `add`, as it was sent. Raises `CloseConnection`, `ProtocolError`."""
         if not isinstance(message, Part):
             if self._data:
-                raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, "a message is not whole")
+                raise ProtocolError("a message is not whole")
             return message
         self._data += message.data
         if len(self._data) > self._limit:
@@ -77,12 +92,9 @@ class Parts:
         if not message.last:
             return None
         data, self._data = bytes(self._data), bytearray()
-        try:
-            whole = decode_upstream(data, self._limit)
-        except ProtocolError as error:
-            raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, str(error)) from error
+        whole = decode_upstream(data, self._limit)
         if isinstance(whole, Part):
-            raise CloseConnection(_BAD_DATA, CloseReason.BAD_FRAME, "a part of a part")
+            raise ProtocolError("a part of a part")
         return whole
 
 

@@ -12,6 +12,7 @@ from pipesd_vllm import compat
 from pipesd_vllm.api.target_identity import build_identity, served_template
 from pipesd_vllm.wire import (
     ASK,
+    KEPT,
     MAX_DRAFT_TOKENS,
     MAX_FRAME_BYTES,
     PROTOCOL_VERSION,
@@ -44,7 +45,7 @@ def build_welcome(engine: EngineClient, args: Namespace) -> Welcome:
             max_drafts=speculative.num_speculative_tokens if speculative else 0,
         ),
         identity=build_identity(engine, args),
-        features=[ASK],
+        features=[ASK, KEPT],
     )
 
 

@@ -1,12 +1,14 @@
 """What both sides say to each other. The edge imports this package of the plugin and no other."""
 
 from pipesd_vllm.wire.deflate import Deflater, Inflater
+from pipesd_vllm.wire.kept import in_full, said_since, to_keep
 from pipesd_vllm.wire.prefix import common_prefix_length
 from pipesd_vllm.wire.protocol import (
     AFFINITY_HEADER,
     ASK,
     FP64_NOISE,
     INFO_PATH,
+    KEPT,
     MAX_DRAFT_TOKENS,
     MAX_FRAME_BYTES,
     MAX_LISTED,
@@ -35,6 +37,7 @@ from pipesd_vllm.wire.protocol import (
     Fingerprint,
     Guess,
     Identity,
+    Kept,
     Limits,
     Mode,
     Open,
@@ -71,6 +74,7 @@ __all__ = [
     "ASK",
     "FP64_NOISE",
     "INFO_PATH",
+    "KEPT",
     "MAX_DRAFT_TOKENS",
     "MAX_FRAME_BYTES",
     "MAX_LISTED",
@@ -101,6 +105,7 @@ __all__ = [
     "Guess",
     "Identity",
     "Inflater",
+    "Kept",
     "Limits",
     "Mode",
     "Open",
@@ -130,5 +135,8 @@ __all__ = [
     "encode",
     "encode_in_parts",
     "fingerprint",
+    "in_full",
     "prompt_guess",
+    "said_since",
+    "to_keep",
 ]

@@ -28,6 +28,8 @@ SERVED_SUBPROTOCOLS: Final = {SUBPROTOCOL: PROTOCOL_VERSION, "pipesd.v1": 1}
 version 2, which has more of them."""
 ASK: Final = "ask"
 """In `Welcome.features` of a server that takes `Ask`."""
+KEPT: Final = "kept"
+"""In `Welcome.features` of a server that takes `Ask.kept`."""
 
 AFFINITY_HEADER: Final = "x-pipesd-prefix"
 """Of an upgrade: proxies send those that are alike to one server, so that prefix caches are hit."""
@@ -256,12 +258,22 @@ class Resume(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen
     media: Annotated[bytes, msgspec.Meta(max_length=32)] = b""
 
 
+class Kept(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
+    """Bytes of the connection's last `Ask.body` that stand before and behind this one's (`kept.py`)."""
+
+    prefix: UInt
+    suffix: UInt
+    digest: Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+    """The first bytes of the whole body's SHA-256."""
+
+
 class Ask(msgspec.Struct, tag=4, array_like=True, forbid_unknown_fields=True, frozen=True):
     """Up: have vLLM's own API answer `body` (JSON) at `path`; ends the turn before it, if any.
 
     The answer comes as `Reply` and `Text`; what the target commits for it, as `Commit`s of one or more
     streams, announced by `Begun`. `mode` and `patience_ms` are those of stream 0; other streams start in
-    `Mode.LATENCY`. A body without a seed cannot be taken over at a temperature above 0.
+    `Mode.LATENCY`. A body without a seed cannot be taken over at a temperature above 0. With `kept`, `body`
+    is only what the last one on this connection did not say.
     """
 
     turn: UInt
@@ -272,6 +284,7 @@ class Ask(msgspec.Struct, tag=4, array_like=True, forbid_unknown_fields=True, fr
     patience_ms: Patience = 500
     guess: Guess | None = None
     resume: Resume | None = None
+    kept: Kept | None = None
 
 
 class Part(msgspec.Struct, tag=5, array_like=True, forbid_unknown_fields=True, frozen=True):

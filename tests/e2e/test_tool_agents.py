@@ -123,7 +123,8 @@ class Figures:
         self.of_turn.append(passes / tokens)
         print(
             f"turn {len(self.of_turn)}: {stats['route']}, {tokens} tokens in {passes} passes "
-            f"({passes / tokens:.2f}), {stats['draft_tokens_accepted']} drafts accepted; prompt: {prompt}"
+            f"({passes / tokens:.2f}), {stats['draft_tokens_accepted']} drafts accepted, "
+            f"{stats['uplink_bytes']} bytes up; prompt: {prompt}"
         )
         assert stats["route"] == "collaborative"
 

@@ -14,6 +14,7 @@ from edge_agent.api import Route
 from edge_agent.errors import CloudUnreachable, VerifierTooOld
 from edge_agent.testing import FakeForwardedAnswer, FakeGenerator
 from openai_gateway.app import create_app
+from pipesd_vllm.wire import Ask, said_since
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -114,6 +115,17 @@ async def test_sampled_text_has_a_seed(answering: Any, post: Post, stream: bool,
     bodies = events_of(response)[:-1] if stream else [response.json()]
     assert [each["system_fingerprint"] for each in bodies] == [f"seed-{seed}"] * len(bodies)
     assert bodies[-1]["pipesd"]["seed"] == seed
+
+
+async def test_a_drawn_seed_parts_no_conversation(generator_for: MakeFake, post: Post) -> None:
+    """Another one each turn, it stands with the new messages, so that a session sends no tools again."""
+    generator = generator_for()
+    tools = [{"type": "function", "function": {"name": "read", "description": "Reads. " * 100}}]
+    for messages in (MESSAGES, [*MESSAGES, {"role": "user", "content": "more"}]):
+        await post(generator, CHAT, {"messages": messages, "tools": tools})
+    first, second = (msgspec.json.encode(sent) for _, sent in generator.forwarded)
+    sent = said_since(Ask(2, "/v1/chat/completions", second, "r"), first)
+    assert len(sent.body) < 120 < len(second) / 5
 
 
 async def test_greedy_text_needs_no_seed(answering: Any, post: Post) -> None:

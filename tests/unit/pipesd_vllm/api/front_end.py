@@ -40,6 +40,7 @@ from pipesd_vllm.scheduling import Command, OpenSession, unpack_command
 from pipesd_vllm.settings import ServerSettings
 from pipesd_vllm.wire import (
     ASK,
+    KEPT,
     Ask,
     Downstream,
     Fingerprint,
@@ -289,7 +290,7 @@ class FrontEnd:
         vocab_size = config.model_config.get_vocab_size()
         limits = Limits(1 << 20, 256, 16)
         fingerprint = Fingerprint(vocab_size, "")
-        self.welcome = Welcome(2, "m", 4096, vocab_size, fingerprint, limits, features=[ASK])
+        self.welcome = Welcome(2, "m", 4096, vocab_size, fingerprint, limits, features=[ASK, KEPT])
 
     async def plain(self, path: str, body: Any, request_id: str = "r", key: str = KEY) -> Answer:
         """What vLLM's own route says."""
@@ -360,9 +361,9 @@ class Edge:
         assert event["type"] == "websocket.send", event
         return decode_downstream(event["bytes"])
 
-    async def answer(self, ask: Ask) -> Answer:
-        """All that comes for `ask`."""
-        self.send(ask)
+    async def answer(self, *ask: Upstream) -> Answer:
+        """All that comes for an `Ask`, or for its parts."""
+        self.send(*ask)
         answer = Answer()
         while not answer.is_whole:
             answer.add(await self.frame())

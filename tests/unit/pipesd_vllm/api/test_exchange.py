@@ -38,6 +38,7 @@ from pipesd_vllm.wire import (
     decode_downstream,
     encode,
     prompt_guess,
+    said_since,
 )
 from tests.answers import Answer
 
@@ -353,6 +354,28 @@ async def test_a_body_larger_than_a_frame_comes_in_parts(front: FrontEnd) -> Non
             event = await edge.event()
             assert event["type"] == "websocket.close"
             assert event["reason"].startswith(last)
+
+
+async def test_what_the_last_body_said_need_not_be_said_again(front: FrontEnd) -> None:
+    """On its connection, also where it came in parts before; elsewhere it is a body that nobody sent."""
+    front.engine.says("yes")
+    first = json.dumps(CHATS).encode()
+    second = json.dumps(
+        CHATS | {"messages": [*CHATS["messages"], {"role": "user", "content": "So?"}]}
+    ).encode()
+    whole = ask(CHAT, second)
+    short = said_since(whole, first)
+    assert len(short.body) < len(second) / 2
+    plain = await front.plain(CHAT, second)
+    data = encode(ask(CHAT, first))
+    async with front.edge() as edge:
+        await edge.answer(Part(data[:40]), Part(data[40:-1]), Part(data[-1:], True))
+        same(await edge.answer(short), plain)
+    async with front.edge() as edge:
+        edge.send(short)
+        event = await edge.event()
+        assert event["type"] == "websocket.close"
+        assert event["reason"].startswith(CloseReason.BAD_FRAME)
 
 
 # -- what a session cannot do ----------------------------------------------------------------
