@@ -234,6 +234,8 @@ class GenerationStats:
     first_token_s: float | None = None
     last_token_s: float | None = None
     completion_tokens: int = 0
+    longest_tokens: int = 0
+    """Of the longest of several answers, which are made side by side; of the only one: all of them."""
     target_passes: int = 0
     draft_tokens_sent: int = 0
     draft_tokens_verified: int = 0
@@ -265,11 +267,11 @@ class GenerationStats:
 
     @property
     def saved_ms(self) -> float | None:
-        """Against streaming as many tokens, from the first on. Negative: this took longer."""
+        """Against streaming the longest answer, from its first token on. Negative: this took longer."""
         if self.streaming_s is None or self.first_token_s is None or not self._is_comparable:
             return None
         took_s = (self.last_token_s or self.first_token_s) - self.first_token_s
-        return ((self.completion_tokens - 1) * self.streaming_s - took_s) * 1e3
+        return ((self.longest_tokens - 1) * self.streaming_s - took_s) * 1e3
 
     @property
     def saved_bytes(self) -> int | None:

@@ -73,8 +73,12 @@ class Stream:
         return 0 if request is None else len(request.prompt_token_ids) + request.sampling.max_tokens
 
     @property
-    def committed(self) -> list[int]:
+    def num_committed(self) -> int:
         """Its tokens after the prompt."""
+        return 0 if self.prompt is None else self.chain.frontier - len(self.prompt)
+
+    @property
+    def committed(self) -> list[int]:
         return [] if self.prompt is None else self.chain.tokens[len(self.prompt) :]
 
     def resumed(self) -> CommittedStream:

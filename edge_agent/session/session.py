@@ -218,6 +218,8 @@ class CollaborativeSession:
         stats.draft_tokens_accepted += outcome.num_accepted
         stats.draft_tokens_discarded += outcome.num_discarded
         stats.completion_tokens += len(outcome.new_tokens)
+        stream = self.exchange.streams[received.commit.stream]
+        stats.longest_tokens = max(stats.longest_tokens, stream.num_committed)
 
     def _stamp(self, outcome: CommitOutcome) -> None:
         """The client gets the tokens now."""

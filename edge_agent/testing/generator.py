@@ -424,6 +424,7 @@ def _count(stats: GenerationStats, num_tokens: int) -> None:
         stats.first_token_s = now_s
     stats.last_token_s = now_s
     stats.completion_tokens += num_tokens
+    stats.longest_tokens = stats.completion_tokens  # there is one answer
     stats.target_passes += 1
     num_drafts = max(num_tokens - 1, 0)
     stats.draft_tokens_sent += num_drafts

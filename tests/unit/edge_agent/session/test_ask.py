@@ -135,6 +135,9 @@ async def test_an_answer_taken_over_after_every_other_frame_is_the_undisturbed_o
             ids = front.engine.ids(texts[stream])
             assert found == ids[: len(found)]
             assert len(found) == len(ids) or "stop" in body
+        lengths = [len(found) for found in tokens.values()]
+        stats = stats_of(events)
+        assert (stats.completion_tokens, stats.longest_tokens) == (sum(lengths), max(lengths))
 
 
 def _same(got: Answer, plain: Answer) -> None:

@@ -125,7 +125,9 @@ async def test_what_is_committed_stays_in_sight(bundle: TokenizerBundle) -> None
 
 def test_savings_are_known_or_not() -> None:
     """Gains and losses both; nothing where there is nothing to compare."""
-    stats = GenerationStats(completion_tokens=100, target_passes=39, streaming_s=0.05, streamed_bytes=20_000)
+    stats = GenerationStats(
+        completion_tokens=100, longest_tokens=100, target_passes=39, streaming_s=0.05, streamed_bytes=20_000
+    )
     stats.first_token_s, stats.last_token_s = 1.0, 7.0
     stats.uplink_bytes, stats.downlink_bytes = 9_000, 16_000
     assert (stats.saved_passes, stats.saved_bytes) == (61, -5_000)
@@ -139,6 +141,14 @@ def test_savings_are_known_or_not() -> None:
         GenerationStats(),
     ):
         assert (other.saved_passes, other.saved_ms, other.saved_bytes) == (None, None, None)
+
+
+@pytest.mark.parametrize("others", [(), (70,), (100,), (5, 100, 1)])
+def test_time_is_saved_against_answers_that_stream_side_by_side(others: tuple[int, ...]) -> None:
+    """Several take as long as the longest of them, not as long as all of them one after the other."""
+    stats = GenerationStats(completion_tokens=100 + sum(others), longest_tokens=100, streaming_s=0.05)
+    stats.first_token_s, stats.last_token_s = 1.0, 4.0
+    assert stats.saved_ms == pytest.approx(99 * 50.0 - 3000.0)
 
 
 async def test_the_last_chunk_says_what_was_saved(generator_for: Callable[..., FakeGenerator]) -> None:
