@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 import typer
@@ -102,3 +103,25 @@ def front_end(
     for cost in front_end_costs(tuple(numbers_in(streams, "--streams")), tokens):
         deflated = "" if cost.deflated is None else f"{cost.deflated:10.1f}"
         print(f"{cost.num_streams:7}  {cost.kind:8} {cost.cpu_us:16.0f} {cost.bytes_down:19.1f}{deflated}")
+
+
+@app.command()
+def page(
+    messages: Annotated[str, typer.Option("--messages", help="Messages already in the chat.")] = "0,200",
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=8, help="Tokens of the answer and each message.")
+    ] = 2000,
+    rate: Annotated[float, typer.Option("--rate", min=1.0, help="Tokens a second.")] = 60.0,
+    text: Annotated[
+        str, typer.Option("--text", help="mixed; or, as one block: code, list, table, prose.")
+    ] = "mixed",
+) -> None:
+    """The page while an answer comes in, in ms: CPU, frames, tasks over 50 ms (needs Chromium)."""
+    from benchmarks.micro.page import HEAD, page_costs
+
+    async def measure() -> None:
+        async for cost in page_costs(tuple(map(int, messages.split(","))), tokens, rate, text):
+            print(cost, flush=True)
+
+    print(HEAD)
+    asyncio.run(measure())

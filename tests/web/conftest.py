@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -11,10 +10,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from benchmarks.micro.page import chromium
 from edge_agent.testing import FakeGenerator
 from tests.contract.scripted import gateway
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 TIMEOUT_MS = 30_000
 """For actions and for `expect`, which goes by a time of its own (5 s unless told otherwise)."""
 OpenPage = Callable[..., AbstractAsyncContextManager[Page]]
@@ -37,7 +36,7 @@ async def answered(page: Page) -> None:
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
 async def browser() -> AsyncIterator[Browser]:
-    path = next(filter(None, map(shutil.which, NAMES)), None)
+    path = chromium()
     if path is None:
         pytest.skip("no Chromium on this machine: install Debian's package 'chromium'")
     async with async_playwright() as playwright:

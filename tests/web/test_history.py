@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
 
+from benchmarks.micro.page import long_chat
+from edge_agent.testing import FakeGenerator
 from tests.contract.scripted import answering
 
 from .conftest import OpenPage, answered, ask
@@ -190,28 +194,88 @@ async def test_two_tabs_show_the_same_chats(open_page: OpenPage) -> None:
         await expect(other.locator("#chats .open")).to_have_text("from the first tab")
 
 
-async def test_a_long_chat_stays_smooth(open_page: OpenPage, tmp_path: Path) -> None:
+async def test_a_long_chat_stays_smooth(open_page: OpenPage) -> None:
     """200 messages of 2,000 tokens: only what is looked at is drawn, and the end is in sight."""
     words = "Some **words** with `code` in them, again and again. " * 150
-    messages = {}
-    for i in range(200):
-        role = "assistant" if i % 2 else "user"
-        parent = str(i - 1) if i else None
-        messages[str(i)] = {"id": str(i), "role": role, "parent": parent, "content": words, "created": i}
-    chat = {"title": "long", "messages": messages, "leaf": "199"}
-    exported = json.dumps({"format": "pipesd-chats", "version": 1, "chats": [chat]})
-    (tmp_path / "long.json").write_text(exported, encoding="utf-8")
-    async with open_page(answering("hello world " * 50, delay_s=0.01)) as page:
-        await page.set_input_files("#import-file", tmp_path / "long.json")
-        await page.get_by_role("button", name="long", exact=True).click()
-        await expect(page.locator(".turn")).to_have_count(200)
+    generator = roomy(answering("hello world " * 50, delay_s=0.01))
+    async with open_page(generator) as page:
+        await open_long_chat(page, words)
         await expect(page.locator(".turn.assistant").last.locator("strong").last).to_be_in_viewport()
         drawn = await page.locator(".turn.assistant .block").count()
         await ask(page, "more")
         await answered(page)
+        await expect(page.locator(".turn.assistant .text").last).to_contain_text("hello world")
         await expect(page.locator(".turn.assistant .foot").last).to_be_in_viewport()
         after = await page.locator(".turn.assistant .block").count()
         await page.evaluate("document.getElementById('log').scrollTop = 0")
         await expect(page.locator(".turn.assistant").first.locator("strong").first).to_be_visible()
     assert 0 < drawn < 20
     assert after < 20
+
+
+def roomy(generator: FakeGenerator) -> FakeGenerator:
+    """One whose target takes a long chat."""
+    generator._target = replace(generator._target, max_model_len=1 << 30)
+    return generator
+
+
+async def open_long_chat(page: Page, content: str) -> None:
+    file = {"name": "long.json", "mimeType": "application/json", "buffer": long_chat(200, content).encode()}
+    await page.set_input_files("#import-file", file)  # type: ignore[arg-type]
+    await page.get_by_role("button", name="long", exact=True).click()
+    await expect(page.locator(".turn")).to_have_count(200)
+
+
+UNITS = {
+    "paragraphs": ("", "hello **world** and so on.\n\n"),
+    "one paragraph": ("", "hello **world** and so on. "),
+    "a list": ("", "- hello `world`\n"),
+    "a table": ("| a | b |\n|---|---|\n", "| hello | `world` |\n"),
+    "code": ("```python\n", "def hello(world): return 1\n"),
+}
+
+
+@pytest.mark.parametrize("tint", [False, True])
+@pytest.mark.parametrize("kind", UNITS)
+async def test_a_token_changes_the_end_of_its_answer_only(open_page: OpenPage, kind: str, tint: bool) -> None:
+    """However long chat and answer are: what is on the page stays, and a token adds few nodes."""
+    begin, unit = UNITS[kind]
+    text = begin + unit * 60
+    gate = asyncio.Event()
+    half = len(answering(text)._script.token_ids) // 2  # type: ignore[union-attr]
+    generator = roomy(answering(text, chunk_tokens=2, delay_s=0.005, gate=gate, gate_at=half))
+    async with open_page(generator) as page:
+        await open_long_chat(page, "Some **words** with `code` in them. " * 20)
+        if tint:
+            await page.click("#open-settings")
+            await page.check("#set-tint")
+            await page.keyboard.press("Escape")
+        await ask(page, "more")
+        await expect(page.locator(".turn.assistant .text").last).to_contain_text("hello")
+        while generator.records[0].stats.completion_tokens < half:
+            await page.wait_for_timeout(50)
+        await page.wait_for_timeout(500)
+        await page.evaluate(WATCH)
+        gate.set()
+        await answered(page)
+        found = await page.evaluate("watched")
+    assert (found["elsewhere"], found["lost"]) == (0, 0)
+    assert found["watched"] > 10
+    assert 0 < found["added"] < 3 * half
+
+
+WATCH = """() => {
+  const log = document.getElementById("log");
+  const text = [...log.querySelectorAll(".turn.assistant .text")].pop();
+  const before = [...text.querySelectorAll("*")].filter((node) => !node.closest(".draft")).slice(0, -12);
+  window.watched = { added: 0, elsewhere: 0, lost: 0, watched: before.length };
+  const watch = new MutationObserver((records) => {
+    if (log.getAttribute("aria-busy") === "false") return;
+    for (const { target, addedNodes } of records) {
+      if (!text.contains(target)) watched.elsewhere++;
+      for (const node of addedNodes) watched.added += 1 + (node.querySelectorAll?.("*").length ?? 0);
+    }
+    watched.lost += before.filter((node) => !node.isConnected).length;
+  });
+  watch.observe(log, { subtree: true, childList: true, characterData: true, attributes: true });
+}"""

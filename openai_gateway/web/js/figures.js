@@ -1,7 +1,7 @@
 // What an answer's figures say, in words. Pure.
 
-const SIGNS = { style: "decimal", maximumFractionDigits: 1 };
-const number = (value, digits = 0) => new Intl.NumberFormat("en", { ...SIGNS, maximumFractionDigits: digits }).format(value);
+const FORMATS = [0, 1, 2].map((digits) => new Intl.NumberFormat("en", { maximumFractionDigits: digits }));
+const number = (value, digits = 0) => FORMATS[digits].format(value);
 const known = (value) => value !== null && value !== undefined && Number.isFinite(value);
 
 /** Milliseconds as "320 ms", "4.1 s" or "2 min 5 s". */

@@ -29,15 +29,26 @@ function anchor(href, inner) {
   return LINK.test(href) ? `<a href="${escaped(href)}">${inner}</a>` : inner;
 }
 
-/** The blocks of a text, in order: {kind, raw, start, html()}; `raw`s together are the text. */
+const UNITS = { list: "items", table: "rows" };
+const MOST_UNITS = 16;
+
+/** A long list or table as several of the same kind: as it grows, only the last of them changes. */
+function parts(token) {
+  const name = UNITS[token.type];
+  const units = token[name] ?? [];
+  if (units.length <= MOST_UNITS) return [token];
+  return Array.from({ length: Math.ceil(units.length / MOST_UNITS) }, (_, i) => ({ ...token, [name]: units.slice(i * MOST_UNITS, (i + 1) * MOST_UNITS) }));
+}
+
+/** The blocks of a text, in order: {kind, raw, start, html()}; `raw`s together are the text. `html` gives the block's parts. */
 export function blocks(text) {
   const source = text.replace(/\r\n?/g, "\n");
   let start = 0;
   const found = [];
   const tokens = marked.lexer(source);
   for (const token of tokens) {
-    const only = Object.assign([token], { links: tokens.links });
-    found.push({ kind: token.type, raw: token.raw, start, html: () => marked.parser(only) });
+    const html = (part) => marked.parser(Object.assign([part], { links: tokens.links }));
+    found.push({ kind: token.type, raw: token.raw, start, html: () => parts(token).map(html) });
     start += token.raw.length;
   }
   return found;

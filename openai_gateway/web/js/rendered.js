@@ -23,29 +23,22 @@ export class Rendered {
     const found = blocks(text);
     while (this.shown.length > found.length) this.shown.pop().node.remove();
     found.forEach((block, i) => {
-      if (block.kind === "space") {
-        this.replace(i, { ...block, key: "", node: document.createComment("") });
-        return;
-      }
       const names = sliced(runs, block.start, block.start + block.raw.length);
       const key = JSON.stringify([block.raw, tint, tint || names.some(([name]) => name === "draft") ? names : 0]);
-      if (this.shown[i]?.key !== key) this.replace(i, this.draw({ ...block, key }, names, tint, this.shown[i]));
+      const old = this.shown[i];
+      if (old?.key === key) return;
+      const made = (this.shown[i] = this.draw({ ...block, key }, names, tint, old));
+      if (!old) this.box.append(made.node);
+      else if (old.node !== made.node) old.node.replaceWith(made.node);
     });
   }
 
-  replace(i, made) {
-    const old = this.shown[i];
-    if (old?.node === made.node) {
-      this.shown[i] = made;
-      return;
-    }
-    if (old) old.node.replaceWith(made.node);
-    else this.box.append(made.node);
-    this.shown[i] = made;
-  }
-
+  /** `block` with its node, which is the one of `old` where that can become it. */
   draw(block, names, tint, old) {
-    const made = sanitised(block.html());
+    if (block.kind === "space") return { ...block, node: document.createComment("") };
+    const html = block.html();
+    const parts = html.map((part, i) => (old?.html?.[i] === part && old.parts[i]) || sanitised(part));
+    const made = parts.length > 1 ? joined(parts) : parts[0];
     const code = made.querySelector("pre > code");
     if (block.kind === "code" && code) {
       const language = code.className.replace("language-", "");
@@ -53,7 +46,7 @@ export class Rendered {
       if (coloured) code.replaceChildren(...coloured.childNodes);
       tinted(code, block.raw, names, tint);
       if (old?.code && old.language === language) {
-        old.code.replaceChildren(...code.childNodes); // buttons keep their focus
+        become(old.code, code); // buttons keep their focus
         return { ...block, node: old.node, code: old.code, language };
       }
       return { ...block, node: codeBlock(code, language), code, language };
@@ -62,7 +55,10 @@ export class Rendered {
     for (const pre of made.querySelectorAll("pre")) pre.tabIndex = 0;
     const node = element("div", { class: "block" }, made);
     tinted(node, block.raw, names, tint);
-    return { ...block, node };
+    const kept = { ...block, html, parts: parts.length > 1 ? parts : [] };
+    if (old?.kind !== block.kind || old.code) return { ...kept, node };
+    become(old.node, node);
+    return { ...kept, node: old.node };
   }
 
   /** A language has been loaded. */
@@ -70,6 +66,28 @@ export class Rendered {
     for (const shown of this.shown) if (shown.code) shown.key = "";
     if (this.last) this.show(...this.last);
   }
+}
+
+/** One list or table of all parts of it, which stay as they are. */
+function joined(parts) {
+  const [made, ...others] = parts.map((part) => part.cloneNode(true));
+  const units = (part) => part.querySelector("ol, ul, tbody");
+  units(made).append(...others.flatMap((part) => [...units(part).childNodes]));
+  return made;
+}
+
+/** Gives `old` the content of `made`, and keeps what they share: the beginning of what grows, and selections in it. */
+function become(old, made) {
+  const wanted = [...made.childNodes];
+  wanted.forEach((node, i) => {
+    const kept = old.childNodes[i];
+    if (!kept) old.append(node);
+    else if (kept.isEqualNode(node)) return;
+    else if (kept.nodeType === Node.TEXT_NODE && node.data?.startsWith(kept.data)) kept.appendData(node.data.slice(kept.length));
+    else if (kept.cloneNode().isEqualNode(node.cloneNode())) become(kept, node);
+    else kept.replaceWith(node);
+  });
+  while (old.childNodes.length > wanted.length) old.lastChild.remove();
 }
 
 function codeBlock(code, language) {

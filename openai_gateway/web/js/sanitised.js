@@ -1,9 +1,10 @@
 // HTML that a text was rendered to, as nodes that can neither run, load nor send anything.
 
 import "../vendor/purify.js";
+import { element } from "./dom.js";
 
 const purify = globalThis.DOMPurify;
-const CLASSES = /^(language-[\w+#-]+|hljs-[\w-]+( \w+_)*)$/;
+const CLASSES = /^language-[\w+#-]+$/;
 const ALLOWED = {
   ALLOWED_TAGS: [
     "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "span",
@@ -66,8 +67,39 @@ async function load(language) {
   for (const ready of waiting) ready();
 }
 
-/** Coloured nodes of `code`; only after `canHighlight`. */
+const DEEPEST = 32;
+
+/** What highlight.js has found, as nodes: it walks over its scopes and texts. */
+class Coloured {
+  made = document.createDocumentFragment();
+  open = [this.made];
+
+  get top() {
+    return this.open[this.open.length - 1];
+  }
+
+  addText(text) {
+    this.top.append(text);
+  }
+
+  openNode({ scope }) {
+    if (!scope) return;
+    const span = this.open.length > DEEPEST ? this.top : element("span", { class: `hljs-${scope.split(/[.:]/)[0]}` });
+    if (span !== this.top) this.top.append(span);
+    this.open.push(span);
+  }
+
+  closeNode({ scope }) {
+    if (scope) this.open.pop();
+  }
+}
+
+/** Coloured nodes of `code`, null if there are none; only after `canHighlight`. */
 export function highlighted(code, name) {
   if (code.length > LONGEST) return null;
-  return sanitised(highlighter.highlight(code, { language: LANGUAGES[name], ignoreIllegals: true }).value);
+  const found = highlighter.highlight(code, { language: LANGUAGES[name], ignoreIllegals: true });
+  if (found.errorRaised) return null;
+  const coloured = new Coloured();
+  found._emitter.walk(coloured);
+  return coloured.made;
 }

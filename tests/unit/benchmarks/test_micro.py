@@ -5,9 +5,10 @@ from itertools import count
 import numpy as np
 import pytest
 
-from benchmarks.micro import acceptance, parts
+from benchmarks.micro import acceptance, page, parts
 from benchmarks.micro.front_end import front_end_costs
 from edge_agent.api import Sampling
+from openai_gateway.cli.errors import CliError
 
 RNG = np.random.default_rng(3)
 SETTINGS = Sampling(1, 1.0, seed=5)
@@ -52,3 +53,20 @@ def test_a_session_sends_less_than_stock_streaming() -> None:
     assert 0 < session.bytes_down < stock.bytes_down / 2
     assert stock.deflated is not None
     assert 0 < stock.deflated < stock.bytes_down
+
+
+@pytest.mark.skipif(page.chromium() is None, reason="no Chromium on this machine")
+async def test_the_page_is_watched_while_an_answer_comes_in() -> None:
+    """In a new chat and in one with messages: CPU, frames, a line for a person."""
+    costs = [cost async for cost in page.page_costs((0, 2), 60, 300.0, "code")]
+    assert [cost.num_messages for cost in costs] == [0, 2]
+    for cost in costs:
+        assert 0 < cost.script_ms < cost.cpu_ms
+        assert len(cost.frames_ms) > 1
+        assert len(str(cost)) == len(page.HEAD)
+
+
+async def test_the_page_says_which_texts_there_are() -> None:
+    """A kind of text that there is not is answered with those that there are."""
+    with pytest.raises(CliError, match="mixed, code, list"):
+        await anext(page.page_costs((0,), 10, 60.0, "poem"))

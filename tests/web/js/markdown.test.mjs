@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { web } from "./modules.mjs";
 
 const { blocks, spoken } = await web("markdown");
-const html = (text) => blocks(text).map((block) => block.html()).join("");
+const html = (text) => blocks(text).flatMap((block) => block.html()).join("");
 
 const DOCUMENT = `# Title
 
@@ -47,6 +47,16 @@ test("blocks that are finished stay as they are while the text grows", () => {
   const after = blocks(paragraph + "More words");
   assert.equal(before[0].raw, after[0].raw);
 });
+
+for (const [kind, head, unit] of [["list", "", "- item\n"], ["list", "", "3. item\n"], ["table", "| a |\n|---|\n", "| cell |\n"]]) {
+  test(`a long ${kind} comes in parts, of which only the last changes as it grows: ${unit.trim()}`, () => {
+    const parts = (num) => blocks(head + unit.repeat(num))[0].html();
+    const all = parts(100).join("");
+    assert.equal(all.match(/<li>|<td>/g).length, 100);
+    assert.ok(parts(100).length > 5);
+    for (let num = 1; num < 100; num++) assert.deepEqual(parts(num).slice(0, -1), parts(num + 1).slice(0, parts(num).length - 1));
+  });
+}
 
 test("the usual markup is there", () => {
   const made = html(DOCUMENT);
