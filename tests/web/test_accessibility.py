@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, expect
 
+from edge_agent.errors import CloudUnreachable
 from tests.contract.scripted import answering
 
 from .conftest import OpenPage, answered, ask
@@ -131,6 +134,62 @@ async def test_readable_in_light_and_dark(open_page: OpenPage, scheme: str, tint
     assert (sum(map(int, re.findall(r"\d+", background)[:3])) > 382) == (scheme == "light")
     assert {name: value for name, value in contrasts.items() if value < CONTRAST_AA} == {}
     assert len(contrasts) > 30
+
+
+GREY = """Some words, then a table.
+
+| hello world | `hello world` |
+|---|---|
+| hello world | hello world |
+
+> hello `world`
+
+```python
+def hello(): return "world"  # hello
+```
+
+# hello `hello world hello world hello world`
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_drafts_notes_and_errors_are_readable(open_page: OpenPage, scheme: str) -> None:
+    """In mid-answer as well, wherever a draft stands; and so are what failed, and a notice."""
+    gate = asyncio.Event()
+    gate.set()
+    faint: dict[str, float] = {}
+    seen: set[str] = set()
+
+    async def look(page: Page) -> None:
+        contrasts = await page.evaluate(CONTRASTS)
+        seen.update(contrasts)
+        faint.update({name: value for name, value in contrasts.items() if value < CONTRAST_AA})
+
+    wide = {"width": 1400, "height": 900}
+    generator = answering(GREY, chunk_tokens=20, gate=gate, delay_s=0.2)
+    async with open_page(generator, color_scheme=scheme, viewport=wide) as page:
+        await ask(page)
+        await answered(page)  # meanwhile the gateway has read the tokenizer
+        for at in range(1, 81, 20):
+            gate.clear()
+            generator._script = replace(generator._script, gate_at=at)  # type: ignore[type-var]
+            await ask(page)
+            await expect(page.locator(".draft").last).to_be_visible()
+            await look(page)
+            await page.click("#stop")
+            await answered(page)
+            await look(page)
+            await page.click("#new")
+        generator._script = replace(generator._script, error=CloudUnreachable("gone"))  # type: ignore[type-var]
+        await ask(page)
+        await expect(page.get_by_role("alert")).to_be_visible()
+        await look(page)
+        await page.locator("#chats [aria-label^=Delete]").first.press("Enter")
+        await expect(page.locator("#toast")).to_contain_text("was deleted")
+        await look(page)
+    assert faint == {}
+    for kind in ("SPAN.draft", "P.note", "P.error", "DIV.#toast"):
+        assert any(name.startswith(kind) for name in seen), (kind, seen)
 
 
 async def test_phones(open_page: OpenPage) -> None:

@@ -261,15 +261,17 @@ async def test_a_token_changes_the_end_of_its_answer_only(open_page: OpenPage, k
         found = await page.evaluate("watched")
     assert (found["elsewhere"], found["lost"]) == (0, 0)
     assert found["watched"] > 10
-    assert 0 < found["added"] < 3 * half
+    assert found["records"] > 0  # on a busy machine all of them may come with the answer's end
+    assert found["added"] < 3 * half
 
 
 WATCH = """() => {
   const log = document.getElementById("log");
   const text = [...log.querySelectorAll(".turn.assistant .text")].pop();
   const before = [...text.querySelectorAll("*")].filter((node) => !node.closest(".draft")).slice(0, -12);
-  window.watched = { added: 0, elsewhere: 0, lost: 0, watched: before.length };
+  window.watched = { records: 0, added: 0, elsewhere: 0, lost: 0, watched: before.length };
   const watch = new MutationObserver((records) => {
+    watched.records += records.length;
     if (log.getAttribute("aria-busy") === "false") return;
     for (const { target, addedNodes } of records) {
       if (!text.contains(target)) watched.elsewhere++;

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import uvicorn
-from playwright.async_api import expect
+from playwright.async_api import Page, expect
 
 from edge_agent.errors import CloudUnreachable
 from edge_agent.testing import FakeGenerator
@@ -18,6 +18,9 @@ from tests.contract.scripted import MODEL, answering
 from .conftest import OpenPage
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+AT_REST_MS, AWAY_MS = 10_000, 2_000
+"""How long the page waits before it asks again."""
 
 
 class Gateway:
@@ -101,3 +104,44 @@ async def test_several_targets_are_there_to_choose_from(browser: object) -> None
     finally:
         await page.context.close()
         await gateway.stop()
+
+
+async def test_a_server_that_goes_and_comes_back(open_page: OpenPage) -> None:
+    """It is said without anybody asking anything; the model that was chosen stays so."""
+    generator = answering("hello world")
+    async with open_page(generator) as page:
+        await later(page)
+        await page.select_option("#model", f"{MODEL}:cloud")
+        generator.unreachable = CloudUnreachable("no verifier answers")
+        generator._health["status"] = "degraded"
+        await page.clock.fast_forward(AT_REST_MS)
+        await expect(page.locator("#state")).to_contain_text("server out of reach")
+        generator.unreachable = None
+        generator._health["status"] = "ok"
+        await page.clock.fast_forward(AWAY_MS)
+        await expect(page.locator("#state")).to_contain_text("ready")
+        await expect(page.locator("#model")).to_have_value(f"{MODEL}:cloud")
+
+
+async def test_models_that_are_loaded_while_the_page_is_open(open_page: OpenPage) -> None:
+    """An adapter that the server has now, and a draft model, are seen by themselves; gone ones are, too."""
+    generator = answering("hello world")
+    async with open_page(generator) as page:
+        await later(page)
+        await expect(page.locator("#state")).to_contain_text("no draft model")
+        target = generator._target
+        for adapters, draft in ((("poems", "code"), "small"), (("code",), "none")):
+            generator._target = replace(target, adapters=adapters)
+            generator._health["draft"] = draft
+            await page.clock.fast_forward(AT_REST_MS)
+            await expect(page.locator("#model option")).to_have_count(3 + len(adapters))
+            await expect(page.locator("#state")).to_contain_text("small" if draft == "small" else "no draft")
+            await expect(page.locator("#model")).to_have_value(MODEL)
+
+
+async def later(page: Page) -> None:
+    """The page anew, with a clock that the test moves on."""
+    await page.clock.install()
+    await page.reload()
+    await expect(page.locator("#state")).to_contain_text("ready")
+    await expect(page.locator("#model option")).to_have_count(3)

@@ -285,7 +285,7 @@ async function poll() {
     link = health.link_rtt_ms === undefined ? null : Number(health.link_rtt_ms);
   }
   const served = health && JSON.stringify([health.status, health.targets]);
-  if (health && (served !== lastServed || by("model").options.length < 2)) await loadModels();
+  if (health && (health.status === "ok" || served !== lastServed || by("model").options.length < 2)) await loadModels();
   lastServed = served;
   polling = setTimeout(poll, document.hidden || health?.status === "ok" ? POLL_MS : POLL_AWAY_MS);
 }
@@ -300,6 +300,7 @@ const ROUTES = { cloud: "no drafts", local: "draft model alone" };
 async function loadModels() {
   try {
     const names = (await gateway.models()).map((card) => card.id);
+    if (names.join("\n") === [...by("model").options].map((option) => option.value).join("\n")) return; // it may be open
     by("model").replaceChildren(...names.map((name) => {
       const route = names.includes(name.replace(/:\w+$/, "")) && ROUTES[name.match(/:(\w+)$/)?.[1]];
       return new Option(route ? `${name.replace(/:\w+$/, "")} · ${route}` : name, name);

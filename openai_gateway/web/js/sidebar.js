@@ -3,7 +3,7 @@
 import { element, iconButton } from "./dom.js";
 
 export class Sidebar {
-  /** `actions`: open(id), rename(id, title), remove(id), exportOne(id). */
+  /** `actions`: open(id), rename(id, title), remove(id). */
   constructor(list, empty, actions) {
     this.list = list;
     this.empty = empty;
