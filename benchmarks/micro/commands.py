@@ -119,8 +119,10 @@ def page(
     """The page while an answer comes in, in ms: CPU, frames, tasks over 50 ms (needs Chromium)."""
     from benchmarks.micro.page import HEAD, page_costs
 
+    numbers = tuple(numbers_in(messages, "--messages", 0))
+
     async def measure() -> None:
-        async for cost in page_costs(tuple(map(int, messages.split(","))), tokens, rate, text):
+        async for cost in page_costs(numbers, tokens, rate, text):
             print(cost, flush=True)
 
     print(HEAD)

@@ -93,6 +93,7 @@ def test_misuse(arguments: list[str]) -> None:
         ["micro", "hooks", "--parked", "many"],
         ["micro", "front-end", "--streams", "0"],
         ["micro", "lookup", "--prompts", "1e3"],
+        ["micro", "page", "--messages", "many"],
     ],
     ids=" ".join,
 )
