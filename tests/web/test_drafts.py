@@ -104,6 +104,7 @@ async def test_mode_and_savings_in_mid_answer(open_page: OpenPage) -> None:
         summary = await page.locator(".summary").inner_text()
     assert mode.startswith("The target waits for drafts: waiting for drafts costs no time here")
     assert "fewer passes" in summary
+    assert "tokens/s" in summary
     assert "sooner than streaming" in summary
 
 
