@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -36,8 +37,12 @@ class StructureMasks:
         """Raises `ValueError` for a tokenizer that llguidance cannot read."""
         ends = list(bundle.eos_token_ids) or None
         self._tokenizer = LLTokenizer(bundle.tokenizer_json, eos_token=ends)
+
+    @cached_property
+    def _blank(self) -> NDArray[np.bool_]:
+        """Of each token whether it is white space."""
         texts = (self._tokenizer.decode_bytes([token]) for token in range(self._tokenizer.vocab_size))
-        self._blank = np.array([text.isspace() for text in texts])
+        return np.array([text.isspace() for text in texts])
 
     def mask(self, structure: Structure, prompt_length: int) -> GrammarMask | None:
         """A mask for a sequence with `prompt_length` prompt tokens; None if the form is not understood.

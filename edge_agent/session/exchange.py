@@ -74,11 +74,12 @@ class Stream:
 
     @property
     def num_committed(self) -> int:
-        """Its tokens after the prompt."""
+        """How many `committed` there are."""
         return 0 if self.prompt is None else self.chain.frontier - len(self.prompt)
 
     @property
     def committed(self) -> list[int]:
+        """Its tokens after the prompt."""
         return [] if self.prompt is None else self.chain.tokens[len(self.prompt) :]
 
     def resumed(self) -> CommittedStream:

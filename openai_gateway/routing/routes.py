@@ -30,7 +30,7 @@ DEFAULT_MODEL: Final = "default"
 """A name for the target that works whatever its own name is."""
 
 LISTED_FOR_S: Final = 5.0
-"""A list of models may be so old: pages that poll for it do not poll the server."""
+"""A list of models may be so old: however many pages poll for it, the server is asked no more often."""
 
 ASKED_FOR: Final = "asked for"
 BY_DEFAULT: Final = "default"

@@ -83,17 +83,23 @@ class Visitor:
         self._then()
 
 
-def test_serves_until_told_to_stop(
-    settings: EdgeSettings, generator_for: Callable[..., FakeGenerator], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The gateway answers on the bound port, tells where, and returns when its server is gone."""
-    generator, stopped = generator_for(), threading.Event()
+def served_until_visited(settings: EdgeSettings, generator: FakeGenerator) -> int:
+    """The port on which a gateway answered that somebody's visit told to stop."""
+    stopped = threading.Event()
     with bind_gateway(settings) as listener:
-        port = listener.getsockname()[1]
+        port: int = listener.getsockname()[1]
         with Visitor(port, "/health", stopped.set) as visitor:
             run_gateway(settings, listener, starting(generator), stopped.is_set)
     assert visitor.status == 200
     assert generator.closed
+    return port
+
+
+def test_serves_until_told_to_stop(
+    settings: EdgeSettings, generator_for: Callable[..., FakeGenerator], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gateway answers on the bound port, tells where, and returns when its server is gone."""
+    port = served_until_visited(settings, generator_for())
     announced = capsys.readouterr().err
     assert f'openai.OpenAI(base_url="http://127.0.0.1:{port}/v1", api_key="YOUR_KEY")' in announced
     assert "org/target at http://gpu:8000" in announced
@@ -109,13 +115,7 @@ def test_another_target_that_is_away_does_not_keep_it_from_serving(
     """It is said, and tried again while the first one's requests are answered."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     several = settings.model_copy(update={"other_targets": ("http://127.0.0.1:9",)})
-    generator, stopped = generator_for(), threading.Event()
-    with bind_gateway(several) as listener:
-        port = listener.getsockname()[1]
-        with Visitor(port, "/health", stopped.set) as visitor:
-            run_gateway(several, listener, starting(generator), stopped.is_set)
-    assert visitor.status == 200
-    assert generator.closed
+    served_until_visited(several, generator_for())
     announced = capsys.readouterr().err
     assert "org/target at http://gpu:8000" in announced
     assert "at http://127.0.0.1:9: out of reach" in announced
